@@ -1,0 +1,66 @@
+# The commands of the README. They need python3 (3.11 or newer) and make; everything else comes from the hashed locks.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench setup format lock clean
+
+help:
+	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
+	@echo "make test    every test, with a real PostgreSQL and a real Valkey that it starts itself"
+	@echo "make check   format, lint, types, import contracts"
+	@echo "make bench   benchmarks: ratios between sides of the same run"
+	@echo "make setup   the virtual environment alone, in $(VENV)"
+
+run: $(VENV)/.runtime
+	@$(BIN)/wardgate demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+setup: $(VENV)/.runtime
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Wardgate needs Python 3.11 or newer; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "python3 cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.runtime: $(VENV)/.python requirements.lock requirements-build.lock pyproject.toml
+	@echo "Installing the locked requirements (about a minute the first time) ..."
+	@$(PIP) install --quiet --require-hashes -r requirements.lock
+	@$(PIP) install --quiet --require-hashes -r requirements-build.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements-dev.lock
+	@echo "Installing the locked test requirements ..."
+	@$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+# Needs uv. The locks name no host; --constraint keeps the two in step.
+LOCK := uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --quiet
+lock:
+	$(LOCK) pyproject.toml -o requirements.lock
+	$(LOCK) pyproject.toml --extra dev --constraint requirements.lock -o requirements-dev.lock
+	printf 'hatchling>=1.27\neditables>=0.5\n' | $(LOCK) - -o requirements-build.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,80 @@
+"""The application: one list of routes over the services, and every answer in one shape.
+
+The data plane's endpoints are plain ASGI inside FastAPI; FastAPI itself is for the admin API. No path is answered with
+a redirect: an SDK would follow it, so `/v1/x` and `/v1/x/` are both served, and each also without `/v1`.
+"""
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as PathRoute
+
+from gateway.asgi import App
+from gateway.catalogue_endpoints import Models, Route
+from gateway.chat import ChatCompletions
+from gateway.edge import Edge
+from gateway.errors import Problem
+from gateway.guard import Guard
+from gateway.ops import Live, Ready
+from gateway.services import Services
+from gateway.tally import KEY, Tally
+from router.reasons import Fault
+
+
+def build_app(services: Services) -> App:
+    """The ASGI application for `services`."""
+    inner = FastAPI(
+        title="Wardgate",
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        exception_handlers={HTTPException: _http_problem},
+    )
+    inner.router.routes.extend(_routes(services))
+    return Edge(
+        inner,
+        events=services.events,
+        metrics=services.metrics,
+        catalogue=lambda: services.book.catalogue.version,
+    )
+
+
+def _routes(services: Services) -> list[PathRoute]:
+    models = Models(services)
+    table: list[tuple[str, list[str], App]] = [
+        ("/chat/completions", ["POST"], ChatCompletions(services)),
+        ("/models", ["GET"], models),
+        ("/models/{model_id:path}", ["GET"], models),
+        ("/route", ["POST"], Route(services)),
+    ]
+    routes = [PathRoute("/", Live(), methods=["GET"]), PathRoute("/livez", Live(), methods=["GET"])]
+    routes.append(PathRoute("/healthz", Live(), methods=["GET"]))
+    routes.append(PathRoute("/readyz", Ready(services), methods=["GET"]))
+    for path, methods, endpoint in table:
+        guarded = Guard(endpoint, services.report)
+        for prefix in ("/v1", ""):
+            routes.append(PathRoute(prefix + path, guarded, methods=methods))
+            if not path.endswith(":path}"):
+                routes.append(PathRoute(prefix + path + "/", guarded, methods=methods))
+    return routes
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    """404 and 405 of the router itself, in OpenAI's shape."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
+    method, path = request.method, request.url.path[:200]
+    messages = {
+        404: (
+            "unknown_path",
+            f"There is nothing at {method} {path}. Chat completions are at POST /v1/chat/completions.",
+        ),
+        405: ("method_not_allowed", f"{path} does not take {method}; see the `allow` header."),
+    }
+    code, message = messages.get(error.status_code, ("invalid_request", str(error.detail)))
+    problem = Problem(error.status_code, code, message, Fault.CALLER, headers=dict(error.headers or {}))
+    tally: Tally = request.scope[KEY]
+    tally.note(problem)
+    headers = problem.response_headers()
+    return Response(problem.body(), status_code=problem.status, headers=headers, media_type="application/json")

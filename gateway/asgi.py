@@ -1,0 +1,116 @@
+"""The few ASGI verbs that the data plane needs: read a body, send an answer, work while the client is there.
+
+Plain ASGI instead of FastAPI's handlers: those validate bodies in the wrong shape and cost half the throughput.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from gateway.errors import ApiError, Problem
+from router.reasons import Fault
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+JSON = "application/json"
+
+
+class ClientLeft(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+def header(scope: Scope, name: str) -> str | None:
+    """The first value of a request header (`name` in lower case), or None."""
+    wanted = name.encode("latin-1")
+    for key, value in scope["headers"]:
+        if key == wanted:
+            return bytes(value).decode("latin-1")
+    return None
+
+
+def headers_named(scope: Scope, name: str) -> list[str]:
+    """Every value of a request header, in order."""
+    wanted = name.encode("latin-1")
+    return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == wanted]
+
+
+async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes; raises ApiError 413 above it and ClientLeft when the client goes."""
+    declared = header(scope, "content-length")
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise _too_large(limit)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _too_large(limit: int) -> ApiError:
+    message = f"The request body is larger than {limit} bytes, the most that this gateway accepts."
+    return ApiError(Problem(413, "request_too_large", message, Fault.CALLER, headers={"connection": "close"}))
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Header pairs for ASGI; characters outside latin-1 become `?` instead of an exception."""
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+async def send_body(
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    headers: Mapping[str, str] | None = None,
+    content_type: str = JSON,
+    head: bool = False,
+) -> None:
+    """One complete answer; with `head`, its headers alone."""
+    all_headers = {"content-type": content_type, "content-length": str(len(body)), **(headers or {})}
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(all_headers)})
+    await send({"type": "http.response.body", "body": b"" if head else body})
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` and cancel it as soon as the client leaves; raises ClientLeft then.
+
+    No server makes `send()` fail for a client that is gone, so `receive()` is raced from the moment the body was read
+    (LIBRARIES.md 3.3). The cancelled work closes its upstream in its own `finally`, and that is waited for.
+    """
+    task = asyncio.create_task(work)
+    watcher = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled() or task.exception() is not None:
+                raise ClientLeft
+        task.result()
+    finally:
+        await _settle((task, watcher))
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _settle(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()
+    if pending:
+        await asyncio.wait(pending)

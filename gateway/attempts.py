@@ -1,0 +1,166 @@
+"""Walks the ranked candidates until one answers, before the first byte goes to the client.
+
+The predicate that says again or stop is the router's and pure; this module only waits, measures and tells.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.chat_request import ChatRequest
+from gateway.config import Limits
+from gateway.deciding import key_resolved
+from gateway.errors import ApiError
+from gateway.events import AttemptEnded, Events, FellBack, Outcome
+from gateway.failures import problem_of, timed_out
+from gateway.tally import Tally
+from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
+from keystore.errors import CredentialUnusable
+from keystore.keyring import Credential, Keyring
+from keystore.keystore import Keystore
+from keystore.providers import Provider, Registry
+from router.decision import Candidate, Decision
+from router.failure import Failure, FailureKind
+from router.retry import Progress, again, most_useful, shares_fate
+
+Reply = TypeVar("Reply")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """A stream that has begun: its first chunk was read, so its provider did answer."""
+
+    first: Mapping[str, object]
+    rest: AsyncIterator[Mapping[str, object]]
+    reply: StreamReply
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Serves one request from its decision. Times in seconds on the monotonic clock."""
+
+    lane: Lane
+    keystore: Keystore
+    registry: Registry
+    events: Events
+    limits: Limits
+
+    async def plain(self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally) -> PlainReply:
+        """The first complete answer; raises ApiError with the most useful failure when there is none."""
+        return await self._walk(request, decision, keyring, tally, self._complete)
+
+    async def stream(self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally) -> OpenStream:
+        """The first stream that begins; raises ApiError as `plain` does. The caller closes `reply`."""
+        return await self._walk(request, decision, keyring, tally, self._begin)
+
+    async def _walk(
+        self,
+        request: ChatRequest,
+        decision: Decision,
+        keyring: Keyring,
+        tally: Tally,
+        send: Callable[[UpstreamCall, float], Awaitable[Reply]],
+    ) -> Reply:
+        failures: list[Failure] = []
+        queue = list(decision.ranked)
+        while queue:
+            candidate = queue.pop(0)
+            self._note(candidate, keyring, tally, len(failures) + 1)
+            try:
+                return await self._once(candidate, request, keyring, tally, send)
+            except UpstreamFailed as failed:
+                failures.append(failed.failure)
+                queue = [item for item in queue if not shares_fate(failed.failure, item.offer.provider_id)]
+                if not self._again(failed.failure, failures, queue, tally):
+                    break
+                self.events.publish(
+                    FellBack(
+                        tally.request_id,
+                        from_provider=failed.failure.provider_id,
+                        to_provider=queue[0].offer.provider_id,
+                        reason=failed.failure.kind.value,
+                    )
+                )
+        tally.outcome = Outcome.FAILED
+        raise ApiError(problem_of(most_useful(failures), failures))
+
+    def _again(self, failure: Failure, failures: list[Failure], queue: list[Candidate], tally: Tally) -> bool:
+        progress = Progress(
+            attempts=len(failures),
+            first_byte_sent=False,
+            deadline_left_s=self._left(tally),
+            remaining_candidates=len(queue),
+        )
+        return again(failure, progress, max_attempts=self.limits.max_attempts)
+
+    def _left(self, tally: Tally) -> float:
+        return self.limits.answer_timeout_s - (time.monotonic() - tally.started)
+
+    def _note(self, candidate: Candidate, keyring: Keyring, tally: Tally, attempt: int) -> None:
+        tally.provider, tally.model = candidate.offer.provider_id, candidate.offer.model
+        tally.key_source, tally.key_via = candidate.holding.source.value, candidate.holding.via
+        tally.attempts = attempt
+        self.events.publish(key_resolved(keyring, candidate.offer.provider_id, self.registry, tally))
+
+    async def _once(
+        self,
+        candidate: Candidate,
+        request: ChatRequest,
+        keyring: Keyring,
+        tally: Tally,
+        send: Callable[[UpstreamCall, float], Awaitable[Reply]],
+    ) -> Reply:
+        provider = self.registry.get(candidate.offer.provider_id)
+        assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
+        started, outcome, status = time.monotonic(), "cancelled", None
+        try:
+            credential = self._unseal(keyring, provider, candidate.offer.model)
+            call = UpstreamCall(provider, candidate.offer.model, credential, request)
+            reply = await send(call, self._left(tally))
+            outcome, status = "ok", 200
+            return reply
+        except UpstreamFailed as failed:
+            outcome, status = failed.failure.kind.value, failed.failure.status
+            raise
+        finally:
+            took = time.monotonic() - started
+            tally.upstream_s += took
+            self.events.publish(
+                AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status)
+            )
+
+    def _unseal(self, keyring: Keyring, provider: Provider, model: str) -> Credential:
+        try:
+            return self.keystore.unseal(keyring, provider.id)
+        except CredentialUnusable as error:
+            failure = Failure(FailureKind.KEY_UNUSABLE, provider.id, model, message=str(error))
+            raise UpstreamFailed(failure) from None
+
+    async def _complete(self, call: UpstreamCall, left_s: float) -> PlainReply:
+        try:
+            async with asyncio.timeout(left_s):
+                return await self.lane.complete(call)
+        except TimeoutError:
+            raise UpstreamFailed(timed_out(call.provider.id, call.model, left_s)) from None
+
+    async def _begin(self, call: UpstreamCall, left_s: float) -> OpenStream:
+        wait_s = min(left_s, self.limits.first_event_timeout_s)
+        reply: StreamReply | None = None
+        try:
+            async with asyncio.timeout(wait_s):
+                reply = await self.lane.stream(call)
+                rest = aiter(reply)
+                return OpenStream(await anext(rest), rest, reply)
+        except BaseException as error:
+            if reply is not None:
+                await reply.aclose()
+            if isinstance(error, TimeoutError):
+                raise UpstreamFailed(timed_out(call.provider.id, call.model, wait_s)) from None
+            if isinstance(error, StopAsyncIteration):
+                empty = Failure(
+                    FailureKind.TRUNCATED, call.provider.id, call.model, 200, message="the stream was empty"
+                )
+                raise UpstreamFailed(empty) from None
+            raise

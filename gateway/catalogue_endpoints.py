@@ -1,0 +1,73 @@
+"""What a tenant may ask about itself without spending: `GET /v1/models[/{id}]` and `POST /v1/route`."""
+
+import orjson
+
+from gateway.asgi import Receive, Scope, Send, read_body, send_body
+from gateway.chat import identify, keyring_of
+from gateway.chat_request import read_chat_request
+from gateway.deciding import decide, usable_offers
+from gateway.errors import ApiError, Problem
+from gateway.events import Endpoint
+from gateway.services import Services
+from gateway.tally import KEY, Tally
+from router.catalogue import Offer
+from router.explain import to_json
+from router.reasons import Fault
+
+
+class Models:
+    """`GET /v1/models`: what this tenant can use now, by plan and key, in a stable order."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tally: Tally = scope[KEY]
+        tally.endpoint = Endpoint.MODELS
+        tenant = await identify(scope, self._services, tally)
+        wanted = scope.get("path_params", {}).get("model_id")
+        services = self._services
+        keyring = await keyring_of(tenant, services)
+        offers = usable_offers(tenant, keyring, services.book, services.now().date())
+        body: dict[str, object]
+        if wanted is None:
+            body = {"object": "list", "data": [model_object(offer, offer.id) for offer in offers]}
+        else:
+            body = self._one(wanted.rstrip("/"), offers)
+        await send_body(send, 200, orjson.dumps(body), head=scope["method"] == "HEAD")
+
+    def _one(self, wanted: str, offers: list[Offer]) -> dict[str, object]:
+        for offer in offers:
+            if wanted.lower() in (offer.id.lower(), offer.model.lower()):
+                return model_object(offer, wanted)
+        known = self._services.book.catalogue.offer(wanted) is not None
+        why = "is known, but this tenant cannot use it now" if known else "is not known here"
+        message = (
+            f"The model {wanted[:200]!r} {why}. `GET /v1/models` lists what can be used, `POST /v1/route` says why."
+        )
+        raise ApiError(Problem(404, "model_not_found", message, Fault.CALLER, param="model"))
+
+
+def model_object(offer: Offer, model_id: str) -> dict[str, object]:
+    """OpenAI's Model object. `created` is 0: the price map does not say when a model appeared."""
+    body: dict[str, object] = {"id": model_id, "object": "model", "created": 0, "owned_by": offer.provider_id}
+    if offer.deprecated_on is not None:
+        body["shutdown_date"] = offer.deprecated_on.isoformat()
+    return body
+
+
+class Route:
+    """`POST /v1/route`: the whole decision for a chat body, without a call and without spending."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        services, tally = self._services, scope[KEY]
+        tally.endpoint = Endpoint.ROUTE
+        tenant = await identify(scope, services, tally)
+        request = read_chat_request(await read_body(scope, receive, limit=services.limits.max_body_bytes))
+        tally.requested_model = request.model
+        keyring = await keyring_of(tenant, services)
+        decision = decide(request, tenant, keyring, services.book, services.now().date())
+        await send_body(send, 200, orjson.dumps(to_json(decision)))

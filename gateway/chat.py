@@ -1,0 +1,101 @@
+"""`POST /v1/chat/completions`: one request as a straight line of named steps."""
+
+import orjson
+
+from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
+from gateway.attempts import Attempts
+from gateway.auth import KEYSTORE_AWAY, authenticate
+from gateway.chat_request import ChatRequest, read_chat_request
+from gateway.deciding import decide, refused
+from gateway.errors import ApiError
+from gateway.events import Endpoint, TokenUsage
+from gateway.relay import relay_stream
+from gateway.services import Services
+from gateway.tally import KEY, Tally
+from keystore.errors import DatabaseUnavailable
+from keystore.keyring import Keyring
+from keystore.tenants import Tenant
+from router.decision import Candidate, Decision
+from router.prices import cost
+
+
+class ChatCompletions:
+    """A plain ASGI endpoint over the services."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._attempts = Attempts(
+            services.lane, services.keystore, services.book.registry, services.events, services.limits
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tally: Tally = scope[KEY]
+        tally.endpoint = Endpoint.CHAT_COMPLETIONS
+        tenant = await identify(scope, self._services, tally)
+        raw = await read_body(scope, receive, limit=self._services.limits.max_body_bytes)
+        request = read_chat_request(raw)
+        tally.requested_model, tally.stream = request.model, request.stream
+        await while_connected(receive, self._answer(request, tenant, tally, send))
+
+    async def _answer(self, request: ChatRequest, tenant: Tenant, tally: Tally, send: Send) -> None:
+        keyring = await keyring_of(tenant, self._services)
+        decision = decide(request, tenant, keyring, self._services.book, self._services.now().date())
+        if not decision.ranked:
+            raise refused(decision, tally, self._services.events)
+        if request.stream:
+            await self._stream(request, decision, keyring, tally, send)
+        else:
+            await self._plain(request, decision, keyring, tally, send)
+
+    async def _plain(
+        self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
+    ) -> None:
+        reply = await self._attempts.plain(request, decision, keyring, tally)
+        account(tally, decision, reply.usage)
+        await send_body(send, 200, orjson.dumps(reply.body))
+
+    async def _stream(
+        self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
+    ) -> None:
+        stream = await self._attempts.stream(request, decision, keyring, tally)
+        try:
+            idle_s = self._services.limits.idle_timeout_s
+            await relay_stream(send, stream, tally, include_usage=request.include_usage, idle_s=idle_s)
+        finally:
+            await stream.reply.aclose()
+            account(tally, decision, stream.reply.usage)
+
+
+async def identify(scope: Scope, services: Services, tally: Tally) -> Tenant:
+    """The tenant that calls, noted in the tally; raises ApiError."""
+    caller, tenant = await authenticate(scope, services.keystore, services.now())
+    tally.tenant, tally.token_id = tenant.slug, caller.token_id
+    return tenant
+
+
+async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
+    """Which providers the tenant can use; raises ApiError 503 while the database is away."""
+    try:
+        return await services.keystore.keyring(tenant)
+    except DatabaseUnavailable as error:
+        raise ApiError(KEYSTORE_AWAY) from error
+
+
+def account(tally: Tally, decision: Decision, usage: TokenUsage | None) -> None:
+    """Note usage and its cost at the price of the model that served; no cost where price or usage is unknown."""
+    tally.usage = usage
+    served = _served(decision, tally)
+    if usage is not None and served is not None:
+        tally.cost_usd = cost(
+            served.offer.prices,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_input_tokens=usage.cached_input_tokens,
+        )
+
+
+def _served(decision: Decision, tally: Tally) -> Candidate | None:
+    for candidate in decision.ranked:
+        if (candidate.offer.provider_id, candidate.offer.model) == (tally.provider, tally.model):
+            return candidate
+    return None

@@ -1,0 +1,97 @@
+"""How the command line prints: JSON for scripts, a table for people; and how it opens the keystore."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, TypeVar
+
+import typer
+from keystore.keystore import Keystore
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from gateway.config import ConfigError
+from gateway.opening import Rules, load_rules, open_keystore
+from gateway.settings import Settings
+
+Result = TypeVar("Result")
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def settings() -> Settings:
+    """The settings of the environment; raises ConfigError that names the variables that are wrong, never a value."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        wrong = [f"WARDGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise ConfigError("; ".join(wrong)) from None
+
+
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Keystore, Rules]]:
+    """The keystore and the rules of the environment; an empty database is made ready first."""
+    chosen = settings()
+    rules = load_rules(chosen)
+    keystore = await open_keystore(chosen, rules, create=True)
+    try:
+        yield keystore, rules
+    finally:
+        await keystore.close()
+
+
+def with_keystore(work: Callable[[Keystore, Rules], Awaitable[Result]]) -> Result:
+    """Run `work` with an open keystore and return what it returns."""
+
+    async def run() -> Result:
+        async with opened() as (keystore, rules):
+            return await work(keystore, rules)
+
+    return asyncio.run(run())
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout; money is a string, times are ISO 8601."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """A table for people, or the sentence `empty` when there are no rows."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*[_shown(cell) for cell in row])
+    console = Console(soft_wrap=True)
+    if table.row_count:
+        console.print(table)
+    else:
+        console.print(empty)
+
+
+def _shown(cell: object) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, datetime):
+        return cell.strftime("%Y-%m-%d %H:%M")
+    if isinstance(cell, Enum):
+        return str(cell.value)
+    if isinstance(cell, tuple | list | frozenset | set):
+        return ", ".join(map(str, cell)) or "-"
+    return str(cell).replace("[", "\\[")

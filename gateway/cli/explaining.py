@@ -1,0 +1,101 @@
+"""`wardgate explain`: which model a request would go to, and why every other one would not. Nothing is spent."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.chat_request import ChatRequest, read_chat_request
+from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.deciding import RuleBook, decide
+from gateway.opening import Rules, load_catalogue
+from keystore.keystore import Keystore
+from router.decision import Decision
+from router.explain import to_json
+
+QUESTION = {"role": "user", "content": "Hello."}
+NOTHING_LEFT = 3  # exit code when no candidate is left
+SHOWN = 20  # rows of each table for people; --json has all
+
+
+def explain(
+    tenant: Annotated[str, typer.Option(help="The tenant's slug.")],
+    model: Annotated[str | None, typer.Option(help="A model, a family, auto or default.")] = None,
+    body: Annotated[Path | None, typer.Option(help="A chat completion body to explain; - reads stdin.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the ranked and the rejected candidates of a request, with reasons. Exit code 3 when none is left."""
+    request = _request(model, body)
+
+    async def work(keystore: Keystore, rules: Rules) -> Decision:
+        holder = await keystore.tenants.get(tenant)
+        keyring = await keystore.keyring(holder)
+        book = RuleBook(rules.registry, rules.plans, load_catalogue(rules.registry))
+        return decide(request, holder, keyring, book, datetime.now(UTC).date())
+
+    decision = with_keystore(work)
+    document = to_json(decision)
+    if as_json:
+        print_json(document)
+    else:
+        _print(document)
+    if not decision.ranked:
+        raise typer.Exit(NOTHING_LEFT)
+
+
+def _request(model: str | None, body: Path | None) -> ChatRequest:
+    """The request in `body`, under another model when one is given; a short question when there is no body."""
+    if body is None:
+        if model is None:
+            raise typer.BadParameter("give --model MODEL, or --body FILE")
+        return read_chat_request(json.dumps({"model": model, "messages": [QUESTION]}).encode())
+    raw = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
+    request = read_chat_request(raw)
+    return replace(request, model=model) if model else request
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    print(document["summary"])
+    ranked, rejected = document["ranked"], document["rejected"]
+    print()
+    print_table(
+        ("rank", "model", "expected cost (USD)", "key", "stored as"),
+        [(r["rank"], r["id"], r["expected_cost_usd"], _key(r["key"]), r["key"]["setting_key"]) for r in ranked[:SHOWN]],
+        empty="No candidate is left.",
+    )
+    _more(len(ranked))
+    print()
+    print_table(
+        ("rejected", "reason", "why"),
+        [(name, reason, detail) for name, reason, detail in _grouped(rejected)[:SHOWN]],
+        empty="Nothing was rejected.",
+    )
+    _more(len(_grouped(rejected)))
+    if document["nearest_miss"]:
+        print(f"\nNearest miss: {document['nearest_miss']}")
+
+
+def _key(key: Mapping[str, Any]) -> str:
+    return f"{key['source']}:{key['via']}"
+
+
+def _grouped(rejected: list[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Rejections of one provider for one reason and detail become one row: 300 models without a key are one fact."""
+    groups = Counter((item["provider"], item["reason"], item["detail"]) for item in rejected)
+    first = {(item["provider"], item["reason"], item["detail"]): item["id"] for item in reversed(rejected)}
+    rows = []
+    for (provider, reason, detail), count in groups.items():
+        name = first[provider, reason, detail] if count == 1 else f"{provider}/* ({count} models)"
+        rows.append((name, reason, detail))
+    return rows
+
+
+def _more(total: int) -> None:
+    if total > SHOWN:
+        print(f"... and {total - SHOWN} more; --json has them all")

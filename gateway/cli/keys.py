@@ -1,0 +1,85 @@
+"""`wardgate key`: a tenant's provider keys. A value comes from standard input or a prompt, never from an argument."""
+
+import getpass
+import sys
+from typing import Annotated
+
+import typer
+from keystore.credentials import CredentialInfo
+from keystore.keystore import Keystore
+
+from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.cli.tenants import Slug
+from gateway.opening import Rules
+
+app = typer.Typer(help="Provider keys of tenants. Values are read from stdin or a prompt.", no_args_is_help=True)
+SettingKey = Annotated[str, typer.Argument(help="The name that it is stored under, e.g. MINIMAX_API_KEY.")]
+
+
+def as_row(info: CredentialInfo) -> dict[str, object]:
+    return {
+        "setting_key": info.setting_key,
+        "provider": info.provider_id,
+        "store": info.store.value,
+        "version": info.version,
+        "state": info.state,
+        "hint": info.hint,
+        "created_at": info.created_at,
+        "updated_at": info.updated_at,
+    }
+
+
+def read_value(setting_key: str) -> str:
+    """The value from standard input without its final line break, or from a prompt that does not echo."""
+    if sys.stdin.isatty():
+        return getpass.getpass(f"{setting_key}: ")
+    value = sys.stdin.read()
+    return value.removesuffix("\n").removesuffix("\r")
+
+
+@app.command("set")
+def set_key(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> None:
+    """Store a key, sealed: printf %s VALUE | wardgate key set SLUG SETTING_KEY"""
+    value = read_value(setting_key)
+
+    async def work(keystore: Keystore, rules: Rules) -> CredentialInfo:
+        tenant = await keystore.tenants.get(slug)
+        return await keystore.credentials.set(tenant, setting_key, value)
+
+    info = with_keystore(work)
+    if as_json:
+        print_json(as_row(info))
+    else:
+        print(f"Stored {info.setting_key} for {slug} (provider {info.provider_id}, version {info.version}), sealed.")
+
+
+@app.command("list")
+def list_keys(slug: Slug, as_json: AsJson = False) -> None:
+    """List the names under which keys are stored, never their values."""
+
+    async def work(keystore: Keystore, rules: Rules) -> list[CredentialInfo]:
+        return list(await keystore.credentials.list(await keystore.tenants.get(slug)))
+
+    infos = with_keystore(work)
+    if as_json:
+        print_json([as_row(info) for info in infos])
+        return
+    print_table(
+        ("stored as", "provider", "store", "version", "state", "ends in", "updated"),
+        [(i.setting_key, i.provider_id, i.store, i.version, i.state, i.hint, i.updated_at) for i in infos],
+        empty=f"{slug} holds no provider key. Store one: printf %s VALUE | wardgate key set {slug} MINIMAX_API_KEY",
+    )
+
+
+@app.command("remove")
+def remove(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> None:
+    """Remove a stored key; a row of a legacy table is never touched."""
+
+    async def work(keystore: Keystore, rules: Rules) -> None:
+        await keystore.credentials.remove(await keystore.tenants.get(slug), setting_key)
+
+    with_keystore(work)
+    if as_json:
+        print_json({"tenant": slug, "setting_key": setting_key, "removed": True})
+    else:
+        print(f"Removed {setting_key} of {slug}.")

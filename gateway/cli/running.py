@@ -1,0 +1,108 @@
+"""`wardgate serve`, `demo`, `sandbox` and `migrate`: what runs, and what must have run before."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+import uvloop
+
+from gateway.bootstrap import Bootstrap, bootstrap, points_at_sandbox, write_config
+from gateway.cli.console import AsJson, opened, print_json, settings
+from gateway.config import DEFAULT_PATH
+from gateway.opening import load_rules
+from gateway.server import Listening
+from gateway.server import serve as serve_forever
+from gateway.settings import Settings
+from keystore.migrate import migrate as run_migrations
+
+SANDBOX_PORT = 9200
+
+
+def _run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_forever(chosen, on_ready))
+
+
+def serve() -> None:
+    """Serve on WARDGATE_HOST:WARDGATE_PORT until SIGTERM; an empty database is migrated first."""
+
+    def announce(listening: Listening) -> None:
+        sys.stderr.write(f"wardgate serves {listening.url}, metrics at {listening.metrics_url}/metrics\n")
+        sys.stderr.flush()
+
+    _run(settings(), announce)
+
+
+def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] = SANDBOX_PORT) -> None:
+    """Serve with the sandbox as MiniMax, a demo tenant and a token: what `make run` does."""
+    from gateway.sandbox.server import SandboxServer
+
+    chosen = settings()
+    if chosen.config is None and write_config(DEFAULT_PATH, sandbox_port):
+        print(f"Wrote {DEFAULT_PATH}: MiniMax is the sandbox at 127.0.0.1:{sandbox_port}.")
+    rules = load_rules(chosen)
+    with ExitStack() as stack:
+        if points_at_sandbox(rules.registry, sandbox_port):
+            stack.enter_context(SandboxServer(port=sandbox_port))
+            made: Bootstrap | None = asyncio.run(_bootstrap())
+        else:
+            print("MiniMax does not point at the sandbox in your configuration: no demo tenant, no sandbox.")
+            made = None
+        _run(chosen, lambda listening: _announce(listening, made))
+
+
+async def _bootstrap() -> Bootstrap:
+    async with opened() as (keystore, _):
+        return await bootstrap(keystore)
+
+
+def _announce(listening: Listening, made: Bootstrap | None) -> None:
+    lines = ["", f"Wardgate serves {listening.url} (metrics: {listening.metrics_url}/metrics). Ctrl-C stops it."]
+    if made is not None:
+        lines += [
+            "",
+            f"Tenant   {made.tenant.slug} on plan {made.tenant.plan}; its only key is stored as MINIMAX_2_7_API_KEY",
+        ]
+        lines += [f"Token    {made.token}"]
+        lines += [f"Admin    {made.admin_token} (shown once)"] if made.admin_token else []
+        lines += ["", "Try it:", "", _curl(listening.url, made.token), ""]
+    print("\n".join(lines), flush=True)
+
+
+def _curl(url: str, token: str) -> str:
+    return (
+        f"curl -i {url}/v1/chat/completions -H 'Authorization: Bearer {token}' "
+        "-H 'Content-Type: application/json' "
+        """-d '{"model": "auto", "messages": [{"role": "user", "content": "Hello"}]}'"""
+    )
+
+
+def sandbox(
+    host: Annotated[str, typer.Option(help="Loopback unless you know better.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free port.")] = SANDBOX_PORT,
+    key: Annotated[list[str] | None, typer.Option(help="An accepted key; repeatable. Default: sk-sandbox-*.")] = None,
+    gap_ms: Annotated[float, typer.Option(help="Milliseconds between two tokens of a stream.")] = 0.0,
+) -> None:
+    """Run the stand-in for a provider: it speaks OpenAI's wire and misbehaves as told (docs/sandbox.md)."""
+    from gateway.sandbox.server import run_sandbox
+
+    accepted = "keys that begin with sk-sandbox-" if not key else f"{len(key)} given key(s)"
+
+    def announce(url: str) -> None:
+        print(f"The sandbox listens on {url}/v1 and accepts {accepted}. Ctrl-C stops it.", flush=True)
+
+    run_sandbox(host, port, keys=key or None, gap_s=gap_ms / 1000.0, on_ready=announce)
+
+
+def migrate(as_json: AsJson = False) -> None:
+    """Bring the database to this version's schema; does nothing when it is there already."""
+    applied = asyncio.run(run_migrations(settings().database_url))
+    if as_json:
+        print_json({"applied": applied})
+    elif applied:
+        print(f"Migrated: {', '.join(applied)}.")
+    else:
+        print("The database is up to date.")

@@ -1,0 +1,113 @@
+"""`wardgate tenant`: who may use the gateway, and on which plan."""
+
+from typing import Annotated
+
+import typer
+from keystore.keystore import Keystore
+from keystore.resolve import Found
+from keystore.tenants import Tenant
+
+from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.opening import Rules
+
+app = typer.Typer(help="Tenants and their plans.", no_args_is_help=True)
+Slug = Annotated[str, typer.Argument(help="The tenant's short name, e.g. acme.")]
+
+
+def as_row(tenant: Tenant) -> dict[str, object]:
+    return {
+        "id": tenant.id,
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "plan": tenant.plan,
+        "default_model": tenant.default_model,
+        "created_at": tenant.created_at,
+    }
+
+
+def _print(tenant: Tenant, as_json: bool, sentence: str) -> None:
+    if as_json:
+        print_json(as_row(tenant))
+    else:
+        print(sentence)
+
+
+@app.command("add")
+def add(
+    slug: Slug,
+    plan: Annotated[str, typer.Option(help="A plan of `wardgate plan list`.")],
+    name: Annotated[str | None, typer.Option(help="A name for people; the slug when left out.")] = None,
+    tenant_id: Annotated[
+        str | None, typer.Option("--id", help="The id that an existing tenant_settings table uses; random if left out.")
+    ] = None,
+    default_model: Annotated[str | None, typer.Option(help="What `model: default` means; else the plan's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a tenant. The plan must be one that the gateway knows."""
+
+    async def work(keystore: Keystore, rules: Rules) -> Tenant:
+        return await keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
+
+    tenant = with_keystore(work)
+    _print(tenant, as_json, f"Added tenant {tenant.slug} ({tenant.id}) on plan {tenant.plan}.")
+
+
+@app.command("list")
+def list_tenants(as_json: AsJson = False) -> None:
+    """List all tenants."""
+
+    async def work(keystore: Keystore, rules: Rules) -> list[Tenant]:
+        return list(await keystore.tenants.list())
+
+    tenants = with_keystore(work)
+    if as_json:
+        print_json([as_row(tenant) for tenant in tenants])
+        return
+    print_table(
+        ("slug", "plan", "name", "id", "since"),
+        [(t.slug, t.plan, t.name, t.id, t.created_at) for t in tenants],
+        empty="There are no tenants. Add one: wardgate tenant add SLUG --plan PLAN",
+    )
+
+
+@app.command("show")
+def show(slug: Slug, as_json: AsJson = False) -> None:
+    """Show one tenant with what it holds: keys by name, tokens by id."""
+
+    async def work(keystore: Keystore, rules: Rules) -> dict[str, object]:
+        tenant = await keystore.tenants.get(slug)
+        keyring = await keystore.keyring(tenant)
+        held = {
+            provider_id: {"setting_key": found.setting_key, "via": found.via.value, "store": found.store.value}
+            for provider_id, found in keyring.resolutions.items()
+            if isinstance(found, Found)
+        }
+        tokens = [token.id for token in await keystore.tokens.list(tenant) if token.revoked_at is None]
+        return as_row(tenant) | {"providers": held, "tokens": tokens}
+
+    row = with_keystore(work)
+    if as_json:
+        print_json(row)
+        return
+    providers = row.pop("providers")
+    assert isinstance(providers, dict)  # noqa: S101 - built above
+    row["tokens"] = row["tokens"] or None
+    print_table(("", ""), list(row.items()), empty="")
+    print_table(
+        ("provider", "key stored as", "found as", "store"),
+        [(name, held["setting_key"], held["via"], held["store"]) for name, held in providers.items()],
+        empty=f"No provider key. Store one: printf %s VALUE | wardgate key set {slug} MINIMAX_API_KEY",
+    )
+
+
+@app.command("set-plan")
+def set_plan(
+    slug: Slug, plan: Annotated[str, typer.Argument(help="A plan of `wardgate plan list`.")], as_json: AsJson = False
+) -> None:
+    """Move a tenant to another plan; in force from its next request."""
+
+    async def work(keystore: Keystore, rules: Rules) -> Tenant:
+        return await keystore.tenants.set_plan(slug, plan)
+
+    tenant = with_keystore(work)
+    _print(tenant, as_json, f"Tenant {tenant.slug} is on plan {tenant.plan}.")

@@ -1,0 +1,89 @@
+"""`wardgate token`: what applications authenticate with. A token is shown once, when it is made."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.opening import Rules
+from keystore.keystore import Keystore
+from keystore.tokens import NewToken, TokenInfo
+
+app = typer.Typer(help="API tokens of tenants.", no_args_is_help=True)
+
+
+def as_row(info: TokenInfo) -> dict[str, object]:
+    return {
+        "id": info.id,
+        "kind": info.kind,
+        "tenant": info.tenant,
+        "name": info.name,
+        "created_at": info.created_at,
+        "expires_at": info.expires_at,
+        "revoked_at": info.revoked_at,
+    }
+
+
+@app.command("create")
+def create(
+    slug: Annotated[str | None, typer.Argument(help="The tenant; left out for --kind admin.")] = None,
+    name: Annotated[str, typer.Option(help="A note on what it is for.")] = "",
+    kind: Annotated[str, typer.Option(help="live, test or admin.")] = "live",
+    expires_in_days: Annotated[float | None, typer.Option(help="Days until it expires; never when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print it once."""
+    if (slug is None) != (kind == "admin"):
+        raise typer.BadParameter("a tenant's token needs its slug; an admin token takes none")
+    expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
+
+    async def work(keystore: Keystore, rules: Rules) -> NewToken:
+        tenant = await keystore.tenants.get(slug) if slug is not None else None
+        return await keystore.tokens.create(tenant, kind=kind, name=name, expires_at=expires_at)
+
+    made = with_keystore(work)
+    if as_json:
+        row = {"token": made.token, "id": made.id, "tenant": slug, "kind": kind, "name": name, "expires_at": expires_at}
+        print_json(row)
+    else:
+        print(made.token)
+        typer.echo("This is shown once; the database holds a hash of it.", err=True)
+
+
+@app.command("list")
+def list_tokens(
+    slug: Annotated[str | None, typer.Argument(help="One tenant; all when left out.")] = None, as_json: AsJson = False
+) -> None:
+    """List tokens by their public id."""
+
+    async def work(keystore: Keystore, rules: Rules) -> list[TokenInfo]:
+        tenant = await keystore.tenants.get(slug) if slug is not None else None
+        return list(await keystore.tokens.list(tenant))
+
+    infos = with_keystore(work)
+    if as_json:
+        print_json([as_row(info) for info in infos])
+        return
+    print_table(
+        ("id", "kind", "tenant", "name", "created", "expires", "revoked"),
+        [(i.id, i.kind, i.tenant, i.name or None, i.created_at, i.expires_at, i.revoked_at) for i in infos],
+        empty="There are no tokens. Make one: wardgate token create SLUG",
+    )
+
+
+@app.command("revoke")
+def revoke(
+    token_id: Annotated[str, typer.Argument(help="The id of `wardgate token list` (12 characters).")],
+    as_json: AsJson = False,
+) -> None:
+    """Revoke a token; refused from its next request on."""
+
+    async def work(keystore: Keystore, rules: Rules) -> None:
+        await keystore.tokens.revoke(token_id)
+
+    with_keystore(work)
+    if as_json:
+        print_json({"id": token_id, "revoked": True})
+    else:
+        print(f"Revoked {token_id}.")

@@ -1,0 +1,113 @@
+"""From a tenant and its keyring to the router's question, and from an empty answer to an error. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from gateway.chat_request import ChatRequest
+from gateway.errors import ApiError, Problem
+from gateway.events import Events, KeyResolved, RouteRefused
+from gateway.tally import Tally
+from keystore.keyring import Keyring
+from keystore.providers import Registry
+from keystore.resolve import Found, Missing, names_for
+from keystore.tenants import Tenant
+from router.catalogue import Catalogue, Offer
+from router.decision import Decision, route, usable
+from router.explain import refusal
+from router.needs import Needs, read_needs
+from router.plans import Plans
+from router.query import Holding, KeySource, Lacking, Query
+from router.reasons import Fault, Reason
+
+NO_PLAN = "tenant_plan_unknown"
+
+
+def holdings(keyring: Keyring) -> dict[str, Holding | Lacking]:
+    """What the tenant can use, in the router's words: the names under which its keys are stored, never a value."""
+    return {provider_id: _holding(found) for provider_id, found in keyring.resolutions.items()}
+
+
+def _holding(found: Found | Missing) -> Holding | Lacking:
+    skipped = tuple((item.setting_key, item.why.value) for item in found.skipped)
+    if isinstance(found, Missing):
+        return Lacking(found.provider_id, tried=found.tried, unusable=skipped)
+    return Holding(
+        found.provider_id,
+        source=KeySource.BYOK,
+        via=found.via.value,
+        setting_key=found.setting_key,
+        store=found.store.value,
+        conflicts=found.conflicts,
+        skipped=skipped,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RuleBook:
+    """The rows that every decision is a function of."""
+
+    registry: Registry
+    plans: Plans
+    catalogue: Catalogue
+
+
+def decide(request: ChatRequest, tenant: Tenant, keyring: Keyring, book: RuleBook, today: date) -> Decision:
+    """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row."""
+    query = _query(request.model, read_needs(request.body), tenant, book, today)
+    return route(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+
+
+def usable_offers(tenant: Tenant, keyring: Keyring, book: RuleBook, today: date) -> list[Offer]:
+    """The models that this tenant could name now, ordered by id."""
+    needs = Needs(input_tokens=0, max_output_tokens=None, capabilities=frozenset(), stream=False)
+    query = _query("auto", needs, tenant, book, today)
+    decision = usable(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+    return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)
+
+
+def _query(model: str, needs: Needs, tenant: Tenant, book: RuleBook, today: date) -> Query:
+    plan = book.plans.get(tenant.plan)
+    if plan is None:
+        message = f"The tenant {tenant.slug} is on the plan {tenant.plan!r}, which this gateway does not know."
+        raise ApiError(Problem(403, NO_PLAN, message, Fault.PLAN))
+    return Query(
+        model=model, needs=needs, plan=plan, default_model=tenant.default_model, today=today, tenant=tenant.slug
+    )
+
+
+def refused(decision: Decision, tally: Tally, events: Events) -> ApiError:
+    """The error for a decision with nothing left, after telling the subscribers why."""
+    no = refusal(decision)
+    events.publish(
+        RouteRefused(
+            request_id=tally.request_id,
+            tenant=decision.query.tenant,
+            requested_model=decision.query.model,
+            counts=dict(no.counts),
+            nearest_miss=no.nearest_miss,
+        )
+    )
+    lacking = {item.provider_id for item in decision.rejected if item.reason is Reason.NO_CREDENTIAL}
+    for provider_id in sorted(lacking):
+        events.publish(KeyResolved(tally.request_id, decision.query.tenant, provider_id, via="missing"))
+    extra: Mapping[str, object] = {"reasons": dict(no.counts), "nearest_miss": no.nearest_miss}
+    return ApiError(Problem(no.status, no.code, no.message, no.fault, param=no.param, extra=extra))
+
+
+def key_resolved(keyring: Keyring, provider_id: str, registry: Registry, tally: Tally) -> KeyResolved:
+    """The event that says under which stored name the key of an attempt was found."""
+    found = keyring.resolutions[provider_id]
+    provider = registry.get(provider_id)
+    canonical = names_for(provider, registry)[0][0] if provider else None
+    if isinstance(found, Missing):
+        return KeyResolved(tally.request_id, tally.tenant or "", provider_id, via="missing", canonical_name=canonical)
+    return KeyResolved(
+        request_id=tally.request_id,
+        tenant=tally.tenant or "",
+        provider=provider_id,
+        via=found.via.value,
+        setting_key=found.setting_key,
+        store=found.store.value,
+        canonical_name=canonical,
+    )

@@ -1,0 +1,68 @@
+"""The outermost layer, plain ASGI: request id, headers on every answer, and one event at the end of each request."""
+
+import re
+import time
+from collections.abc import Callable
+
+from gateway.asgi import App, Message, Receive, Scope, Send, encode_headers, header
+from gateway.events import Events
+from gateway.metrics import Metrics
+from gateway.tally import KEY, Tally, mint_request_id
+
+WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
+EXPOSED = (
+    "x-request-id, x-wardgate-request-id, x-wardgate-provider, x-wardgate-model, x-wardgate-key, x-wardgate-attempts, "
+    "x-wardgate-cost-usd, x-wardgate-catalogue, x-should-retry, retry-after"
+)
+
+
+class Edge:
+    """Wraps the application; `catalogue` tells the version that is served."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        events: Events,
+        metrics: Metrics,
+        catalogue: Callable[[], str],
+    ) -> None:
+        self._app = app
+        self._events = events
+        self._metrics = metrics
+        self._catalogue = catalogue
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        tally = Tally(mint_request_id(), scope["method"], time.monotonic(), self._catalogue())
+        scope[KEY] = tally
+        answer = _Answer(scope, tally, send)
+        self._metrics.request_began()
+        try:
+            await self._app(scope, receive, answer)
+        finally:
+            self._metrics.request_ended()
+            self._events.publish(tally.completed(time.monotonic()))
+
+
+class _Answer:
+    """`send` with our headers on the first message; the tally notes that there was one."""
+
+    def __init__(self, scope: Scope, tally: Tally, send: Send) -> None:
+        incoming = header(scope, "x-request-id") or ""
+        self._public_id = incoming if WELL_FORMED_ID.match(incoming) else tally.request_id
+        self._browser = header(scope, "origin") is not None
+        self._tally = tally
+        self._send = send
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._tally.begun = True
+            self._tally.status = message["status"]
+            ours = {"x-request-id": self._public_id} | self._tally.response_headers()
+            if self._browser:
+                ours["access-control-expose-headers"] = EXPOSED
+            message = {**message, "headers": [*message.get("headers", []), *encode_headers(ours)]}
+        await self._send(message)

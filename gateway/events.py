@@ -1,0 +1,136 @@
+"""What happened, as frozen records, and the bus that tells subscribers.
+
+Metrics and logs are subscribers: the code that serves a request publishes a record and never mentions a metric. A
+subscriber that fails is counted and left behind, so that neither a metric nor a log line can break a call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+
+
+class Endpoint(StrEnum):
+    """The closed set of route names that may become a metric label."""
+
+    CHAT_COMPLETIONS = "chat_completions"
+    MODELS = "models"
+    ROUTE = "route"
+    OPS = "ops"
+    ADMIN = "admin"
+    UNKNOWN = "unknown"
+
+
+class Outcome(StrEnum):
+    """How a request ended for the caller."""
+
+    OK = "ok"
+    REFUSED = "refused"  # answered with an error before any upstream was asked
+    FAILED = "failed"  # every attempt failed
+    CUT = "cut"  # the stream broke after its first byte
+    CLIENT_LEFT = "client_left"
+    ERROR = "error"  # the gateway's own fault
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens as the provider counted them; cached tokens are inside input, reasoning tokens inside output."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCompleted:
+    """Published exactly once for every request, also on failure and when the client leaves. Times in seconds."""
+
+    request_id: str
+    endpoint: Endpoint
+    method: str
+    status: int
+    outcome: Outcome
+    duration_s: float
+    upstream_s: float = 0.0  # time spent waiting for upstreams; duration_s - upstream_s is ours
+    first_token_s: float | None = None
+    fault: str | None = None  # router.reasons.Fault, when the answer is an error
+    code: str | None = None  # the word in the error body
+    tenant: str | None = None  # slug
+    token_id: str | None = None
+    requested_model: str | None = None  # as the caller wrote it: for logs, never for a label
+    provider: str | None = None
+    model: str | None = None
+    key_source: str | None = None
+    key_via: str | None = None
+    attempts: int = 0
+    stream: bool = False
+    usage: TokenUsage | None = None
+    cost_usd: Decimal | None = None  # None when the price is unknown: never zero for want of a price
+    catalogue: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyResolved:
+    """A provider key was looked for: `via` says under which kind of name it was found, or `missing`."""
+
+    request_id: str
+    tenant: str
+    provider: str
+    via: str  # canonical | family | former | sibling | missing
+    setting_key: str | None = None  # the stored name, never a value
+    store: str | None = None  # credentials | legacy
+    canonical_name: str | None = None  # the name it should be stored under
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """One call to one upstream; `outcome` is `ok` or the word of router.failure.FailureKind."""
+
+    request_id: str
+    provider: str
+    model: str
+    outcome: str
+    duration_s: float
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FellBack:
+    """The next candidate was asked because this one failed."""
+
+    request_id: str
+    from_provider: str
+    to_provider: str
+    reason: str  # router.failure.FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRefused:
+    """No candidate was left; how many were rejected for which router.reasons.Reason."""
+
+    request_id: str
+    tenant: str
+    requested_model: str
+    counts: dict[str, int] = field(default_factory=dict)
+    nearest_miss: str = ""
+
+
+Event = RequestCompleted | KeyResolved | AttemptEnded | FellBack | RouteRefused
+Subscriber = Callable[[Event], None]
+
+
+class Events:
+    """Tells each subscriber of each event, in order; counts the ones that failed."""
+
+    def __init__(self, *subscribers: Subscriber) -> None:
+        self._subscribers = subscribers
+        self.failures = 0
+
+    def publish(self, event: Event) -> None:
+        """Hand `event` to every subscriber; a failing one never reaches the caller."""
+        for subscriber in self._subscribers:
+            try:
+                subscriber(event)
+            except Exception:  # noqa: BLE001 - a metric or a log line must not break a call
+                self.failures += 1

@@ -1,0 +1,57 @@
+"""What a caller is told when attempts failed: one sentence for each kind of failure."""
+
+from collections.abc import Mapping, Sequence
+
+from gateway.errors import Problem
+from router.failure import Failure, FailureKind
+
+# {provider} and {model} are row and model ids, {message} is the provider's own sentence, scrubbed.
+SENTENCES: Mapping[FailureKind, str] = {
+    FailureKind.CONNECT: "{provider} could not be reached.",
+    FailureKind.TIMEOUT: "{provider} did not answer in time: {message}.",
+    FailureKind.RATE_LIMITED: "{provider} limits the rate of this key for {model}: {message}",
+    FailureKind.SERVER_ERROR: "{provider} failed on its side: {message}",
+    FailureKind.KEY_REJECTED: "{provider} rejected this tenant's key. Store a valid one (`wardgate key set`). "
+    "It said: {message}",
+    FailureKind.KEY_UNUSABLE: "The key that this tenant holds for {provider} cannot be used: {message}",
+    FailureKind.MODEL_UNAVAILABLE: "{provider} does not serve {model} to this tenant's account: {message}",
+    FailureKind.BAD_REQUEST: "{provider} refused the request: {message}",
+    FailureKind.CONTEXT_LENGTH: "The request is too long for {model} at {provider}: {message}",
+    FailureKind.CONTENT_FILTER: "{provider} refused the content of the request: {message}",
+    FailureKind.UNSUPPORTED_PARAMETER: "{model} cannot take this request as it is: {message}",
+    FailureKind.QUOTA_EXHAUSTED: "The tenant's account at {provider} has no credit or quota left: {message}",
+    FailureKind.MALFORMED: "{provider} sent an answer that cannot be used: {message}",
+    FailureKind.TRUNCATED: "{provider} broke off its answer: {message}",
+    FailureKind.GATEWAY: "The gateway could not make this call: {message}",
+}
+
+
+def timed_out(provider_id: str, model: str, wait_s: float) -> Failure:
+    """The failure of an attempt that was silent for `wait_s` seconds."""
+    message = f"{provider_id} sent nothing within {wait_s:.3g} s"
+    return Failure(FailureKind.TIMEOUT, provider_id, model, message=message)
+
+
+def problem_of(chosen: Failure, failures: Sequence[Failure]) -> Problem:
+    """What the caller is told: the most useful failure, with a line for each attempt that was made."""
+    consequence = chosen.consequence
+    sentence = SENTENCES[chosen.kind].format(provider=chosen.provider_id, model=chosen.model, message=chosen.message)
+    return Problem(
+        consequence.status,
+        consequence.code,
+        sentence,
+        consequence.fault,
+        param="model" if chosen.kind is FailureKind.MODEL_UNAVAILABLE else None,
+        retry_after_s=chosen.retry_after_s if consequence.status == 429 else None,
+        caller_may_retry=consequence.caller_may_retry,
+        extra={"attempts": [_line(failure) for failure in failures], "upstream_status": chosen.status},
+    )
+
+
+def _line(failure: Failure) -> dict[str, object]:
+    return {
+        "provider": failure.provider_id,
+        "model": failure.model,
+        "error": failure.kind.value,
+        "upstream_status": failure.status,
+    }

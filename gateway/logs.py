@@ -1,0 +1,238 @@
+"""One JSON line for each thing that happened, on one stream: ours from events, the libraries' from `logging`.
+
+A subscriber of events beside the metrics. Owns the names and levels of the lines and the last redaction before the
+stream. Must not know how a call is served. Values of keys never come here; what looks like one is masked all the same.
+"""
+
+import json
+import logging
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Final, TextIO, cast
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+from gateway.events import AttemptEnded, Endpoint, Event, FellBack, KeyResolved, Outcome, RequestCompleted, RouteRefused
+from gateway.scrub import KEY_SHAPES, MASK
+from keystore.resolve import Store, Via
+from router.reasons import Fault
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+# Libraries that write request bodies, statements or headers below WARNING.
+QUIET: Final = ("aiohttp", "aiosqlite", "asyncpg", "asyncio", "hpack", "httpcore", "httpx", "openai", "sqlalchemy")
+LITELLM: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm")
+
+
+class LogLevelError(ValueError):
+    """The log level is not one of those known."""
+
+
+def configure_logs(level: str = "info", stream: TextIO | None = None) -> FilteringBoundLogger:
+    """Send the log of the whole process to `stream` (standard output) as JSON lines; returns our own logger.
+
+    structlog's module-wide configuration is not touched. A second call replaces what the first one set up. Raises
+    LogLevelError for an unknown level.
+    """
+    number = _level_number(level)
+    out = sys.stdout if stream is None else stream
+    root = logging.getLogger()
+    for former in [handler for handler in root.handlers if isinstance(handler, _LibraryLines)]:
+        root.removeHandler(former)
+    root.addHandler(_LibraryLines(out, number))
+    root.setLevel(number)
+    quiet_libraries()
+    logger = structlog.wrap_logger(
+        structlog.WriteLogger(out),
+        processors=[*_FACTS, *_LINE],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        context_class=dict,
+        cache_logger_on_first_use=True,
+    )
+    return cast("FilteringBoundLogger", logger)
+
+
+def quiet_libraries() -> None:
+    """Hold talkative libraries to WARNING. Call it again after LiteLLM's import, which adds handlers of its own."""
+    for name in (*QUIET, *LITELLM):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in LITELLM:
+        logging.getLogger(name).handlers.clear()  # it hands each line to the root logger as well
+
+
+def _level_number(level: str) -> int:
+    number = LEVELS.get(level.lower())
+    if number is None:
+        close = get_close_matches(level.lower(), LEVELS, n=1)
+        hint = f'; did you mean "{close[0]}"?' if close else ""
+        raise LogLevelError(f"WARDGATE_LOG_LEVEL is one of {', '.join(LEVELS)}, not {level!r}{hint}")
+    return number
+
+
+class _LibraryLines(logging.StreamHandler[TextIO]):
+    """Writes the records of `logging` in the shape of our own lines; `event` is their text."""
+
+    def __init__(self, stream: TextIO, level: int) -> None:
+        super().__init__(stream)
+        self.setLevel(level)
+        self.setFormatter(
+            structlog.stdlib.ProcessorFormatter(
+                foreign_pre_chain=[structlog.stdlib.add_logger_name, *_FACTS],
+                processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_LINE],
+            )
+        )
+
+
+# --- redaction -------------------------------------------------------------------------------------------------------
+
+SECRET_FIELDS: Final = frozenset(
+    {"api_key", "api-key", "authorization", "cookie", "password", "secret", "set-cookie", "setting_value", "token"}
+    | {"proxy-authorization", "x-api-key", "x-goog-api-key"}
+)
+URL_PASSWORD: Final = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
+SHORTEST_KEY: Final = 8  # characters; most values are shorter words, and no key is
+LONGEST: Final = 8_000  # characters of one value; both ends are kept, an exception's last line is its message
+DEEPEST: Final = 8
+
+
+def redact(value: object, depth: int = 0) -> object:
+    """`value` as plain JSON data with whatever looks like a key or a token masked."""
+    if isinstance(value, str):
+        return _masked(value)
+    if value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping) and depth < DEEPEST:
+        return {_masked(str(name)): _field(str(name), held, depth) for name, held in value.items()}
+    if isinstance(value, list | tuple | set | frozenset) and depth < DEEPEST:
+        return [redact(each, depth + 1) for each in value]
+    return _masked(_text(value))
+
+
+def _field(name: str, value: object, depth: int) -> object:
+    return MASK if name.lower() in SECRET_FIELDS and value is not None else redact(value, depth + 1)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes | bytearray):
+        return value.decode("utf-8", "replace")
+    try:
+        return format(value, "f") if isinstance(value, Decimal) else str(value)
+    except Exception as error:  # noqa: BLE001 - a value that cannot be printed must not cost the line
+        return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
+
+
+def _masked(text: str) -> str:
+    if len(text) < SHORTEST_KEY:
+        return text
+    text = URL_PASSWORD.sub(MASK, KEY_SHAPES.sub(MASK, text))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
+
+
+def _redacted(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    return {name: _field(name, value, 0) for name, value in line.items()}
+
+
+def _rendered(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
+    first = {name: line[name] for name in ("timestamp", "level", "event") if name in line}
+    return json.dumps({**first, **line})
+
+
+_FACTS: Final[tuple[Processor, ...]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+    structlog.processors.format_exc_info,
+)
+_LINE: Final[tuple[Processor, ...]] = (_redacted, _rendered)
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+LEVEL_OF_FAULT: Final[Mapping[str | None, int]] = {
+    None: logging.INFO,
+    Fault.CALLER: logging.INFO,
+    Fault.PLAN: logging.INFO,
+    Fault.TENANT_KEY: logging.WARNING,
+    Fault.PROVIDER: logging.WARNING,
+    Fault.GATEWAY: logging.ERROR,
+}
+LONGEST_NAME: Final = 200  # characters of a model name as the caller wrote it
+
+
+class LogSubscriber:
+    """Writes one line for each event."""
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        self._log = logger
+        self._on: dict[type, Callable[..., None]] = {
+            RequestCompleted: self._request_completed,
+            KeyResolved: self._key_resolved,
+            AttemptEnded: self._attempt_ended,
+            FellBack: self._fell_back,
+            RouteRefused: self._route_refused,
+        }
+
+    def __call__(self, event: Event) -> None:
+        """Write the line of one event."""
+        self._on[type(event)](event)
+
+    def _request_completed(self, event: RequestCompleted) -> None:
+        level = LEVEL_OF_FAULT.get(event.fault, logging.ERROR)
+        if event.endpoint is Endpoint.OPS and event.outcome is Outcome.OK:
+            level = logging.DEBUG  # health probes, several a minute
+        facts = _facts(event)
+        usage = facts.pop("usage", None)
+        counted = {} if usage is None else _facts(usage)
+        overhead_s = round(max(0.0, event.duration_s - event.upstream_s), 6)
+        self._log.log(level, "request.completed", **facts, **counted, overhead_s=overhead_s)
+
+    def _key_resolved(self, event: KeyResolved) -> None:
+        if event.setting_key is None:
+            self._log.debug("key.missing", **_facts(event))
+        elif event.via == Via.CANONICAL and event.store != Store.LEGACY:
+            self._log.debug("key.resolved", **_facts(event))
+        else:
+            self._log.info("key.legacy_name", message=_legacy_sentence(event), **_facts(event))
+
+    def _attempt_ended(self, event: AttemptEnded) -> None:
+        self._log.debug("attempt", **_facts(event))
+
+    def _fell_back(self, event: FellBack) -> None:
+        self._log.warning("fallback", **_facts(event))
+
+    def _route_refused(self, event: RouteRefused) -> None:
+        self._log.warning("route.refused", **_facts(event))
+
+
+def _facts(record: object) -> dict[str, object]:
+    """The record's fields that have a value; seconds in whole microseconds, a caller's text cut."""
+    facts: dict[str, object] = {}
+    for item in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, item.name)
+        if isinstance(value, float):
+            value = round(value, 6)
+        elif item.name == "requested_model" and value is not None:
+            value = value[:LONGEST_NAME]
+        if value is not None:
+            facts[item.name] = value
+    return facts
+
+
+def _legacy_sentence(event: KeyResolved) -> str:
+    parts = [f"{event.provider} was answered with the key stored as {event.setting_key}"]
+    if event.canonical_name is not None and event.canonical_name != event.setting_key:
+        parts.append(f"its canonical name is {event.canonical_name}")
+    if event.store == Store.LEGACY:
+        parts.append("it stands unsealed in the legacy table tenant_settings")
+    return "; ".join(parts)

@@ -1,0 +1,112 @@
+"""Opens the parts at start-up: rules (rows, plans, prices), the keystore, and the record of services.
+
+Everything is checked before the first request is taken; what is wrong stops the start with a sentence.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry
+from structlog.typing import FilteringBoundLogger
+
+from gateway.config import Limits, load_config
+from gateway.deciding import RuleBook
+from gateway.events import Events
+from gateway.litellm_door import LiteLLMLane
+from gateway.logs import LogSubscriber
+from gateway.metrics import Metrics
+from gateway.services import Readiness, Services
+from gateway.settings import Settings
+from gateway.transport import Transport
+from keystore.keystore import Keystore
+from keystore.providers import Registry, load_registry
+from keystore.rootkeys import SealingSource
+from keystore.secret import Secret
+from router.catalogue import Catalogue, build_catalogue
+from router.plans import Plans, check_known, load_plans
+from router.price_map import load_bundled
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides, without a database: the same for the server and for the command line."""
+
+    registry: Registry
+    plans: Plans
+    limits: Limits
+
+
+def load_rules(settings: Settings) -> Rules:
+    """Read `wardgate.toml` over the shipped rows; raises ConfigError, RegistryError or PlanError."""
+    config = load_config(settings.config)
+    return Rules(load_registry(config.providers), load_plans(config.plans), config.limits)
+
+
+def load_catalogue(registry: Registry) -> Catalogue:
+    """The catalogue from LiteLLM's bundled price map; LiteLLM itself is not imported."""
+    price_map = load_bundled()
+    return build_catalogue(price_map.rows, registry, version=price_map.version)
+
+
+def sealing_source(settings: Settings) -> SealingSource:
+    """Where the root keys come from; the environment's text is preferred when it is there."""
+    text = settings.sealing_keys.get_secret_value() if settings.sealing_keys else ""
+    return SealingSource(text=Secret(text) if text else None, path=settings.sealing_keys_file)
+
+
+async def open_keystore(settings: Settings, rules: Rules, *, create: bool) -> Keystore:
+    """Open the database and the ring; raises KeystoreError. With `create`, an empty database is migrated."""
+    return await Keystore.open(
+        database_url=settings.database_url,
+        sealing=sealing_source(settings),
+        registry=rules.registry,
+        known_plans=rules.plans.names,
+        create=create,
+    )
+
+
+async def open_services(
+    settings: Settings, report: Callable[[str, BaseException], None], log: FilteringBoundLogger
+) -> Services:
+    """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
+    rules = load_rules(settings)
+    catalogue = load_catalogue(rules.registry)
+    keystore = await open_keystore(settings, rules, create=True)
+    try:
+        in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
+        check_known(rules.plans, in_use)
+    except BaseException:
+        await keystore.close()
+        raise
+    limits = rules.limits
+    transport = Transport(
+        connect_timeout_s=limits.connect_timeout_s,
+        read_timeout_s=limits.answer_timeout_s,
+        max_connections=limits.max_connections,
+    )
+    metrics = Metrics(
+        CollectorRegistry(),
+        providers=[provider.id for provider in rules.registry.providers],
+        models=[offer.model for offer in catalogue.offers],
+    )
+    metrics.set_build(version=version("wardgate"), catalogue=catalogue.version, registry=rules.registry.version)
+    events = Events(metrics, LogSubscriber(log))
+    metrics.watch_event_failures(lambda: events.failures)
+    return Services(
+        book=RuleBook(rules.registry, rules.plans, catalogue),
+        keystore=keystore,
+        transport=transport,
+        lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s),
+        events=events,
+        metrics=metrics,
+        limits=limits,
+        readiness=Readiness(),
+        report=report,
+    )
+
+
+async def close_services(services: Services) -> None:
+    """Close what was opened."""
+    await services.transport.aclose()
+    await services.keystore.close()

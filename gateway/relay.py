@@ -1,0 +1,73 @@
+"""Sends an answer to the client: one JSON body, or server-sent events as they come.
+
+After the first byte no other model may speak. A stream that breaks says so in the stream and does not end in `[DONE]`.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import orjson
+
+from gateway.asgi import Send, encode_headers
+from gateway.attempts import OpenStream
+from gateway.events import Outcome
+from gateway.failures import problem_of, timed_out
+from gateway.tally import Tally
+from gateway.upstream import UpstreamFailed
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+DONE = b"data: [DONE]\n\n"
+
+
+def event(payload: Mapping[str, object]) -> bytes:
+    """One server-sent event: JSON on a single `data:` line."""
+    return b"data: " + orjson.dumps(payload) + b"\n\n"
+
+
+async def relay_stream(send: Send, stream: OpenStream, tally: Tally, *, include_usage: bool, idle_s: float) -> None:
+    """Send a begun stream to its end; returns also when it broke, with the outcome in `tally`."""
+    await send({"type": "http.response.start", "status": 200, "headers": encode_headers(STREAM_HEADERS)})
+    tally.first_token_s = time.monotonic() - tally.started
+    chunk: Mapping[str, object] | None = stream.first
+    try:
+        while chunk is not None:
+            payload = {**chunk, "usage": None} if include_usage else chunk
+            await _write(send, event(payload))
+            chunk = await _next(stream.rest, tally, idle_s)
+    except UpstreamFailed as failed:
+        await _break_off(send, failed, tally)
+        return
+    if include_usage and stream.reply.usage_chunk is not None:
+        await _write(send, event(stream.reply.usage_chunk))
+    await send({"type": "http.response.body", "body": DONE, "more_body": False})
+
+
+async def _write(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _next(rest: AsyncIterator[Mapping[str, object]], tally: Tally, idle_s: float) -> Mapping[str, object] | None:
+    """The next chunk, or None at the end; raises UpstreamFailed when the stream breaks or is silent for too long."""
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(idle_s):
+            return await anext(rest)
+    except StopAsyncIteration:
+        return None
+    except TimeoutError:
+        raise UpstreamFailed(timed_out(tally.provider or "", tally.model or "", idle_s)) from None
+    finally:
+        tally.upstream_s += time.monotonic() - started
+
+
+async def _break_off(send: Send, failed: UpstreamFailed, tally: Tally) -> None:
+    """Tell the client in the stream that it broke; both OpenAI SDKs raise on this event."""
+    problem = problem_of(failed.failure, [failed.failure])
+    tally.outcome, tally.fault, tally.code = Outcome.CUT, problem.fault.value, problem.code
+    body = event({"error": problem.error_object()})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,41 @@
+"""Everything alive, built once at start-up and passed in: nothing in the gateway is a module-level singleton."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from gateway.config import Limits
+from gateway.deciding import RuleBook
+from gateway.events import Events
+from gateway.metrics import Metrics
+from gateway.transport import Transport
+from gateway.upstream import Lane
+from keystore.keystore import Keystore
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether new requests should come here; written by the server, read by `/readyz`."""
+
+    ready: bool = False
+    why_not: str = "starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The opened parts of one gateway."""
+
+    book: RuleBook
+    keystore: Keystore
+    transport: Transport
+    lane: Lane
+    events: Events
+    metrics: Metrics
+    limits: Limits
+    readiness: Readiness
+    report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
+    now: Callable[[], datetime] = utc_now

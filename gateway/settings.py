@@ -1,0 +1,27 @@
+"""Settings from the environment (`WARDGATE_*`): where things are and which ports to listen on.
+
+What the operator decides about providers, plans and limits is in `wardgate.toml` (`gateway.config`), not here.
+"""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The process's settings; the field `database_url` is read from `WARDGATE_DATABASE_URL`, and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="WARDGATE_", extra="ignore", hide_input_in_errors=True)
+
+    database_url: str = "sqlite+aiosqlite:///var/wardgate.db"
+    redis_url: str | None = None
+    sealing_keys: SecretStr | None = None  # the ring's text itself; the file is preferred
+    sealing_keys_file: Path = Path("var/sealing-keys")
+    config: Path | None = None  # wardgate.toml in the working directory, when there is one
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)  # 0: any free port
+    metrics_host: str | None = None  # the same as `host`
+    metrics_port: int = Field(default=9091, ge=0, le=65535)
+    log_level: str = "info"
+    keep_provider_env: bool = False  # leave OPENAI_API_KEY and its like in the process's environment

@@ -1,0 +1,97 @@
+"""What is learnt about one request while it is served; at its end it becomes one RequestCompleted.
+
+The only mutable record of the data plane: the endpoint writes into it, the edge turns it into headers and the event.
+"""
+
+import secrets
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from gateway.errors import Problem
+from gateway.events import Endpoint, Outcome, RequestCompleted, TokenUsage
+from router.reasons import Fault
+
+KEY = "wardgate.tally"  # where the edge leaves it in the ASGI scope
+
+
+def mint_request_id() -> str:
+    """An id of ours: 128 random bits, not ordered by time."""
+    return "req_" + secrets.token_hex(16)
+
+
+@dataclass(slots=True)
+class Tally:
+    """The facts so far; times in seconds on the monotonic clock."""
+
+    request_id: str
+    method: str
+    started: float
+    catalogue: str = ""
+    endpoint: Endpoint = Endpoint.UNKNOWN
+    outcome: Outcome | None = None
+    status: int = 0
+    begun: bool = False  # the answer's first message was sent: no second answer may start
+    fault: str | None = None
+    code: str | None = None
+    tenant: str | None = None
+    token_id: str | None = None
+    requested_model: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    key_source: str | None = None
+    key_via: str | None = None
+    attempts: int = 0
+    stream: bool = False
+    upstream_s: float = 0.0
+    first_token_s: float | None = None
+    usage: TokenUsage | None = None
+    cost_usd: Decimal | None = None
+    headers: dict[str, str] = field(default_factory=dict)  # further headers of the answer
+
+    def response_headers(self) -> dict[str, str]:
+        """`x-wardgate-*` of what is known when the answer's headers leave; a stream's cost is not known by then."""
+        key = None if self.key_source is None else f"{self.key_source}:{self.key_via}"
+        cost = None if self.cost_usd is None else format(self.cost_usd, "f")
+        known = {
+            "x-wardgate-request-id": self.request_id,
+            "x-wardgate-provider": self.provider,
+            "x-wardgate-model": self.model,
+            "x-wardgate-key": key,
+            "x-wardgate-attempts": str(self.attempts),
+            "x-wardgate-cost-usd": cost,
+            "x-wardgate-catalogue": self.catalogue,
+        }
+        return {name: value for name, value in known.items() if value is not None} | self.headers
+
+    def note(self, problem: Problem) -> None:
+        """The request ends in `problem`."""
+        self.fault, self.code = problem.fault.value, problem.code
+        if self.outcome is None:
+            self.outcome = Outcome.ERROR if problem.fault is Fault.GATEWAY else Outcome.REFUSED
+
+    def completed(self, now: float) -> RequestCompleted:
+        """The event for the end of the request at `now`."""
+        return RequestCompleted(
+            request_id=self.request_id,
+            endpoint=self.endpoint,
+            method=self.method,
+            status=self.status,
+            outcome=self.outcome or Outcome.OK,
+            duration_s=now - self.started,
+            upstream_s=self.upstream_s,
+            first_token_s=self.first_token_s,
+            fault=self.fault,
+            code=self.code,
+            tenant=self.tenant,
+            token_id=self.token_id,
+            requested_model=self.requested_model,
+            provider=self.provider,
+            model=self.model,
+            key_source=self.key_source,
+            key_via=self.key_via,
+            attempts=self.attempts,
+            stream=self.stream,
+            usage=self.usage,
+            cost_usd=self.cost_usd,
+            catalogue=self.catalogue or None,
+        )

@@ -1,0 +1,64 @@
+"""What a lane is: something that sends one request to one provider with one credential, or says why it could not."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from keystore.keyring import Credential
+from router.failure import Failure
+
+from gateway.chat_request import ChatRequest
+from gateway.events import TokenUsage
+from keystore.providers import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCall:
+    """One attempt: who is asked, for which of its models, with which key."""
+
+    provider: Provider
+    model: str
+    credential: Credential
+    request: ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PlainReply:
+    """A complete answer in OpenAI's shape; `usage` is None when the provider counted none."""
+
+    body: Mapping[str, object]
+    usage: TokenUsage | None
+
+
+class StreamReply(Protocol):
+    """Chunks in OpenAI's shape; the usage chunk is not among them but in `usage` once the chunks have ended.
+
+    Iterating raises UpstreamFailed when the stream breaks, also when the provider ended it without saying so.
+    """
+
+    usage: TokenUsage | None
+    usage_chunk: Mapping[str, object] | None
+
+    def __aiter__(self) -> AsyncIterator[dict[str, object]]: ...
+
+    async def aclose(self) -> None:
+        """Close the upstream; may be called at any time, more than once, and while being cancelled."""
+
+
+class UpstreamFailed(Exception):
+    """An attempt failed; `failure` says how and whose fault it is."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Lane(Protocol):
+    """A way to reach providers."""
+
+    async def open(self) -> None:
+        """Make ready what is slow to make ready; idempotent."""
+
+    async def complete(self, call: UpstreamCall) -> PlainReply: ...
+
+    async def stream(self, call: UpstreamCall) -> StreamReply: ...

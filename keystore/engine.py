@@ -1,0 +1,231 @@
+"""The one door to the database: URL, engine, transactions, and the translation of the driver's errors.
+
+Owns how SQLite and PostgreSQL are made to behave alike. Every read and write of the keystore is one `async with` on
+this door, closed before anything else is awaited. Must not know tables, tenants or keys.
+"""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+from sqlalchemy import URL, Connection, event, func, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from keystore.errors import DatabaseUnavailable
+
+_BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
+_PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
+_CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
+_COMMAND_S: Final = 15.0
+_BEGIN: Final = "wardgate_begin"  # the execution option that says how SQLite begins a transaction
+_DRIVERS: Final = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+
+
+class Lock(IntEnum):
+    """What only one process at a time may do: the numbers of PostgreSQL's advisory locks."""
+
+    SCHEMA = 0x77670001
+    ROOT_KEYS = 0x77670002
+    TENANTS = 0x77670003
+
+
+class Database:
+    """An engine with two ways in: `read()` and `write()`."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = parse_url(database_url)
+        self.name = describe(self._url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = _engine(self._url)
+        self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction for reading. DatabaseUnavailable when the database fails."""
+        with self._translated():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self, *, lock: Lock | None = None) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction for writing, committed at the end, alone among the holders of `lock`; on SQLite
+        a writer is always alone. IntegrityError passes; other failures are DatabaseUnavailable."""
+        with self._translated():
+            async with self._writer.begin() as connection:
+                if lock and not self.is_sqlite:
+                    await connection.execute(select(func.pg_advisory_xact_lock(lock.value)))
+                yield connection
+
+    async def use_wal(self) -> None:
+        """Have SQLite keep a write-ahead log: readers never wait for a writer. Stays with the file."""
+        if self.is_sqlite:
+            with self._translated():
+                async with self._engine.execution_options(**{_BEGIN: None}).connect() as connection:
+                    await connection.execute(text("PRAGMA journal_mode=WAL"))
+
+    async def ping(self) -> None:
+        """One round trip. DatabaseUnavailable when there is no answer."""
+        async with self.read() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (SQLAlchemyError, OSError, TypeError) as error:
+            if isinstance(error, TypeError) and "connect()" not in str(error):
+                raise
+            raise DatabaseUnavailable(f"{self.name} {_what_happened(error)}") from error
+
+
+def make_room(database_url: str, *, create: bool) -> None:
+    """Have a SQLite database's file there, made with mode 0600 when `create`; its directory is made too when it stands
+    directly in the working directory. DatabaseUnavailable says what is missing. Does nothing for PostgreSQL."""
+    url = parse_url(database_url)
+    path = sqlite_path(url)
+    if path is None or path.exists():
+        return
+    if not create:
+        raise DatabaseUnavailable(f"there is no {describe(url)}; `wardgate migrate` makes it")
+    make_parent(path, what=describe(url))
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise DatabaseUnavailable(f"{describe(url)} cannot be made: {error.strerror}") from error
+
+
+def make_parent(path: Path, *, what: str) -> None:
+    """Make the directory of `path` when it stands directly in the working directory; any other must be there."""
+    parent = path.parent
+    if parent.is_dir():
+        return
+    if parent.absolute().parent != Path.cwd():
+        raise DatabaseUnavailable(f"{what} cannot be made: there is no directory {parent}")
+    try:
+        parent.mkdir(mode=0o700)
+    except OSError as error:
+        raise DatabaseUnavailable(f"{what} cannot be made: {parent}: {error.strerror}") from error
+
+
+# --- URLs ----------------------------------------------------------------------------------------------------------
+
+
+def parse_url(database_url: str) -> URL:
+    """The URL with the driver that we use; `postgres://` and libpq's `sslmode` are understood. The message of a bad one
+    never quotes it, for it may hold a password."""
+    try:
+        url = make_url(database_url.strip())
+    except (ArgumentError, ValueError):
+        raise DatabaseUnavailable("the database URL is not a URL; see WARDGATE_DATABASE_URL") from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise DatabaseUnavailable(
+            f'the database URL begins with "{url.drivername}"; Wardgate knows sqlite+aiosqlite:// and postgresql://'
+        )
+    url = url.set(drivername=driver)
+    if driver.startswith("sqlite") and url.database in (None, "", ":memory:"):
+        raise DatabaseUnavailable("an SQLite database needs a file: sqlite+aiosqlite:///var/wardgate.db")
+    return _asyncpg_words(url) if driver.startswith("postgresql") else url
+
+
+def _asyncpg_words(url: URL) -> URL:
+    query = dict(url.query)
+    if "sslmode" in query:
+        query["ssl"] = query.pop("sslmode")
+    return url.set(query=query)
+
+
+def sqlite_path(url: URL) -> Path | None:
+    """The file of an SQLite URL, also when it is written as `file:` URI; None for PostgreSQL."""
+    if url.get_backend_name() != "sqlite" or url.database is None:
+        return None
+    name = url.database
+    return Path(unquote(name.removeprefix("file:"))) if name.startswith("file:") else Path(name)
+
+
+def describe(url: URL) -> str:
+    """The database in words, without user or password."""
+    path = sqlite_path(url)
+    if path is not None:
+        return f'SQLite database "{path}"'
+    host = url.host or url.query.get("host") or "localhost"
+    return f'PostgreSQL database "{url.database or url.username or ""}" at {host}'
+
+
+# --- engines -------------------------------------------------------------------------------------------------------
+
+
+def _engine(url: URL) -> AsyncEngine:
+    try:
+        if url.get_backend_name() == "sqlite":
+            return _sqlite_engine(url)
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_timeout=_CONNECT_S,
+            connect_args={"timeout": _CONNECT_S, "command_timeout": _COMMAND_S},
+        )
+    except (ArgumentError, TypeError, ValueError):
+        raise DatabaseUnavailable(f"{describe(url)}: the URL has a parameter that is not understood") from None
+
+
+def _sqlite_engine(url: URL) -> AsyncEngine:
+    engine = create_async_engine(url, hide_parameters=True, pool_timeout=_CONNECT_S, connect_args={"timeout": _BUSY_S})
+    event.listen(engine.sync_engine, "connect", _on_connect)
+    event.listen(engine.sync_engine, "begin", _on_begin)
+    return engine
+
+
+def _on_connect(connection: Any, _record: object) -> None:
+    """Take transactions into our own hands (the driver's begin too late for DDL) and set what each connection needs."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    """A writer takes SQLite's one write lock at once: a lock taken half-way cannot wait for the one before it."""
+    begin = connection.get_execution_options().get(_BEGIN, "BEGIN")
+    if begin:
+        connection.exec_driver_sql(begin)
+
+
+# --- the driver's errors -------------------------------------------------------------------------------------------
+
+_SENTENCES: Final = (  # words of the drivers -> what they mean
+    (("readonly database", "read-only transaction", "permission denied for"), "is read-only; Wardgate needs to write"),
+    (("file is not a database", "malformed"), "is not a database, or is damaged"),
+    (("unable to open",), "cannot be opened; is the path right, and may this user read it?"),
+    (("database is locked",), "is locked by another process"),
+    (("password authentication", "no password supplied"), "refuses this user or password"),
+    (("does not exist",), "does not exist, or lacks a table or role that is needed"),
+    (("unexpected keyword argument",), "cannot be opened: the URL has a parameter that is not understood"),
+)
+
+
+def _what_happened(error: BaseException) -> str:
+    words = str(error.orig if isinstance(error, DBAPIError) else error)
+    for signs, sentence in _SENTENCES:
+        if any(sign in words for sign in signs):
+            return sentence
+    return f"does not answer ({type(getattr(error, 'orig', None) or error).__name__})"

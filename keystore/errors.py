@@ -1,0 +1,158 @@
+"""The errors of the keystore: one base, one class per thing that can go wrong.
+
+Owns the words. A class docstring is the default message; a message says what was tried and what would help, quotes
+the thing, and never holds a secret. Must not know SQL, ciphers or any other module of the keystore.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from enum import StrEnum
+
+
+class KeystoreError(Exception):
+    """The keystore could not do what was asked."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+# --- provider registry ---------------------------------------------------------------------------------------------
+
+
+class RegistryError(KeystoreError):
+    """A provider row is not valid."""
+
+
+# --- database ------------------------------------------------------------------------------------------------------
+
+
+class DatabaseUnavailable(KeystoreError):
+    """The database cannot be reached, read or written."""
+
+
+class SchemaBehind(KeystoreError):
+    """The database has an older schema than this Wardgate; run `wardgate migrate`."""
+
+
+class SchemaNewer(KeystoreError):
+    """The database was migrated by a newer Wardgate; run that version, or restore the database from before it."""
+
+
+# --- sealing -------------------------------------------------------------------------------------------------------
+
+
+class SealingError(KeystoreError):
+    """The sealing keys cannot be used."""
+
+
+class RingMissing(SealingError):
+    """The database holds sealed keys, but the sealing keys that open them are not here."""
+
+
+class RingDamaged(SealingError):
+    """The sealing keys cannot be read."""
+
+
+class RingMismatch(SealingError):
+    """These sealing keys are not the ones this database was sealed with."""
+
+
+class RingExposed(SealingError):
+    """The file of the sealing keys can be read by others."""
+
+
+class EnvelopeDamaged(SealingError):
+    """A sealed value does not open: it was changed, moved, or sealed with another key."""
+
+
+# --- tenants -------------------------------------------------------------------------------------------------------
+
+
+class TenantError(KeystoreError):
+    """The tenant cannot be used."""
+
+
+class TenantUnknown(TenantError):
+    """There is no such tenant."""
+
+
+class TenantExists(TenantError):
+    """A tenant with this slug or id exists."""
+
+
+class TenantInvalid(TenantError):
+    """A tenant's slug is 1 to 63 of a-z, 0-9 and "-", and begins with a letter or digit."""
+
+
+class UnknownPlan(TenantError):
+    """There is no such plan."""
+
+
+# --- credentials ---------------------------------------------------------------------------------------------------
+
+
+class CredentialError(KeystoreError):
+    """The credential cannot be used."""
+
+
+class CredentialUnknown(CredentialError):
+    """The tenant holds no key under this name."""
+
+
+class CredentialRefused(CredentialError):
+    """This value cannot be stored as a provider key."""
+
+
+class SettingUnknown(CredentialError):
+    """No provider has a key of this name."""
+
+
+class CredentialUnusable(CredentialError):
+    """The tenant holds no key for this provider that can be used."""
+
+
+# --- tokens --------------------------------------------------------------------------------------------------------
+
+
+class TokenError(KeystoreError):
+    """The token cannot be used."""
+
+
+class TokenUnknown(TokenError):
+    """There is no token with this id."""
+
+
+class TokenInvalid(TokenError):
+    """A token cannot be made like this."""
+
+
+class Refusal(StrEnum):
+    """Why a token was not accepted. For logs and metrics; a client is told only that it was not."""
+
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class TokenRefused(TokenError):
+    """The token is not accepted."""
+
+    def __init__(self, why: Refusal) -> None:
+        super().__init__(f"the token is {why.value}")
+        self.why = why
+
+
+# --- words ---------------------------------------------------------------------------------------------------------
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, or None when none is near."""
+    found = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence's tail that names the nearest known word: `; did you mean "acme"?`, or nothing."""
+    near = nearest(word, known)
+    return f'; did you mean "{near}"?' if near else ""

@@ -1,0 +1,127 @@
+"""What a tenant holds: the credentials table and the legacy table, read as one kind of record.
+
+Owns the reading of both in at most three statements, and the judgement of each value (usable or why not). Must not know
+which name wins for a provider; keystore.resolve decides that.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, select
+
+from keystore.engine import Database
+from keystore.errors import EnvelopeDamaged
+from keystore.legacy import LegacyStore, LegacyValue
+from keystore.providers import Provider, Registry
+from keystore.resolve import Store, Unusable, inspect_value, provider_for_setting
+from keystore.sealing import Place
+from keystore.secret import Secret
+from keystore.tables import credentials
+from keystore.tenantkeys import Sealed, TenantKeys, sealed_with
+from keystore.tenants import Tenant
+
+_HINT_FROM: Final = 20  # characters: of a shorter key, four would tell too much
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One stored name, judged. `value` opens to the secret: an envelope, or the plain text of a legacy row; it is None
+    exactly when `unusable` says why. `hosts` are those the secret may travel to."""
+
+    setting_key: str
+    provider_id: str | None
+    store: Store
+    unusable: Unusable | None
+    fingerprint: bytes
+    hosts: frozenset[str]
+    hint: str
+    version: int
+    created_at: datetime | None
+    updated_at: datetime | None
+    value: Sealed | Secret | None = field(repr=False)
+
+
+class HoldingReader:
+    """Reads what a tenant holds. One transaction for each call."""
+
+    def __init__(self, database: Database, keys: TenantKeys, registry: Registry, legacy: LegacyStore | None) -> None:
+        self._database = database
+        self._keys = keys
+        self._registry = registry
+        self._legacy = legacy
+
+    async def read(self, tenant: Tenant) -> list[Holding]:
+        """Everything `tenant` holds: active credentials by name, then legacy rows by name, shadowed ones too."""
+        active = select(credentials).where(credentials.c.tenant_id == tenant.id, credentials.c.state == "active")
+        async with self._database.read() as connection:
+            rows = (await connection.execute(active.order_by(credentials.c.setting_key))).all()
+            keys = await self._keys.all_of(connection, tenant.id) if rows else {}
+            legacy = await self._legacy.values(connection, tenant) if self._legacy else {}
+        sealed = [self._judge_sealed(row, sealed_with(row.envelope, _place(row), keys)) for row in rows]
+        return sealed + [self._judge_legacy(legacy[name]) for name in sorted(legacy)]
+
+    def _judge_sealed(self, row: Row[Any], sealed: Sealed) -> Holding:
+        owner = provider_for_setting(row.setting_key, self._registry)
+        try:
+            opened = self._keys.open(sealed)
+            text = opened.secret.decode("utf-8")
+            unusable, hosts, fingerprint = inspect_value(text), opened.hosts, self._keys.fingerprint(text)
+        except (EnvelopeDamaged, UnicodeDecodeError):
+            unusable, hosts, fingerprint = Unusable.DAMAGED, frozenset(), b""
+        return Holding(
+            setting_key=row.setting_key,
+            provider_id=owner.id if owner else row.provider_id,
+            store=Store.CREDENTIALS,
+            unusable=unusable,
+            fingerprint=fingerprint,
+            hosts=hosts,
+            hint=row.hint,
+            version=row.version,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            value=None if unusable else sealed,
+        )
+
+    def _judge_legacy(self, row: LegacyValue) -> Holding:
+        """A plain value has no hosts of its own: it gets those of the provider whose name it is stored under."""
+        owner = provider_for_setting(row.setting_key, self._registry)
+        unusable = Unusable.DAMAGED if row.damaged else inspect_value(row.text)
+        text = None if unusable else row.text
+        return Holding(
+            setting_key=row.setting_key,
+            provider_id=owner.id if owner else None,
+            store=Store.LEGACY,
+            unusable=unusable,
+            fingerprint=self._keys.fingerprint(text) if text else b"",
+            hosts=hosts_of(owner),
+            hint=hint_of(text or ""),
+            version=0,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            value=Secret(text) if text else None,
+        )
+
+
+def by_name(holdings: Iterable[Holding]) -> Mapping[str, Holding]:
+    """One holding for each name: the credentials table before the legacy table."""
+    chosen: dict[str, Holding] = {}
+    for holding in holdings:
+        chosen.setdefault(holding.setting_key, holding)
+    return chosen
+
+
+def hosts_of(provider: Provider | None) -> frozenset[str]:
+    """Where keys of this provider may travel."""
+    return frozenset(provider.hosts) if provider else frozenset()
+
+
+def hint_of(value: str) -> str:
+    """The last four characters of a key that is long enough to tell them."""
+    text = value.strip()
+    return text[-4:] if len(text) >= _HINT_FROM else ""
+
+
+def _place(row: Row[Any]) -> Place:
+    return Place(row.tenant_id, row.credential_id, row.setting_key)

@@ -1,0 +1,143 @@
+"""The keystore, opened: the one record through which the gateway reaches tenants, keys and tokens.
+
+Owns the order of opening (file, schema, sealing keys, legacy table) and unsealing. Must not know HTTP, plans' content
+or models.
+"""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Self
+
+from keystore.clock import Clock, Random, utc_now
+from keystore.credentials import CredentialInfo, CredentialStore
+from keystore.engine import Database, make_room
+from keystore.errors import CredentialUnusable, EnvelopeDamaged
+from keystore.holdings import Holding, HoldingReader
+from keystore.keyring import Credential, Keyring, build_keyring
+from keystore.legacy import find_legacy
+from keystore.migrate import ensure_schema
+from keystore.providers import Registry
+from keystore.resolve import UNUSABLE_BECAUSE, Missing, Unusable, known_names
+from keystore.rings import open_ring
+from keystore.rootkeys import SealingSource
+from keystore.secret import Secret
+from keystore.tenantkeys import Sealed, TenantKeys
+from keystore.tenants import Tenant, TenantStore
+from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
+
+__all__ = [
+    "Caller",
+    "Credential",
+    "CredentialInfo",
+    "Keyring",
+    "Keystore",
+    "NewToken",
+    "SealingSource",
+    "Tenant",
+    "TokenInfo",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Keystore:
+    """What `open` gives. `legacy_note` is a sentence about a tenant_settings table that is there but cannot be read."""
+
+    tenants: TenantStore
+    credentials: CredentialStore
+    tokens: TokenStore
+    registry: Registry
+    reads_legacy: bool
+    legacy_note: str | None
+    _database: Database
+    _reader: HoldingReader
+    _keys: TenantKeys
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        database_url: str,
+        sealing: SealingSource,
+        registry: Registry,
+        known_plans: Collection[str],
+        create: bool,
+        now: Clock = utc_now,
+        random: Random = os.urandom,
+    ) -> Self:
+        """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
+        DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps."""
+        make_room(database_url, create=create)
+        database = Database(database_url)
+        try:
+            await ensure_schema(database, create=create)
+            ring = await open_ring(database, sealing, create=create, now=now, random=random)
+            legacy, legacy_note = await find_legacy(database, known_names(registry))
+        except BaseException:
+            await database.close()
+            raise
+        keys = TenantKeys(ring, now=now, random=random)
+        reader = HoldingReader(database, keys, registry, legacy)
+        return cls(
+            tenants=TenantStore(database, known_plans, now=now, random=random),
+            credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
+            tokens=TokenStore(database, now=now, random=random),
+            registry=registry,
+            reads_legacy=legacy is not None,
+            legacy_note=legacy_note,
+            _database=database,
+            _reader=reader,
+            _keys=keys,
+        )
+
+    async def keyring(self, tenant: Tenant) -> Keyring:
+        """What `tenant` can use now, from both stores in at most three statements; every envelope was opened once."""
+        return build_keyring(tenant.id, await self._reader.read(tenant), self.registry)
+
+    def unseal(self, keyring: Keyring, provider_id: str) -> Credential:
+        """The tenant's key for a provider, ready to travel to hosts of that provider only. No I/O. CredentialUnusable
+        when the keyring has none, naming what was looked for."""
+        resolution = keyring.resolutions.get(provider_id)
+        provider = self.registry.get(provider_id)
+        if resolution is None or provider is None:
+            raise CredentialUnusable(f"there is no provider {provider_id!r} that may have traffic")
+        if isinstance(resolution, Missing):
+            raise CredentialUnusable(_nothing_found(resolution))
+        holding = keyring.holdings[resolution.setting_key]
+        return Credential(
+            provider_id=provider_id,
+            secret=self._secret(holding),
+            hosts=holding.hosts & frozenset(provider.hosts),
+            setting_key=resolution.setting_key,
+            via=resolution.via,
+            store=resolution.store,
+        )
+
+    def _secret(self, holding: Holding) -> Secret:
+        """The secret without the white space around it, which no header can carry."""
+        if isinstance(holding.value, Sealed):
+            try:
+                return Secret(self._keys.open(holding.value).secret.decode("utf-8").strip())
+            except EnvelopeDamaged:
+                raise CredentialUnusable(_because(holding.setting_key, Unusable.DAMAGED)) from None
+        if holding.value is None:
+            raise CredentialUnusable(_because(holding.setting_key, holding.unusable or Unusable.EMPTY))
+        return Secret(holding.value.reveal().strip())
+
+    async def ping(self) -> None:
+        """One round trip to the database. DatabaseUnavailable when it does not answer."""
+        await self._database.ping()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._database.close()
+
+
+def _nothing_found(missing: Missing) -> str:
+    looked = f"{missing.provider_id} needs a key: looked for {', '.join(missing.tried)}"
+    skipped = "; ".join(_because(each.setting_key, each.why) for each in missing.skipped)
+    return f"{looked}; {skipped}" if skipped else looked
+
+
+def _because(setting_key: str, why: Unusable) -> str:
+    return f"{setting_key} is not used: {UNUSABLE_BECAUSE[why]}"

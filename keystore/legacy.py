@@ -1,0 +1,261 @@
+"""The `tenant_settings` table of another application in the same database, as a second source of keys. Only ever read.
+
+Owns finding that table, understanding its columns, and choosing one row where there are several. The shape is
+(tenant_id, setting_key, setting_value, created_at, updated_at), values in plain text, nothing unique. Must not know
+sealing or which name wins.
+"""
+
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    Text,
+    Uuid,
+    cast,
+    column,
+    func,
+    inspect,
+    literal_column,
+    null,
+    select,
+    table,
+    true,
+)
+from sqlalchemy import types as sql_types
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keystore.engine import Database
+from keystore.resolve import MAX_VALUE_BYTES
+from keystore.tenants import Tenant
+
+TABLE: Final = "tenant_settings"
+_NEEDED: Final = ("tenant_id", "setting_key", "setting_value")
+_CUT: Final = MAX_VALUE_BYTES + 1  # enough of a value to know that it is too long
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyShape:
+    """What one such table looks like. `id_type` compares with tenant_id; `order` is the row's place on disk, when the
+    database tells it."""
+
+    id_type: sql_types.TypeEngine[Any]
+    has_created_at: bool
+    has_updated_at: bool
+    order: str | None
+    mixed_case_ids: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyValue:
+    """One row's value: `text` as stored (None for NULL), `damaged` when its bytes are no text."""
+
+    setting_key: str
+    text: str | None = field(repr=False)
+    damaged: bool
+    created_at: datetime | None
+    updated_at: datetime | None
+
+
+class LegacyStore:
+    """The statements on tenant_settings: one SELECT."""
+
+    def __init__(self, shape: LegacyShape, names: Collection[str], *, sqlite: bool) -> None:
+        self._shape = shape
+        self._names = sorted(names)
+        self._sqlite = sqlite
+
+    async def values(self, connection: AsyncConnection, tenant: Tenant) -> dict[str, LegacyValue]:
+        """The tenant's rows under the names that were asked for, one for each name."""
+        of_tenant = _of_tenant(tenant, self._shape)
+        if of_tenant is None:
+            return {}
+        query = (
+            select(
+                column("setting_key", String),
+                self._value().label("value"),
+                _optional("created_at", self._shape.has_created_at),
+                _optional("updated_at", self._shape.has_updated_at),
+                (literal_column(self._shape.order) if self._shape.order else null()).label("place"),
+            )
+            .select_from(table(TABLE))
+            .where(of_tenant, column("setting_key", String).in_(self._names))
+        )
+        return newest_of(_Row.read(row) for row in await connection.execute(query))
+
+    def _value(self) -> ColumnElement[Any]:
+        """The value's first bytes. On SQLite as bytes, since a TEXT column there may hold anything."""
+        stored: ColumnElement[Any] = column("setting_value")
+        if self._sqlite:
+            return func.substr(cast(stored, LargeBinary), 1, _CUT, type_=LargeBinary)
+        return func.left(cast(stored, Text), _CUT, type_=Text)
+
+
+async def find_legacy(database: Database, names: Collection[str]) -> tuple[LegacyStore | None, str | None]:
+    """The legacy source of this database, if it has one, and a sentence about a table that has the name but cannot be
+    one."""
+    async with database.read() as connection:
+        shape, note = await connection.run_sync(_inspect)
+        if shape is not None and isinstance(shape.id_type, String):
+            shape = await _look_at_ids(connection, shape)
+    store = LegacyStore(shape, names, sqlite=database.is_sqlite) if shape is not None else None
+    return store, note
+
+
+async def _look_at_ids(connection: AsyncConnection, shape: LegacyShape) -> LegacyShape:
+    """Whether any id mixes upper and lower case: looked up once, so that the usual look-up can use an index."""
+    tenant_id = column("tenant_id", String)
+    mixed = select(true()).where(tenant_id != func.lower(tenant_id), tenant_id != func.upper(tenant_id))
+    found = await connection.execute(mixed.select_from(table(TABLE)).limit(1))
+    return LegacyShape(
+        shape.id_type, shape.has_created_at, shape.has_updated_at, shape.order, found.first() is not None
+    )
+
+
+def _inspect(connection: Connection) -> tuple[LegacyShape | None, str | None]:
+    inspector = inspect(connection)
+    if not inspector.has_table(TABLE):
+        return None, None
+    columns: dict[str, sql_types.TypeEngine[Any]] = {
+        each["name"]: each["type"] for each in inspector.get_columns(TABLE)
+    }
+    lacking = [name for name in _NEEDED if name not in columns]
+    if lacking:
+        return None, f"the table {TABLE} has no column {', '.join(lacking)} and is not read"
+    sqlite = connection.dialect.name == "sqlite"
+    if not sqlite and not isinstance(columns["setting_value"], String):
+        return None, f"the table {TABLE} keeps its values as {columns['setting_value']}, not as text, and is not read"
+    shape = LegacyShape(
+        id_type=_id_type(columns["tenant_id"]),
+        has_created_at="created_at" in columns,
+        has_updated_at="updated_at" in columns,
+        order=_place(connection, "rowid" if sqlite else "ctid"),
+    )
+    return shape, None
+
+
+def _id_type(declared: sql_types.TypeEngine[Any]) -> sql_types.TypeEngine[Any]:
+    if isinstance(declared, Integer | Uuid):
+        return declared
+    return String()
+
+
+def _place(connection: Connection, name: str) -> str | None:
+    """`rowid` or `ctid` when this table has it (a view or a WITHOUT ROWID table does not)."""
+    try:
+        with connection.begin_nested():
+            connection.execute(select(literal_column(name)).select_from(table(TABLE)).limit(1))
+    except DBAPIError:
+        return None
+    return name
+
+
+# --- whose row -----------------------------------------------------------------------------------------------------
+
+
+def _of_tenant(tenant: Tenant, shape: LegacyShape) -> ColumnElement[bool] | None:
+    """The condition that a row is this tenant's, or None when this column cannot hold such an id."""
+    tenant_id: ColumnElement[Any] = column("tenant_id", shape.id_type)
+    if isinstance(shape.id_type, Uuid):
+        found = _as_uuid(tenant.id)
+        return None if found is None else tenant_id == (found if shape.id_type.as_uuid else str(found))
+    if isinstance(shape.id_type, Integer):
+        return tenant_id == int(tenant.id) if _fits(tenant.id, shape.id_type) else None
+    spellings = id_spellings(tenant)
+    if shape.mixed_case_ids and _as_uuid(tenant.id) is not None:
+        return func.lower(tenant_id).in_(sorted({spelling.lower() for spelling in spellings}))
+    return tenant_id.in_(spellings)
+
+
+def id_spellings(tenant: Tenant) -> list[str]:
+    """How a text column may spell this tenant: id, slug, and a UUID in either case, with and without hyphens."""
+    found = _as_uuid(tenant.id)
+    uuids = {str(found), found.hex, str(found).upper(), found.hex.upper()} if found else set()
+    return sorted({tenant.id, tenant.slug} | uuids)
+
+
+def _as_uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def _fits(text: str, declared: Integer) -> bool:
+    bits = 15 if isinstance(declared, SmallInteger) else 63 if isinstance(declared, BigInteger) else 31
+    return text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**bits
+
+
+# --- which row -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row and what orders it among rows of the same name."""
+
+    value: LegacyValue
+    order: tuple[float, float, Any]
+
+    @classmethod
+    def read(cls, row: Any) -> "_Row":
+        text, damaged = _text(row.value)
+        created_at, updated_at = as_time(row.created_at), as_time(row.updated_at)
+        value = LegacyValue(row.setting_key, text, damaged, created_at, updated_at)
+        return cls(value, (_seconds(updated_at), _seconds(created_at), row.place or 0))
+
+
+def newest_of(rows: Iterable[_Row]) -> dict[str, LegacyValue]:
+    """For each name the row with the newest updated_at (none is oldest), then created_at, then the last on disk."""
+    best: dict[str, _Row] = {}
+    for row in rows:
+        present = best.get(row.value.setting_key)
+        if present is None or row.order > present.order:
+            best[row.value.setting_key] = row
+    return {name: row.value for name, row in best.items()}
+
+
+def as_time(stored: object) -> datetime | None:
+    """What a timestamp column gave: a datetime, ISO text or Unix seconds, without a zone taken for UTC. None when it is
+    none of these."""
+    try:
+        if isinstance(stored, str):
+            stored = datetime.fromisoformat(stored.strip())
+        if isinstance(stored, int | float):
+            stored = datetime.fromtimestamp(stored, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    if not isinstance(stored, datetime):
+        return None
+    return stored.astimezone(UTC) if stored.tzinfo else stored.replace(tzinfo=UTC)
+
+
+def _seconds(time: datetime | None) -> float:
+    return float("-inf") if time is None else time.timestamp()
+
+
+def _text(stored: object) -> tuple[str | None, bool]:
+    if isinstance(stored, bytes):
+        try:
+            return stored.decode("utf-8"), False
+        except UnicodeDecodeError:
+            return None, not _cut_short(stored)
+    return (None if stored is None else str(stored)), False
+
+
+def _cut_short(stored: bytes) -> bool:
+    """The cut may have gone through a character; then the value is too long anyway."""
+    return len(stored) >= _CUT
+
+
+def _optional(name: str, present: bool) -> ColumnElement[Any]:
+    return column(name) if present else null().label(name)

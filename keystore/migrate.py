@@ -1,0 +1,138 @@
+"""The schema's state, and bringing it up to date.
+
+Owns the running of the packaged Alembic migrations (keystore/migrations) and the verdict on a database's schema. Must
+not know what the tables hold.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, false, inspect, update
+
+from keystore.engine import Database, Lock, make_room
+from keystore.errors import DatabaseUnavailable, SchemaBehind, SchemaNewer
+from keystore.tables import VERSION_TABLE, metadata
+
+
+class SchemaState(StrEnum):
+    """How a database's schema stands to this Wardgate."""
+
+    EMPTY = "empty"
+    FOREIGN = "foreign"
+    BEHIND = "behind"
+    CURRENT = "current"
+    NEWER = "newer"
+
+
+async def migrate(database_url: str) -> list[str]:
+    """Bring the database's schema up to date, making an SQLite file that is not there; returns the revisions applied,
+    oldest first. All or nothing. Raises SchemaNewer or DatabaseUnavailable."""
+    make_room(database_url, create=True)
+    database = Database(database_url)
+    try:
+        return await upgrade(database)
+    finally:
+        await database.close()
+
+
+async def upgrade(database: Database) -> list[str]:
+    """`migrate` on a database that is open."""
+    await database.use_wal()
+    async with database.write(lock=Lock.SCHEMA) as connection:
+        return await connection.run_sync(_upgrade, database.name)
+
+
+def _upgrade(connection: Connection, name: str) -> list[str]:
+    config = _config(connection)
+    script = ScriptDirectory.from_config(config)
+    current, known = _current(connection), _revisions(script)
+    match _verdict(current, known, _our_tables(connection)):
+        case SchemaState.NEWER:
+            raise SchemaNewer(_newer(name))
+        case SchemaState.FOREIGN:
+            raise DatabaseUnavailable(_foreign(name, _our_tables(connection)))
+        case SchemaState.CURRENT:
+            return []
+    command.upgrade(config, "head")
+    return known[known.index(current) + 1 :] if current else known
+
+
+async def ensure_schema(database: Database, *, create: bool) -> None:
+    """Have the schema that this Wardgate needs, or say why not: an empty database is migrated when `create`, one that
+    is behind, ahead, or cannot be written is refused."""
+    async with database.read() as connection:
+        state, foreign = await connection.run_sync(_state)
+    match state:
+        case SchemaState.NEWER:
+            raise SchemaNewer(_newer(database.name))
+        case SchemaState.FOREIGN:
+            raise DatabaseUnavailable(_foreign(database.name, foreign))
+        case SchemaState.BEHIND:
+            raise SchemaBehind(f"{database.name} has an older schema than this Wardgate; run `wardgate migrate`")
+        case SchemaState.EMPTY if not create:
+            raise SchemaBehind(f"{database.name} has no Wardgate tables; run `wardgate migrate`")
+        case SchemaState.EMPTY:
+            await upgrade(database)
+        case SchemaState.CURRENT:
+            await database.use_wal()
+    await _probe_writing(database)
+
+
+async def _probe_writing(database: Database) -> None:
+    """Every table can be written: an update of no row, rolled back. Read-only files, replicas and roles fail here."""
+    async with database.write() as connection:
+        for table in metadata.sorted_tables:
+            column = next(iter(table.primary_key.columns))
+            await connection.execute(update(table).where(false()).values({column.name: column}))
+        await connection.rollback()
+
+
+def _state(connection: Connection) -> tuple[SchemaState, list[str]]:
+    ours = _our_tables(connection)
+    script = ScriptDirectory.from_config(_config(connection))
+    return _verdict(_current(connection), _revisions(script), ours), ours
+
+
+def _verdict(current: str | None, known: list[str], our_tables: Collection[str]) -> SchemaState:
+    if current is None:
+        return SchemaState.FOREIGN if our_tables else SchemaState.EMPTY
+    if current not in known:
+        return SchemaState.NEWER
+    return SchemaState.CURRENT if current == known[-1] else SchemaState.BEHIND
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", "keystore:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _current(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    return context.get_current_revision()
+
+
+def _revisions(script: ScriptDirectory) -> list[str]:
+    return [revision.revision for revision in reversed(list(script.walk_revisions()))]
+
+
+def _our_tables(connection: Connection) -> list[str]:
+    present = set(inspect(connection).get_table_names())
+    return sorted(present & set(metadata.tables))
+
+
+def _newer(name: str) -> str:
+    return f"{name} was migrated by a newer Wardgate; run that version, or restore the database from before it"
+
+
+def _foreign(name: str, tables: Collection[str]) -> str:
+    return (
+        f"{name} has tables that Wardgate did not make, with the names it needs: {', '.join(tables)};"
+        " give Wardgate a database of its own, or a PostgreSQL role whose search_path begins with a schema of its own"
+    )

@@ -1,0 +1,300 @@
+"""The provider rows: who speaks which wire at which URL, and under which names its keys were ever stored.
+
+Owns the shape of a row, its validation, and the registry that holds the rows in order. Pure but for reading the
+packaged providers.toml. Must not know keys, tenants, databases, prices or plans. The one keystore module that the
+router imports.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Final, TypeVar
+from urllib.parse import urlsplit
+
+from keystore.errors import RegistryError, did_you_mean
+
+_ID: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+_VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
+_HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_DEFAULT_PORTS: Final = MappingProxyType({"https": 443, "http": 80})
+
+
+class Wire(StrEnum):
+    """What the provider speaks: a caller's own wire, or something that needs LiteLLM to translate."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    LITELLM = "litellm"
+
+
+class Auth(StrEnum):
+    """How the key travels: `Authorization: Bearer`, or a header of the value's own name."""
+
+    BEARER = "bearer"
+    X_API_KEY = "x-api-key"
+    API_KEY = "api-key"
+    X_GOOG_API_KEY = "x-goog-api-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One row. `former_ids` are newest first and outlive the rows they once named."""
+
+    id: str
+    name: str
+    wire: Wire
+    base_url: str
+    hosts: tuple[str, ...]  # where its keys may travel: host, or host:port when the port is not the scheme's own
+    auth: Auth
+    api_key_env_var: str  # its key family
+    former_ids: tuple[str, ...] = ()
+    catalogue_ids: tuple[str, ...] = ()  # values of litellm_provider in LiteLLM's price map
+    litellm_prefix: str = ""
+    key_pattern: str | None = None
+    retired: bool = False  # a tombstone: no traffic, its names still resolve
+    open_models: bool = False  # any model id may be asked for by its qualified name
+    free: bool = False  # a zero price in the map is real
+    quirks: Mapping[str, str] = field(default_factory=dict, hash=False)  # request field -> the name the provider reads
+
+
+class Registry:
+    """The rows in order, found by id, former id or catalogue id. Immutable."""
+
+    __slots__ = ("__by_catalogue_id", "__by_former_id", "__by_id", "__providers", "__version")
+
+    def __init__(self, providers: Iterable[Provider]) -> None:
+        rows = tuple(providers)
+        _check_together(rows)
+        self.__providers = rows
+        self.__by_id = {row.id: row for row in rows}
+        self.__by_former_id = {former: row for row in rows for former in row.former_ids}
+        self.__by_catalogue_id = {name: row for row in rows for name in row.catalogue_ids}
+        self.__version = _version(rows)
+
+    @property
+    def providers(self) -> tuple[Provider, ...]:
+        """Every row, retired ones too, in registry order."""
+        return self.__providers
+
+    @property
+    def version(self) -> str:
+        """12 hex digits that change when any field of any row does."""
+        return self.__version
+
+    def get(self, provider_id: str) -> Provider | None:
+        """The row with exactly this id, retired ones too."""
+        return self.__by_id.get(provider_id)
+
+    def successor(self, name: str) -> Provider | None:
+        """The row that answers for `name` today: the live row of that id, else the row that lists it as a former id,
+        else its own tombstone."""
+        row = self.__by_id.get(name)
+        if row is not None and not row.retired:
+            return row
+        return self.__by_former_id.get(name) or row
+
+    def by_catalogue_id(self, catalogue_id: str) -> Provider | None:
+        """The row that claims this `litellm_provider` of the price map."""
+        return self.__by_catalogue_id.get(catalogue_id)
+
+    def live(self) -> tuple[Provider, ...]:
+        """The rows that may have traffic."""
+        return tuple(row for row in self.__providers if not row.retired)
+
+    def __repr__(self) -> str:
+        return f"Registry({len(self.__providers)} providers, version {self.__version})"
+
+
+def load_registry(overrides: Mapping[str, Mapping[str, object]] = MappingProxyType({})) -> Registry:
+    """The shipped rows with `overrides` (id -> fields, as in `[providers.<id>]` of wardgate.toml) laid over them field
+    by field; an unknown id is a new row, after the shipped ones. Raises RegistryError naming row, field and fault."""
+    shipped = tomllib.loads(files("keystore").joinpath("providers.toml").read_text(encoding="utf-8"))["providers"]
+    rows: dict[str, dict[str, object]] = {provider_id: dict(row) for provider_id, row in shipped.items()}
+    for provider_id, row in overrides.items():
+        if not isinstance(row, Mapping):
+            raise RegistryError(f"provider {provider_id!r}: a row is a table of fields")
+        rows.setdefault(provider_id, {}).update(row)
+    return Registry(provider_from_row(provider_id, row) for provider_id, row in rows.items())
+
+
+def setting_key_of(provider_id: str) -> str:
+    """The name under which a key of this provider id is stored: `minimax_2_7` -> `MINIMAX_2_7_API_KEY`."""
+    return re.sub(r"[^A-Z0-9]", "_", provider_id.upper()) + "_API_KEY"
+
+
+def host_of(url: str) -> str:
+    """The host a request to `url` goes to, as `hosts` spells it: lower-case, with the port unless it is the scheme's
+    own. Raises ValueError when the URL has none."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("the URL names no host")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = parts.port
+    return host if port is None or port == _DEFAULT_PORTS.get(parts.scheme) else f"{host}:{port}"
+
+
+# --- one row -------------------------------------------------------------------------------------------------------
+
+
+def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
+    """A checked Provider from a row's fields. `name` defaults to the id, `auth` to bearer, `api_key_env_var` to the
+    canonical name; `wire`, `base_url` and `hosts` must be given."""
+    if not _ID.fullmatch(provider_id):
+        raise RegistryError(f"provider {provider_id!r}: an id is lower-case letters, digits, '_', '-' and '.'")
+    reader = _Row(provider_id, row)
+    reader.refuse_unknown_fields()
+    provider = Provider(
+        id=provider_id,
+        name=reader.text("name", provider_id),
+        wire=reader.choice("wire", Wire),
+        base_url=reader.text("base_url").rstrip("/"),
+        hosts=reader.texts("hosts", required=True),
+        auth=reader.choice("auth", Auth, Auth.BEARER),
+        api_key_env_var=reader.text("api_key_env_var", setting_key_of(provider_id)),
+        former_ids=reader.texts("former_ids"),
+        catalogue_ids=reader.texts("catalogue_ids"),
+        litellm_prefix=reader.text("litellm_prefix", ""),
+        key_pattern=reader.text("key_pattern") if "key_pattern" in row else None,
+        retired=reader.flag("retired"),
+        open_models=reader.flag("open_models"),
+        free=reader.flag("free"),
+        quirks=reader.renames("quirks"),
+    )
+    _check_row(provider)
+    return provider
+
+
+_FIELDS: Final = tuple(each.name for each in fields(Provider) if each.name != "id")
+_NEEDED: Final = ("wire", "base_url", "hosts")
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+class _Row:
+    """Reads one row's fields, each with its type; every refusal names the row and the field."""
+
+    def __init__(self, provider_id: str, row: Mapping[str, object]) -> None:
+        self._id = provider_id
+        self._row = row
+
+    def refuse_unknown_fields(self) -> None:
+        for name in self._row:
+            if name not in _FIELDS:
+                raise RegistryError(
+                    f"provider {self._id!r}: there is no field {name!r}{did_you_mean(str(name), _FIELDS)}"
+                )
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self._row.get(name, default)
+        if value is None:
+            raise self._missing(name)
+        if not isinstance(value, str) or (not value.strip() and default is None):
+            raise _wrong(self._id, name, "must be text", value)
+        return value.strip()
+
+    def texts(self, name: str, *, required: bool = False) -> tuple[str, ...]:
+        value = self._row.get(name, ())
+        if required and name not in self._row:
+            raise self._missing(name)
+        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
+            raise _wrong(self._id, name, "must be a list of texts", value)
+        return tuple(str(one) for one in value)
+
+    def choice(self, name: str, kind: type[_Choice], default: _Choice | None = None) -> _Choice:
+        value = self._row.get(name, default)
+        if value is None:
+            raise self._missing(name)
+        known = [one.value for one in kind]
+        if not isinstance(value, str) or value not in known:
+            raise _wrong(self._id, name, f"must be one of {', '.join(known)}", value, did_you_mean(str(value), known))
+        return kind(value)
+
+    def flag(self, name: str) -> bool:
+        value = self._row.get(name, False)
+        if not isinstance(value, bool):
+            raise _wrong(self._id, name, "must be true or false", value)
+        return value
+
+    def renames(self, name: str) -> dict[str, str]:
+        value = self._row.get(name, {})
+        if not isinstance(value, Mapping) or not all(isinstance(one, str) and one for one in value.values()):
+            raise _wrong(self._id, name, "must be a table of field names", value)
+        return {str(sent): str(read) for sent, read in value.items()}
+
+    def _missing(self, name: str) -> RegistryError:
+        return RegistryError(f"provider {self._id!r}: {name} is missing; a row needs {', '.join(_NEEDED)}")
+
+
+def _wrong(provider_id: str, name: str, rule: str, value: object, tail: str = "") -> RegistryError:
+    return RegistryError(f"provider {provider_id!r}: {name} {rule}, not {value!r}{tail}")
+
+
+def _check_row(row: Provider) -> None:
+    _check_base_url(row)
+    _check_hosts(row)
+    if not _VARIABLE.fullmatch(row.api_key_env_var):
+        raise _wrong(row.id, "api_key_env_var", "must be upper-case letters, digits and '_'", row.api_key_env_var)
+    for former in row.former_ids:
+        if not _ID.fullmatch(former):
+            raise _wrong(row.id, "former_ids", "must be provider ids", former)
+        if former == row.id:
+            raise _wrong(row.id, "former_ids", "must not name the row itself", former)
+    if row.wire is Wire.LITELLM and not row.litellm_prefix:
+        raise RegistryError(f"provider {row.id!r}: litellm_prefix is missing; a row with wire litellm needs it")
+    _check_pattern(row)
+
+
+def _check_base_url(row: Provider) -> None:
+    if "@" in row.base_url or "?" in row.base_url or "#" in row.base_url:
+        raise RegistryError(f"provider {row.id!r}: base_url must have no user, query or fragment")
+    try:
+        host_of(row.base_url)
+    except ValueError as error:
+        raise _wrong(row.id, "base_url", f"must be a URL with a host ({error})", row.base_url) from None
+    if urlsplit(row.base_url).scheme not in _DEFAULT_PORTS:
+        raise _wrong(row.id, "base_url", "must begin with https:// or http://", row.base_url)
+
+
+def _check_hosts(row: Provider) -> None:
+    for host in row.hosts:
+        if not _HOST.fullmatch(host):
+            raise _wrong(row.id, "hosts", 'must be lower-case hosts like "api.example.com" or "127.0.0.1:9200"', host)
+    if host_of(row.base_url) not in row.hosts:
+        raise RegistryError(
+            f"provider {row.id!r}: base_url goes to {host_of(row.base_url)!r}, which is not among hosts"
+            f" {list(row.hosts)!r}; set hosts beside base_url"
+        )
+
+
+def _check_pattern(row: Provider) -> None:
+    try:
+        re.compile(row.key_pattern or "")
+    except re.error as error:
+        raise _wrong(row.id, "key_pattern", f"must be a regular expression ({error})", row.key_pattern) from None
+
+
+# --- all rows together ---------------------------------------------------------------------------------------------
+
+
+def _check_together(rows: Sequence[Provider]) -> None:
+    _refuse_shared("id", [(row.id, row.id) for row in rows])
+    _refuse_shared("key name", [(setting_key_of(row.id), row.id) for row in rows])
+    _refuse_shared("former id", [(former, row.id) for row in rows for former in row.former_ids])
+    _refuse_shared("catalogue id", [(name, row.id) for row in rows for name in row.catalogue_ids])
+
+
+def _refuse_shared(what: str, claims: Sequence[tuple[str, str]]) -> None:
+    for name, count in Counter(name for name, _ in claims).items():
+        if count > 1:
+            rows = " and ".join(repr(row) for claimed, row in claims if claimed == name)
+            raise RegistryError(f"the {what} {name!r} is claimed by more than one provider row: {rows}")
+
+
+def _version(rows: Sequence[Provider]) -> str:
+    text = repr([[repr(getattr(row, each.name)) for each in fields(row)] for row in rows])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

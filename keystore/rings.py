@@ -1,0 +1,89 @@
+"""The ring and the database, brought together once at start.
+
+Owns the statements on `root_keys`, and the rule that a ring file is made only for a database that never sealed
+anything. Must not know the cipher.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import exists, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keystore.clock import Clock, Random
+from keystore.engine import Database, Lock, make_parent
+from keystore.errors import RingMissing
+from keystore.rootkeys import (
+    KeyState,
+    KnownKey,
+    Memory,
+    RootKeys,
+    SealingSource,
+    check_ring,
+    create_ring,
+    load_ring,
+)
+from keystore.sealing import check_value
+from keystore.tables import credentials, root_keys, tenant_keys
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRing:
+    """A ring that was found to be this database's own, and the id of the key that wraps new tenant keys."""
+
+    keys: RootKeys
+    active: str
+
+
+async def open_ring(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:
+    """The ring that `source` names, checked against the database; on a database that never sealed anything its keys are
+    noted, and a missing file is made when `create`. Raises a SealingError; then nothing was written."""
+    async with database.read() as connection:
+        memory = await _remember(connection)
+    if memory.blank:
+        return await _begin(database, source, create=create, now=now, random=random)
+    return OpenRing(check_ring(load_ring(source), memory, source), _active(memory))
+
+
+async def _begin(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:
+    """Note the ring's keys, alone; whoever comes second finds them noted and is checked against them."""
+    async with database.write(lock=Lock.ROOT_KEYS) as connection:
+        memory = await _remember(connection)
+        ring = load_ring(source)
+        if not memory.blank:
+            return OpenRing(check_ring(ring, memory, source), _active(memory))
+        ring = ring or _make(source, create=create, now=now, random=random)
+        await connection.execute(insert(root_keys), _rows(ring, now()))
+    return OpenRing(ring, ring.newest)
+
+
+def _make(source: SealingSource, *, create: bool, now: Clock, random: Random) -> RootKeys:
+    if not create:
+        raise RingMissing(f"there is no sealing key file {source.path}; `wardgate migrate` makes it")
+    make_parent(source.path, what=f"the sealing key file {source.path}")
+    return create_ring(source.path, now=now(), random=random)
+
+
+def _rows(ring: RootKeys, now: datetime) -> list[dict[str, object]]:
+    return [
+        {
+            "kek_id": kek_id,
+            "state": (KeyState.ACTIVE if kek_id == ring.newest else KeyState.DECRYPT).value,
+            "kcv": check_value(ring.get(kek_id)),
+            "created_at": now,
+        }
+        for kek_id in ring.ids
+    ]
+
+
+async def _remember(connection: AsyncConnection) -> Memory:
+    rows = await connection.execute(select(root_keys.c.kek_id, root_keys.c.state, root_keys.c.kcv))
+    known = [KnownKey(kek_id, KeyState(state), bytes(kcv)) for kek_id, state, kcv in rows]
+    sealed = await connection.execute(
+        select(or_(exists(select(tenant_keys.c.dek_id)), exists(select(credentials.c.credential_id))))
+    )
+    return Memory(known, bool(sealed.scalar_one()))
+
+
+def _active(memory: Memory) -> str:
+    return next(known.kek_id for known in memory.keys if known.state is KeyState.ACTIVE)

@@ -1,0 +1,177 @@
+"""Tenants: who the customers are, and which plan each is on.
+
+Owns the statements on `tenants` and the rules of slugs and ids. Must not know keys, tokens or what a plan allows.
+"""
+
+import re
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from keystore.clock import Clock, Random
+from keystore.engine import Database, Lock
+from keystore.errors import TenantExists, TenantInvalid, TenantUnknown, UnknownPlan, did_you_mean
+from keystore.tables import tenants
+
+_SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_LOOKED_THROUGH: Final = 500  # slugs that are searched for a near one
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer. `id` is also what a tenant_settings table of the same database knows it by."""
+
+    id: str
+    slug: str
+    name: str
+    plan: str
+    default_model: str | None
+    created_at: datetime
+
+
+class TenantStore:
+    """Every statement on tenants; each method is one transaction. DatabaseUnavailable when the database fails."""
+
+    def __init__(self, database: Database, known_plans: Collection[str], *, now: Clock, random: Random) -> None:
+        self._database = database
+        self._known_plans = frozenset(known_plans)
+        self._now = now
+        self._random = random
+
+    async def add(
+        self,
+        slug: str,
+        plan: str,
+        *,
+        name: str | None = None,
+        id: str | None = None,
+        default_model: str | None = None,
+    ) -> Tenant:
+        """A new tenant; `id` defaults to a random UUID. Raises TenantInvalid, UnknownPlan or TenantExists."""
+        self._check_plan(plan)
+        tenant = Tenant(
+            id=self._new_id() if id is None else _checked_id(id),
+            slug=_checked_slug(slug),
+            name=name or slug,
+            plan=plan,
+            default_model=default_model,
+            created_at=self._now(),
+        )
+        try:
+            await self._insert(tenant)
+        except IntegrityError:
+            raise _exists(tenant) from None
+        return tenant
+
+    async def _insert(self, tenant: Tenant) -> None:
+        """No tenant's id may be another's slug: a row of tenant_settings is found by either."""
+        taken = select(tenants.c.id).where(
+            or_(tenants.c.slug.in_([tenant.slug, tenant.id]), tenants.c.id.in_([tenant.slug, tenant.id]))
+        )
+        async with self._database.write(lock=Lock.TENANTS) as connection:
+            if (await connection.execute(taken)).first() is not None:
+                raise _exists(tenant)
+            await connection.execute(
+                insert(tenants).values(
+                    id=tenant.id,
+                    slug=tenant.slug,
+                    name=tenant.name,
+                    plan=tenant.plan,
+                    default_model=tenant.default_model,
+                    created_at=tenant.created_at,
+                    updated_at=tenant.created_at,
+                )
+            )
+
+    async def list(self) -> list[Tenant]:
+        """Every tenant, by slug."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(tenants).order_by(tenants.c.slug))
+            return [tenant_from_row(row) for row in rows]
+
+    async def get(self, slug_or_id: str) -> Tenant:
+        """The tenant of this slug or id. TenantUnknown names the nearest slug."""
+        if _ID.fullmatch(slug_or_id):
+            either = or_(tenants.c.slug == slug_or_id, tenants.c.id == _normal_id(slug_or_id))
+            async with self._database.read() as connection:
+                row = (await connection.execute(select(tenants).where(either))).first()
+            if row is not None:
+                return tenant_from_row(row)
+        near = did_you_mean(slug_or_id, await self._slugs_like(slug_or_id))
+        raise TenantUnknown(f"there is no tenant {slug_or_id!r}{near}")
+
+    async def set_plan(self, slug: str, plan: str) -> Tenant:
+        """The tenant, on another plan from now on. Raises UnknownPlan or TenantUnknown."""
+        self._check_plan(plan)
+        tenant = await self.get(slug)
+        change = update(tenants).where(tenants.c.id == tenant.id).values(plan=plan, updated_at=self._now())
+        async with self._database.write() as connection:
+            await connection.execute(change)
+        return await self.get(tenant.id)
+
+    async def plans_in_use(self) -> dict[str, int]:
+        """How many tenants are on each plan that any tenant is on."""
+        count = select(tenants.c.plan, func.count().label("tenants")).group_by(tenants.c.plan).order_by(tenants.c.plan)
+        async with self._database.read() as connection:
+            return {row.plan: row.tenants for row in await connection.execute(count)}
+
+    async def check_plans(self) -> None:
+        """For start-up: every tenant's plan is known, else UnknownPlan names the plans and how to mend it."""
+        unknown = {plan: count for plan, count in (await self.plans_in_use()).items() if plan not in self._known_plans}
+        if unknown:
+            found = ", ".join(f"{plan!r} ({count} tenants)" for plan, count in unknown.items())
+            raise UnknownPlan(
+                f"there are tenants on plans that do not exist: {found}; add the plan to wardgate.toml,"
+                " or move them with `wardgate tenant set-plan`"
+            )
+
+    def _check_plan(self, plan: str) -> None:
+        if plan not in self._known_plans:
+            known = ", ".join(sorted(self._known_plans)) or "none"
+            raise UnknownPlan(f"there is no plan {plan!r}{did_you_mean(plan, self._known_plans)} (plans: {known})")
+
+    async def _slugs_like(self, text: str) -> tuple[str, ...]:
+        first = text[:1].lower()
+        if not _SLUG.fullmatch(first):
+            return ()
+        begins = select(tenants.c.slug).where(tenants.c.slug.startswith(first, autoescape=True))
+        async with self._database.read() as connection:
+            return tuple((await connection.execute(begins.limit(_LOOKED_THROUGH))).scalars())
+
+    def _new_id(self) -> str:
+        return str(uuid.UUID(bytes=self._random(16), version=4))
+
+
+def tenant_from_row(row: Row[Any]) -> Tenant:
+    """A Tenant from a row that has the columns of `tenants`."""
+    return Tenant(row.id, row.slug, row.name, row.plan, row.default_model, row.created_at)
+
+
+def _checked_slug(slug: str) -> str:
+    if not _SLUG.fullmatch(slug):
+        raise TenantInvalid(f'{slug!r} is no slug: 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit')
+    return slug
+
+
+def _checked_id(tenant_id: str) -> str:
+    if not _ID.fullmatch(tenant_id):
+        raise TenantInvalid(f'{tenant_id!r} is no tenant id: 1 to 64 of letters, digits, "_" and "-"')
+    return _normal_id(tenant_id)
+
+
+def _normal_id(tenant_id: str) -> str:
+    """A UUID in its usual spelling, any other id as it is."""
+    try:
+        return str(uuid.UUID(tenant_id))
+    except ValueError:
+        return tenant_id
+
+
+def _exists(tenant: Tenant) -> TenantExists:
+    return TenantExists(f'a tenant with the slug or id "{tenant.slug}" or "{tenant.id}" exists')

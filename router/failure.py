@@ -1,0 +1,102 @@
+"""What can go wrong with an attempt, and what follows from each kind: whose fault, which answer, whether to go on.
+
+Owns the closed set of kinds and the table of consequences. Must not know transports, providers or what an exception
+looked like; the gateway's doors sort those into kinds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from router.reasons import Fault
+
+
+class FailureKind(StrEnum):
+    """Why an attempt gave no answer."""
+
+    CONNECT = "connect"
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    KEY_REJECTED = "key_rejected"
+    KEY_UNUSABLE = "key_unusable"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    BAD_REQUEST = "bad_request"
+    CONTEXT_LENGTH = "context_length"
+    CONTENT_FILTER = "content_filter"
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    QUOTA_EXHAUSTED = "quota_exhausted"
+    MALFORMED = "malformed"
+    TRUNCATED = "truncated"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What follows from a kind. `status` and `code` are what the caller is told: 401 is kept for its own token."""
+
+    fault: Fault
+    status: int
+    code: str
+    try_next: bool  # another candidate may do better
+    caller_may_retry: bool  # the same request may succeed a little later
+
+
+_CONSEQUENCES: Final = {
+    FailureKind.CONNECT: Consequence(Fault.PROVIDER, 502, "provider_unreachable", True, True),
+    FailureKind.TIMEOUT: Consequence(Fault.PROVIDER, 504, "provider_timeout", True, True),
+    FailureKind.RATE_LIMITED: Consequence(Fault.PROVIDER, 429, "rate_limit_exceeded", True, True),
+    FailureKind.SERVER_ERROR: Consequence(Fault.PROVIDER, 502, "provider_error", True, True),
+    FailureKind.KEY_REJECTED: Consequence(Fault.TENANT_KEY, 424, "provider_key_rejected", True, False),
+    FailureKind.KEY_UNUSABLE: Consequence(Fault.TENANT_KEY, 403, "provider_key_unusable", True, False),
+    FailureKind.MODEL_UNAVAILABLE: Consequence(Fault.PROVIDER, 404, "provider_model_unavailable", True, False),
+    FailureKind.BAD_REQUEST: Consequence(Fault.CALLER, 400, "provider_rejected_request", False, False),
+    FailureKind.CONTEXT_LENGTH: Consequence(Fault.CALLER, 400, "context_length_exceeded", False, False),
+    FailureKind.CONTENT_FILTER: Consequence(Fault.CALLER, 400, "content_filter", False, False),
+    FailureKind.UNSUPPORTED_PARAMETER: Consequence(Fault.CALLER, 400, "unsupported_parameter", True, False),
+    FailureKind.QUOTA_EXHAUSTED: Consequence(Fault.TENANT_KEY, 429, "insufficient_quota", True, False),
+    FailureKind.MALFORMED: Consequence(Fault.PROVIDER, 502, "provider_malformed_answer", True, True),
+    FailureKind.TRUNCATED: Consequence(Fault.PROVIDER, 502, "provider_stream_truncated", False, True),
+    FailureKind.GATEWAY: Consequence(Fault.GATEWAY, 500, "internal_error", False, False),
+}
+CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = MappingProxyType(_CONSEQUENCES)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt that gave no answer. `message` holds no secret and no internal host: it was scrubbed at the door."""
+
+    kind: FailureKind
+    provider_id: str
+    model: str
+    status: int | None = None  # the provider's own, when it answered
+    retry_after_s: float | None = None  # as the provider asked
+    message: str = ""
+
+    @property
+    def consequence(self) -> Consequence:
+        """What follows from its kind."""
+        return CONSEQUENCES[self.kind]
+
+
+_BY_STATUS: Final[Mapping[int, FailureKind]] = MappingProxyType(
+    {
+        401: FailureKind.KEY_REJECTED,
+        402: FailureKind.QUOTA_EXHAUSTED,
+        403: FailureKind.KEY_REJECTED,
+        404: FailureKind.MODEL_UNAVAILABLE,
+        408: FailureKind.TIMEOUT,
+        410: FailureKind.MODEL_UNAVAILABLE,
+        429: FailureKind.RATE_LIMITED,
+        504: FailureKind.TIMEOUT,
+    }
+)
+
+
+def kind_of_status(status: int) -> FailureKind:
+    """The kind that a provider's HTTP status alone speaks for; a word in its body may say more."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return FailureKind.BAD_REQUEST if 400 <= status < 500 else FailureKind.SERVER_ERROR

@@ -1,0 +1,246 @@
+"""The filters: small questions to an offer, each answered with None (it passes) or a denial that says why.
+
+Owns the rules and their order: what is wrong with the offer itself, then with key and plan, then with the fit. A filter
+is a function of an offer and the circumstances of the request for its provider. Must not know ranking, other offers, or
+how an answer is shown.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from keystore.providers import Provider
+from router.catalogue import Capability, Offer
+from router.entitlement import Entitlements
+from router.query import Holding, KeySource, Lacking, Query
+from router.reasons import Denial, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a filter may know besides the offer: one record for each provider of a decision."""
+
+    query: Query
+    named: bool  # the caller named the model; False: Wardgate chooses
+    provider: Provider
+    key: Holding | Lacking
+    entitlements: Entitlements
+
+
+Filter = Callable[[Offer, Circumstances], Denial | None]
+KeyFilter = Callable[[Offer, Circumstances, Holding], Denial | None]
+
+
+# --- the offer itself -----------------------------------------------------------------------------------------------
+
+
+def is_chat(offer: Offer, _: Circumstances) -> Denial | None:
+    """An embedding or image model does not answer chat."""
+    if offer.is_chat:
+        return None
+    return Denial(Reason.MODEL_UNKNOWN, f"{offer.id} does not answer chat completions: its mode is {offer.mode!r}")
+
+
+def is_served(_: Offer, at: Circumstances) -> Denial | None:
+    """A retired provider gets no traffic, though its names still resolve keys."""
+    if not at.provider.retired:
+        return None
+    return Denial(Reason.PROVIDER_RETIRED, f"{at.provider.id} is retired and no longer served")
+
+
+def is_current(offer: Offer, at: Circumstances) -> Denial | None:
+    """A model past its provider's date is not asked for."""
+    if offer.deprecated_on is None or at.query.today < offer.deprecated_on:
+        return None
+    return Denial(Reason.MODEL_DEPRECATED, f"{offer.id} was withdrawn by its provider on {offer.deprecated_on}")
+
+
+# --- key and plan ---------------------------------------------------------------------------------------------------
+
+_HOLDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "empty": "is empty",
+        "placeholder": "holds a placeholder",
+        "masked": "holds a masked key",
+        "reference": "holds a reference to a key kept elsewhere, which is never followed",
+        "control_characters": "holds characters that no header can carry",
+        "oversized": "holds more than a key can be",
+        "encrypted": "holds a value encrypted by another system",
+        "damaged": "holds a sealed key that does not open",
+        "wrong_host": "holds a key sealed for other hosts",
+    }
+)
+
+
+def describe_unusable(setting_key: str, why: str) -> str:
+    """A stored name and what is wrong with its value: "MINIMAX_API_KEY holds a placeholder"."""
+    return f"{setting_key} {_HOLDS.get(why, f'holds no usable key ({why})')}"
+
+
+def lacks_key(offer: Offer, at: Circumstances, key: Lacking) -> Denial:
+    """Without a usable key nothing is sent; another party's key is never taken instead."""
+    detail = f"{key.provider_id} needs a key: looked for {', '.join(key.tried) or 'none'}"
+    detail += "".join(f"; {describe_unusable(setting_key, why)}" for setting_key, why in key.unusable)
+    if not at.query.plan.byok:
+        detail += f"; {_takes_no_keys(offer, at)}"
+    return Denial(Reason.KEY_UNUSABLE if key.unusable else Reason.NO_CREDENTIAL, detail)
+
+
+def may_be_managed(_: Offer, at: Circumstances, key: Holding) -> Denial | None:
+    """The operator's key is used where the operator opened it to the tenant, and nowhere else."""
+    if key.source is KeySource.BYOK or at.query.managed:
+        return None
+    detail = f"{key.provider_id} needs the tenant's own key: the operator's keys are not open to this tenant"
+    return Denial(Reason.NO_CREDENTIAL, detail)
+
+
+def _takes_no_keys(offer: Offer, at: Circumstances) -> str:
+    text = f"plan {at.query.plan.name!r} takes no keys of tenants"
+    other = at.entitlements.unlocking(at.query.plan, offer, KeySource.BYOK)
+    return f"{text}, the nearest plan that does is {other.name!r}" if other else text
+
+
+def plan_allows(offer: Offer, at: Circumstances, key: Holding) -> Denial | None:
+    """The plan's list binds the operator's keys, its byok switch and list the tenant's own."""
+    plan = at.query.plan
+    if at.entitlements.allows(plan, offer, key.source):
+        return None
+    if key.source is KeySource.BYOK and not plan.byok:
+        detail = f"{key.setting_key} is the tenant's own key, and {_takes_no_keys(offer, at)}"
+        return Denial(Reason.BYOK_NOT_IN_PLAN, detail)
+    whose = "the tenant's own key" if key.source is KeySource.BYOK else "the operator's key"
+    detail = f"plan {plan.name!r} does not include {offer.id} with {whose}"
+    other = at.entitlements.unlocking(plan, offer, key.source)
+    if other:
+        detail += f"; the nearest plan that does is {other.name!r}"
+    return Denial(Reason.MODEL_NOT_IN_PLAN, detail)
+
+
+# --- price and size -------------------------------------------------------------------------------------------------
+
+# A model that reads less than this is a classifier or a relic, whatever the price map calls it (a prompt guard reads
+# 512 tokens, an image model's entry 4096); `auto` is for work.
+AUTO_LEAST_WINDOW: Final = 8_192
+
+
+def is_priced(offer: Offer, _: Circumstances) -> Denial | None:
+    """An unpriced model is never free."""
+    if offer.prices.known:
+        return None
+    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known", certain=False)
+
+
+def reads_enough(offer: Offer, at: Circumstances) -> Denial | None:
+    """The input must fit; it is an estimate, so only an excess beyond its error is certain."""
+    asked, room = at.query.needs.input_tokens, offer.max_input_tokens
+    if room is not None and asked > room:
+        detail = f"{offer.id} reads at most {room} tokens, and the input has about {asked}"
+        # An estimate may be a quarter too high; what is more than that above the limit does not fit.
+        return Denial(Reason.CONTEXT_TOO_SMALL, detail, certain=asked * 4 > room * 5)
+    return None
+
+
+def reads_for_auto(offer: Offer, at: Circumstances) -> Denial | None:
+    """Where Wardgate chooses, a model must be known to read a useful amount."""
+    room = offer.max_input_tokens
+    if at.named or (room is not None and room >= AUTO_LEAST_WINDOW):
+        return None
+    known = "an unknown number of" if room is None else f"at most {room}"
+    detail = f"{offer.id} reads {known} tokens; a model chosen by Wardgate reads {AUTO_LEAST_WINDOW} or more"
+    return Denial(Reason.CONTEXT_TOO_SMALL, detail)
+
+
+def writes_enough(offer: Offer, at: Circumstances) -> Denial | None:
+    """The answer must fit. Price maps lag behind providers here, so it is never certain."""
+    asked, room = at.query.needs.max_output_tokens, offer.max_output_tokens
+    if asked is None or room is None or asked <= room:
+        return None
+    detail = f"{offer.id} is listed to write at most {room} tokens, and {asked} are asked for"
+    return Denial(Reason.OUTPUT_TOO_SMALL, detail, certain=False)
+
+
+# --- abilities ------------------------------------------------------------------------------------------------------
+
+_ABILITIES: Final[Mapping[Capability, tuple[Reason, str]]] = MappingProxyType(
+    {
+        Capability.TOOLS: (Reason.LACKS_TOOLS, "call tools"),
+        Capability.PARALLEL_TOOLS: (Reason.LACKS_PARAMETER, "call several tools at once (parallel_tool_calls)"),
+        Capability.TOOL_CHOICE: (Reason.LACKS_TOOLS, "be told which tool to call (tool_choice)"),
+        Capability.VISION: (Reason.LACKS_VISION, "see images"),
+        Capability.JSON_SCHEMA: (Reason.LACKS_JSON_SCHEMA, "hold its answer to a JSON schema"),
+        Capability.AUDIO_INPUT: (Reason.LACKS_AUDIO, "hear audio"),
+        Capability.AUDIO_OUTPUT: (Reason.LACKS_AUDIO, "speak"),
+        Capability.PDF_INPUT: (Reason.LACKS_VISION, "read files"),
+        Capability.VIDEO_INPUT: (Reason.LACKS_VISION, "see videos"),
+        Capability.REASONING: (Reason.LACKS_PARAMETER, "be told how much to reason (reasoning_effort)"),
+        Capability.PROMPT_CACHING: (Reason.LACKS_PARAMETER, "cache prompts"),
+        Capability.WEB_SEARCH: (Reason.LACKS_PARAMETER, "search the web"),
+    }
+)
+
+# `parallel_tool_calls: true` allows what is the default; a model of which nothing is known may take it.
+_HARMLESS_UNKNOWN: Final = frozenset({Capability.PARALLEL_TOOLS})
+
+
+def _ability(capability: Capability) -> Filter:
+    reason, ability = _ABILITIES[capability]
+
+    def is_able(offer: Offer, at: Circumstances) -> Denial | None:
+        if capability not in at.query.needs.capabilities:
+            return None
+        known = offer.capabilities.get(capability)
+        if known is False:
+            return Denial(reason, f"{offer.id} cannot {ability}")
+        if known or capability in _HARMLESS_UNKNOWN:
+            return None
+        return Denial(reason, f"it is not known whether {offer.id} can {ability}", certain=False)
+
+    return is_able
+
+
+# In the order in which they are asked. The first denial that counts is the offer's reason, so a reason further down
+# means a nearer miss.
+OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_served, is_current)
+KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, plan_allows)
+FIT_FILTERS: Final[tuple[Filter, ...]] = (
+    is_priced,
+    reads_enough,
+    reads_for_auto,
+    writes_enough,
+    *(_ability(capability) for capability in Capability),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Nothing stands against the offer: the key to use, and what is not certain about a model the caller named."""
+
+    key: Holding
+    doubts: tuple[Denial, ...]
+
+
+def judge(offer: Offer, at: Circumstances) -> Passed | Denial:
+    """The first denial that counts. Where the caller named the model, a denial that is not certain is a doubt only."""
+    denial = _first(ask(offer, at) for ask in OFFER_FILTERS)
+    if denial is not None:
+        return denial
+    key = at.key
+    if isinstance(key, Lacking):
+        return lacks_key(offer, at, key)
+    denial = _first(ask(offer, at, key) for ask in KEY_FILTERS)
+    if denial is not None:
+        return denial
+    doubts = []
+    for ask in FIT_FILTERS:
+        denial = ask(offer, at)
+        if denial is None:
+            continue
+        if denial.certain or not at.named:
+            return denial
+        doubts.append(denial)
+    return Passed(key, tuple(doubts))
+
+
+def _first(answers: Iterable[Denial | None]) -> Denial | None:
+    return next((denial for denial in answers if denial is not None), None)

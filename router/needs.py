@@ -1,0 +1,131 @@
+"""What a chat request needs of a model: room for its input and output, and abilities.
+
+Owns how needs are read from a body in OpenAI's shape. Reads what it knows and passes over the rest; it never raises,
+since the body was checked before. Must not know models or providers.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from router.price_rows import Capability
+
+# Estimates, corrected by nothing yet: English runs at 4 to 4.7 UTF-8 bytes a token with today's tokenizers, code at 3
+# to 4, Chinese at 3 to 5.
+_BYTES_PER_TOKEN: Final = 4
+_TOKENS_PER_MESSAGE: Final = 4  # role and separators (OpenAI cookbook, "How to count tokens")
+_TOKENS_PER_IMAGE: Final = 765  # 1024 x 1024 in high detail (OpenAI vision guide)
+_TOKENS_PER_FILE: Final = 1_500  # a page or two of a PDF; the size of the rest is not known here
+
+_PART_NEEDS: Final[Mapping[str, Capability]] = {
+    "image_url": Capability.VISION,
+    "input_audio": Capability.AUDIO_INPUT,
+    "file": Capability.PDF_INPUT,
+    "video_url": Capability.VIDEO_INPUT,
+}
+_PART_TOKENS: Final[Mapping[str, int]] = {
+    "image_url": _TOKENS_PER_IMAGE,
+    "input_audio": _TOKENS_PER_FILE,
+    "file": _TOKENS_PER_FILE,
+    "video_url": _TOKENS_PER_FILE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a model must be able to do. Input tokens are an estimate; a max of None means that the caller set none."""
+
+    input_tokens: int = 0
+    max_output_tokens: int | None = None
+    capabilities: frozenset[Capability] = frozenset()
+    stream: bool = False
+
+
+def read_needs(body: Mapping[str, object]) -> Needs:
+    """The needs of a chat request."""
+    parts = list(_parts(body.get("messages")))
+    return Needs(
+        input_tokens=_input_tokens(body, parts),
+        max_output_tokens=_max_output_tokens(body),
+        capabilities=frozenset((*_asked_capabilities(body), *_part_capabilities(parts))),
+        stream=body.get("stream") is True,
+    )
+
+
+def _messages(value: object) -> Iterator[Mapping[str, object]]:
+    for message in value if isinstance(value, list) else ():
+        if isinstance(message, Mapping):
+            yield message
+
+
+def _parts(messages: object) -> Iterator[Mapping[str, object]]:
+    """The content parts of all messages; a plain text is one part."""
+    for message in _messages(messages):
+        content = message.get("content")
+        if isinstance(content, str):
+            yield {"type": "text", "text": content}
+        elif isinstance(content, list):
+            yield from (part for part in content if isinstance(part, Mapping))
+
+
+def _input_tokens(body: Mapping[str, object], parts: list[Mapping[str, object]]) -> int:
+    messages = list(_messages(body.get("messages")))
+    size = sum(_bytes(part.get("text")) for part in parts)
+    size += sum(_written(message.get("tool_calls")) for message in messages)
+    size += sum(_written(body.get(field)) for field in ("tools", "functions", "response_format"))
+    fixed = sum(_PART_TOKENS.get(str(part.get("type")), 0) for part in parts)
+    return -(-size // _BYTES_PER_TOKEN) + fixed + _TOKENS_PER_MESSAGE * len(messages)
+
+
+def _bytes(text: object) -> int:
+    return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0
+
+
+def _written(value: object) -> int:
+    """About how many bytes a value has as JSON, however deep it is nested."""
+    size, left = 0, [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, str):
+            size += _bytes(item) + 2
+        elif isinstance(item, Mapping):
+            size += 2 * len(item)
+            left += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            size += len(item)
+            left += item
+        elif item is not None:
+            size += 4  # a number, true or false
+    return size
+
+
+def _max_output_tokens(body: Mapping[str, object]) -> int | None:
+    for field in ("max_completion_tokens", "max_tokens"):
+        value = body.get(field)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _part_capabilities(parts: list[Mapping[str, object]]) -> Iterator[Capability]:
+    for part in parts:
+        need = _PART_NEEDS.get(str(part.get("type")))
+        if need:
+            yield need
+
+
+def _asked_capabilities(body: Mapping[str, object]) -> Iterator[Capability]:
+    if body.get("tools") or body.get("functions"):
+        yield Capability.TOOLS
+        if body.get("parallel_tool_calls") is True:
+            yield Capability.PARALLEL_TOOLS
+    if body.get("tool_choice") not in (None, "auto", "none"):
+        yield Capability.TOOL_CHOICE
+    response_format = body.get("response_format")
+    if isinstance(response_format, Mapping) and response_format.get("type") == "json_schema":
+        yield Capability.JSON_SCHEMA
+    modalities = body.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        yield Capability.AUDIO_OUTPUT
+    if body.get("reasoning_effort") not in (None, "none"):
+        yield Capability.REASONING

@@ -1,0 +1,227 @@
+"""The plans: one row holds all that a plan allows, and the table has no holes.
+
+Owns the shape of a row, the shipped rows (plans.toml beside this file) with the operator's laid over them, and the
+checks that every row is complete and every plan in use has one. A plan's model list binds the operator's keys; a
+tenant's own key is bound by `byok` and `byok_models`. Must not know tenants, keys or requests.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Final
+
+from keystore.providers import Registry
+from router.catalogue import Catalogue
+from router.errors import PlanError, did_you_mean, nearest
+from router.model_names import EVERYTHING, compile_models, pattern_fault, split_provider
+
+_NO_OVERRIDES: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
+_DEFAULT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One row. Models are families, `provider/family`, `provider/*` or `*`."""
+
+    name: str
+    managed_models: tuple[str, ...]
+    byok: bool
+    byok_models: tuple[str, ...]
+    requests_per_minute: int
+    tokens_per_minute: int
+    concurrency: int  # requests at the same time
+    managed_budget_usd_per_month: Decimal
+    min_quality: int  # 0 to 100, for `auto`
+    default_model: str
+
+
+class Plans:
+    """The rows in order, from the least to the most."""
+
+    __slots__ = ("__rows",)
+
+    def __init__(self, rows: Sequence[Plan]) -> None:
+        self.__rows = {row.name: row for row in rows}
+
+    def __iter__(self) -> Iterator[Plan]:
+        return iter(self.__rows.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all plans, in order."""
+        return tuple(self.__rows)
+
+    def get(self, name: str) -> Plan | None:
+        """The plan of this name."""
+        return self.__rows.get(name)
+
+    def nearest(self, name: str) -> str | None:
+        """The plan's name most like `name`."""
+        return nearest(name, self.__rows)
+
+    def __repr__(self) -> str:
+        return f"Plans({', '.join(self.__rows)})"
+
+
+def load_plans(overrides: Mapping[str, Mapping[str, object]] = _NO_OVERRIDES) -> Plans:
+    """The shipped rows with `overrides` (name -> fields, as in `[plans.<name>]` of wardgate.toml) laid over them field
+    by field; a name that is not shipped is a new row, after the shipped ones. Raises PlanError naming row and field."""
+    shipped = tomllib.loads(files("router").joinpath("plans.toml").read_text(encoding="utf-8"))
+    rows: dict[str, dict[str, object]] = {name: dict(row) for name, row in shipped.items()}
+    for name, row in overrides.items():
+        if not isinstance(row, Mapping):
+            raise PlanError(f"plan {name!r}: a row is a table of fields")
+        rows.setdefault(name, {}).update(row)
+    return Plans([plan_from_row(name, row) for name, row in rows.items()])
+
+
+def check_known(plans: Plans, in_use: Mapping[str, int]) -> None:
+    """Raises PlanError when tenants are on plans (name -> number of tenants) that have no row."""
+    unknown = {name: count for name, count in sorted(in_use.items()) if plans.get(name) is None}
+    if unknown:
+        listed = ", ".join(
+            f"{name!r} ({count} tenant{'' if count == 1 else 's'}{did_you_mean(name, plans.names)})"
+            for name, count in unknown.items()
+        )
+        raise PlanError(
+            f"tenants are on plans that have no row: {listed}. Add [plans.<name>] to wardgate.toml or move the tenants"
+            f" with `wardgate tenant set-plan`; plans with a row: {', '.join(plans.names)}"
+        )
+
+
+# --- one row --------------------------------------------------------------------------------------------------------
+
+_FIELDS: Final = tuple(each.name for each in fields(Plan) if each.name != "name")
+
+
+def plan_from_row(name: str, row: Mapping[str, object]) -> Plan:
+    """A checked Plan from a row's fields; all of them must be there."""
+    if not name or name != name.strip():
+        raise PlanError(f"plan {name!r}: a plan's name is not empty and has no white space around it")
+    for field in row:
+        if field not in _FIELDS:
+            raise PlanError(f"plan {name!r}: there is no field {field!r}{did_you_mean(str(field), _FIELDS)}")
+    missing = [field for field in _FIELDS if field not in row]
+    if missing:
+        raise PlanError(f"plan {name!r}: {', '.join(missing)} missing; a plan needs every field")
+    return Plan(
+        name=name,
+        managed_models=_models(name, row, "managed_models"),
+        byok=_flag(name, row, "byok"),
+        byok_models=_models(name, row, "byok_models"),
+        requests_per_minute=_number(name, row, "requests_per_minute", least=1),
+        tokens_per_minute=_number(name, row, "tokens_per_minute", least=1),
+        concurrency=_number(name, row, "concurrency", least=1),
+        managed_budget_usd_per_month=_money(name, row, "managed_budget_usd_per_month"),
+        min_quality=_number(name, row, "min_quality", least=0, most=100),
+        default_model=_model(name, row, "default_model"),
+    )
+
+
+def _wrong(name: str, field: str, rule: str, value: object) -> PlanError:
+    return PlanError(f"plan {name!r}: {field} {rule}, not {value!r}")
+
+
+def _models(name: str, row: Mapping[str, object], field: str) -> tuple[str, ...]:
+    value = row[field]
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
+        raise _wrong(name, field, "must be a list of texts", value)
+    for pattern in value:
+        fault = pattern_fault(pattern)
+        if fault:
+            raise PlanError(f"plan {name!r}: {field} has an entry {pattern!r} that {fault}")
+    return tuple(value)
+
+
+def _flag(name: str, row: Mapping[str, object], field: str) -> bool:
+    value = row[field]
+    if not isinstance(value, bool):
+        raise _wrong(name, field, "must be true or false", value)
+    return value
+
+
+def _number(name: str, row: Mapping[str, object], field: str, *, least: int, most: int | None = None) -> int:
+    value = row[field]
+    limits = f"at least {least}" if most is None else f"from {least} to {most}"
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise _wrong(name, field, f"must be a whole number, {limits}", value)
+    return value
+
+
+def _money(name: str, row: Mapping[str, object], field: str) -> Decimal:
+    """Dollars from text, a whole number, or TOML's number, which is read by the digits that were written."""
+    value = row[field]
+    rule = 'must be an amount of dollars, zero or more, like "49.90"'
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        raise _wrong(name, field, rule, value)
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        raise _wrong(name, field, rule, value) from None
+    if not amount.is_finite() or amount < 0:
+        raise _wrong(name, field, rule, value)
+    return amount
+
+
+def _model(name: str, row: Mapping[str, object], field: str) -> str:
+    value = row[field]
+    if not isinstance(value, str) or not value.strip() or value.strip().lower() == _DEFAULT:
+        raise _wrong(name, field, 'must name a model or be "auto"', value)
+    return value.strip()
+
+
+# --- lint -----------------------------------------------------------------------------------------------------------
+
+
+class Severity(StrEnum):
+    """Whether a finding stops something or is only worth a look."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is odd about a plan."""
+
+    plan: str
+    field: str
+    severity: Severity
+    message: str
+
+
+def lint(plans: Plans, catalogue: Catalogue, registry: Registry) -> tuple[Finding, ...]:
+    """What a plan promises and the catalogue does not have: entries that match nothing, a default that is no model,
+    own models listed with own keys switched off."""
+    return tuple(finding for plan in plans for finding in _lint_plan(plan, catalogue, registry))
+
+
+def _lint_plan(plan: Plan, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
+    for field, patterns in (("managed_models", plan.managed_models), ("byok_models", plan.byok_models)):
+        for pattern in patterns:
+            if not _matches_something(pattern, catalogue, registry):
+                near = catalogue.near(pattern)
+                tail = f"; near: {', '.join(near)}" if near else ""
+                yield Finding(
+                    plan.name, field, Severity.WARNING, f"{pattern!r} matches no model of the catalogue{tail}"
+                )
+    if plan.byok and not plan.byok_models:
+        message = "byok is true, but byok_models is empty: no own key can be used"
+        yield Finding(plan.name, "byok_models", Severity.ERROR, message)
+    if plan.default_model.partition(":")[0] != "auto" and not _matches_something(
+        plan.default_model, catalogue, registry
+    ):
+        message = f"{plan.default_model!r} is no model of the catalogue"
+        yield Finding(plan.name, "default_model", Severity.ERROR, message)
+
+
+def _matches_something(pattern: str, catalogue: Catalogue, registry: Registry) -> bool:
+    qualified = split_provider(pattern, registry)
+    if pattern == EVERYTHING or (qualified is not None and qualified[0].open_models):
+        return True
+    models = compile_models([pattern], registry)
+    return any(models.holds(offer.provider_id, offer.name) for offer in catalogue.offers)
