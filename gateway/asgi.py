@@ -83,8 +83,9 @@ async def send_body(
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` and cancel it as soon as the client leaves; raises ClientLeft then.
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None], *, answered: Callable[[], bool]) -> None:
+    """Run `work` and cancel it as soon as the client leaves; raises ClientLeft then. A server also reports a disconnect
+    once the whole answer was sent: when `answered` says so, `work` is left to end.
 
     No server makes `send()` fail for a client that is gone, so `receive()` is raced from the moment the body was read
     (LIBRARIES.md 3.3). The cancelled work closes its upstream in its own `finally`, and that is waited for.
@@ -93,6 +94,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
     watcher = asyncio.create_task(_disconnected(receive))
     try:
         await asyncio.wait({task, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done() and answered():
+            await asyncio.wait({task})
         if not task.done():
             task.cancel()
             await asyncio.wait({task})

@@ -35,7 +35,7 @@ class ChatCompletions:
         raw = await read_body(scope, receive, limit=self._services.limits.max_body_bytes)
         request = read_chat_request(raw)
         tally.requested_model, tally.stream = request.model, request.stream
-        await while_connected(receive, self._answer(request, tenant, tally, send))
+        await while_connected(receive, self._answer(request, tenant, tally, send), answered=lambda: tally.ended)
 
     async def _answer(self, request: ChatRequest, tenant: Tenant, tally: Tally, send: Send) -> None:
         keyring = await keyring_of(tenant, self._services)

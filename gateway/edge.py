@@ -66,3 +66,5 @@ class _Answer:
                 ours["access-control-expose-headers"] = EXPOSED
             message = {**message, "headers": [*message.get("headers", []), *encode_headers(ours)]}
         await self._send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._tally.ended = True

@@ -117,11 +117,11 @@ class LiteLLMLane:
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
         await self.open()
         arguments = self._arguments(call, stream=stream)
-        with self._transport.exchange(call.credential, frozenset(call.provider.hosts)) as exchange:
-            try:
-                return exchange, await self._litellm.acompletion(**arguments)
-            except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
-                raise UpstreamFailed(self._failure(call, exchange, error)) from None
+        exchange = self._transport.begin(call.credential, frozenset(call.provider.hosts))
+        try:
+            return exchange, await self._litellm.acompletion(**arguments)
+        except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
+            raise UpstreamFailed(self._failure(call, exchange, error)) from None
 
     def _failure(self, call: UpstreamCall, exchange: Exchange, error: Exception) -> Any:
         if not exchange.sent and isinstance(error, self._litellm.BadRequestError):

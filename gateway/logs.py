@@ -18,7 +18,7 @@ from typing import Final, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from gateway.events import AttemptEnded, Endpoint, Event, FellBack, KeyResolved, Outcome, RequestCompleted, RouteRefused
+from gateway.events import AttemptEnded, Endpoint, Event, FellBack, KeyResolved, RequestCompleted, RouteRefused
 from gateway.scrub import KEY_SHAPES, MASK
 from keystore.resolve import Store, Via
 from router.reasons import Fault
@@ -30,8 +30,11 @@ LEVELS: Final = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-# Libraries that write request bodies, statements or headers below WARNING.
-QUIET: Final = ("aiohttp", "aiosqlite", "asyncpg", "asyncio", "hpack", "httpcore", "httpx", "openai", "sqlalchemy")
+# Libraries that write request bodies, statements or headers below WARNING, or a line of theirs to each of ours.
+QUIET: Final = (
+    *("aiohttp", "aiosqlite", "alembic", "asyncio", "asyncpg", "hpack", "httpcore", "httpx", "openai", "sqlalchemy"),
+    "urllib3",
+)
 LITELLM: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "litellm")
 
 
@@ -189,7 +192,7 @@ class LogSubscriber:
 
     def _request_completed(self, event: RequestCompleted) -> None:
         level = LEVEL_OF_FAULT.get(event.fault, logging.ERROR)
-        if event.endpoint is Endpoint.OPS and event.outcome is Outcome.OK:
+        if event.endpoint is Endpoint.OPS and event.status < 400:
             level = logging.DEBUG  # health probes, several a minute
         facts = _facts(event)
         usage = facts.pop("usage", None)

@@ -162,7 +162,6 @@ SPECS: Final = (
         "Candidates rejected, by reason, in requests for which none was left.",
         _closed("reason", Reason),
     ),
-    REFUSALS := _counter("wardgate_route_refusals_total", "Requests for which no candidate was left."),
     TOKENS := _counter(
         "wardgate_tokens_total",
         "Tokens as the providers counted them; the types do not overlap, so their sum is what was used.",
@@ -302,15 +301,13 @@ class Metrics:
         self._count(FALLBACKS, event.from_provider, event.to_provider, event.reason)
 
     def _route_refused(self, event: RouteRefused) -> None:
-        self._count(REFUSALS)
         for reason, candidates in event.counts.items():
             self._count(REJECTIONS, reason, by=candidates)
 
     # series
 
     def _count(self, spec: Spec, *values: str, by: float = 1.0) -> None:
-        counter = self._counters[spec]
-        (counter.labels(*self._held(spec, values)) if values else counter).inc(by)
+        self._counters[spec].labels(*self._held(spec, values)).inc(by)
 
     def _observe(self, spec: Spec, seconds: float, *values: str) -> None:
         self._histograms[spec].labels(*self._held(spec, values)).observe(seconds)

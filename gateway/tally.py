@@ -31,6 +31,7 @@ class Tally:
     outcome: Outcome | None = None
     status: int = 0
     begun: bool = False  # the answer's first message was sent: no second answer may start
+    ended: bool = False  # the answer's last message was sent
     fault: str | None = None
     code: str | None = None
     tenant: str | None = None

@@ -8,12 +8,13 @@ what really came back is known whatever the library above makes of it.
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 import httpx
+
+from gateway.event_check import EventCheck
 from keystore.keyring import Credential
 
 HANDLE = "wardgate-credential-handle"
@@ -27,7 +28,7 @@ WITHHELD = re.compile(rb"cookie|accept-encoding|user-agent|x-stainless-.*", re.I
 FINISHED = re.compile(
     rb'(?<!\\)"finish_reason"\s*:\s*"'  # OpenAI: choices[].finish_reason
     rb"|data:\s*\[DONE\]"
-    rb'|(?<!\\)"type"\s*:\s*"message_stop"'  # Anthropic
+    rb'|(?<!\\)"stop_reason"\s*:\s*"|(?<!\\)"type"\s*:\s*"message_stop"'  # Anthropic
     rb'|(?<!\\)"finishReason"\s*:\s*"'  # Gemini
 )
 USAGE = re.compile(rb'(?<!\\)"(?:usage|usageMetadata)"\s*:\s*\{')
@@ -69,15 +70,15 @@ class Transport:
         self._pool = httpx.AsyncHTTPTransport(verify=context, limits=limits, retries=0, trust_env=False)
         self._timeout = httpx.Timeout(read_timeout_s, connect=connect_timeout_s, pool=connect_timeout_s).as_dict()
 
-    @contextmanager
-    def exchange(self, credential: Credential, hosts: frozenset[str]) -> Iterator[Exchange]:
-        """Open an Exchange for the calls that this task (and what it starts) makes meanwhile."""
+    def begin(self, credential: Credential, hosts: frozenset[str]) -> Exchange:
+        """Open an Exchange: from now on it is the one of this task and of what the task starts.
+
+        It stays until the task begins another or ends, because LiteLLM makes some streaming calls only when the first
+        chunk is asked for. Every request is served in a task of its own.
+        """
         record = Exchange(credential, hosts)
-        token = _current.set((self, record))
-        try:
-            yield record
-        finally:
-            _current.reset(token)
+        _current.set((self, record))
+        return record
 
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         outgoing = _with_key(request, exchange, self._timeout)
@@ -143,8 +144,11 @@ class _ReadAlong(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         exchange, carry = self._exchange, b""
         keep_body = (exchange.status or 0) >= 300
+        check = EventCheck() if exchange.headers.get("content-type", "").startswith("text/event-stream") else None
         try:
             async for chunk in self._stream:
+                if check is not None and check.feed(chunk) is not None:
+                    raise httpx.RemoteProtocolError("an event of the stream is not JSON")
                 window = carry + chunk
                 exchange.see(window)
                 carry = window[-CARRY:]

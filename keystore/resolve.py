@@ -173,7 +173,7 @@ def resolve(held: Mapping[str, HeldName], provider: Provider, registry: Registry
 
 # --- values --------------------------------------------------------------------------------------------------------
 
-_MASKED: Final = re.compile(r"\*{3,}|•{2,}|…|\.{3,}|\[?(?:redacted|masked|hidden)\]?$", re.IGNORECASE)
+_MASKED: Final = re.compile(r"\*{3,}|•{2,}|…|\.{3,}|^\[?(?:redacted|masked|hidden)\]?$", re.IGNORECASE)
 _ALL_STARS: Final = re.compile(r"[*•]+")
 _REFERENCE: Final = re.compile(
     r"\$[A-Za-z_{(]"  # $KEY, ${KEY}, $(command)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,6 +170,11 @@ class RunningGateway:
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
+    def settled(self, name: str, **labels: str) -> float:
+        """`metric` once the requests that were answered are also counted: that happens just after the last byte."""
+        eventually(lambda: self.metric("wardgate_inflight_requests") == 0)
+        return self.metric(name, **labels)
+
     def cli(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
         """The real command line in a process of its own, over the same database and configuration."""
         return run_cli(*arguments, stdin=stdin, env=self.environment(), cwd=self.folder)
@@ -179,6 +185,14 @@ class RunningGateway:
             "WARDGATE_SEALING_KEYS_FILE": str(self.folder / "sealing-keys"),
             "WARDGATE_CONFIG": str(self.folder / "wardgate.toml"),
         }
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Poll until `condition` holds; fails the test when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        threading.Event().wait(0.02)
 
 
 def run_cli(

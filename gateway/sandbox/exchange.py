@@ -68,10 +68,11 @@ class Exchange:
 
     async def pause(self, seconds: float) -> None:
         """Wait; ClientLeftError as soon as the client leaves."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await asyncio.sleep(0)  # a pause of 0 s still lets the loop hear that the client left
-                await self._left.wait()
+        await asyncio.sleep(0)  # a pause of 0 s still lets the loop hear that the client left
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._left.wait()
         self._raise_if_left()
 
     def _raise_if_left(self) -> None:

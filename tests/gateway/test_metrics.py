@@ -172,9 +172,8 @@ def test_fallback_counts_from_to_and_reason() -> None:
     }
 
 
-def test_refused_route_counts_the_request_once_and_each_candidate_by_reason() -> None:
+def test_refused_route_counts_each_candidate_by_reason() -> None:
     assert told(RouteRefused("req_2", "acme", "auto", {"no_credential": 3, "model_not_in_plan": 1})) == {
-        "wardgate_route_refusals_total": 1,
         "wardgate_route_rejections_total{reason=no_credential}": 3,
         "wardgate_route_rejections_total{reason=model_not_in_plan}": 1,
     }

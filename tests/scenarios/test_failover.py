@@ -45,8 +45,8 @@ def test_next_candidate_answers_when_the_first_provider_fails_before_the_first_b
         first["model"],
     )
     labels = {"from_provider": first["provider"]} | ({"reason": reason} if reason else {})
-    assert gateway.metric("wardgate_fallbacks_total", **labels) == 1
-    assert gateway.metric("wardgate_upstream_attempts_total", outcome="ok") == 1
+    assert gateway.settled("wardgate_fallbacks_total", **labels) == 1
+    assert gateway.settled("wardgate_upstream_attempts_total", outcome="ok") == 1
     (line,) = gateway.logs.records("fallback")
     assert line["from_provider"] == first["provider"]
 
@@ -131,7 +131,7 @@ def test_silent_provider_is_left_for_the_next_one_when_the_first_event_does_not_
         sandbox.script("silence", match={"model": first["model"]})
         answer = gateway.post("/v1/chat/completions", token, {"model": "auto", "messages": ASK, "stream": True})
         assert answer.status_code == 200 and answer.headers["x-wardgate-attempts"] == "2"
-        assert gateway.metric("wardgate_fallbacks_total", reason="timeout") == 1
+        assert gateway.settled("wardgate_fallbacks_total", reason="timeout") == 1
 
 
 def test_unreachable_provider_is_an_error_that_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:

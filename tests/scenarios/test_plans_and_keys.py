@@ -63,8 +63,8 @@ def test_tenant_without_a_key_is_told_the_provider_and_both_names(
     assert "minimax needs a key" in error["message"].lower()
     assert "MINIMAX_API_KEY" in error["message"] and "MINIMAX_2_7_API_KEY" in error["message"]
     assert error["reasons"]["no_credential"] >= 1
-    assert gateway.metric("wardgate_route_rejections_total", reason="no_credential") >= 1
-    assert gateway.metric("wardgate_key_resolutions_total", provider="minimax", via="missing") == 1
+    assert gateway.settled("wardgate_route_rejections_total", reason="no_credential") >= 1
+    assert gateway.settled("wardgate_key_resolutions_total", provider="minimax", via="missing") == 1
     assert not sandbox.requests()
 
 

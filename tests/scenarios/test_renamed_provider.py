@@ -73,10 +73,10 @@ def test_former_name_shows_in_metric_and_log_but_never_its_value(gateway: Runnin
 
     assert gateway.post("/v1/chat/completions", token, HELLO).status_code == 200
 
-    assert gateway.metric("wardgate_key_resolutions_total", provider="minimax", via="former") == 1
-    assert gateway.metric("wardgate_requests_total", endpoint="chat_completions", outcome="ok") == 1
-    assert gateway.metric("wardgate_tokens_total", provider="minimax") > 0
-    assert gateway.metric("wardgate_cost_usd_total", provider="minimax") > 0
+    assert gateway.settled("wardgate_key_resolutions_total", provider="minimax", via="former") == 1
+    assert gateway.settled("wardgate_requests_total", endpoint="chat_completions", outcome="ok") == 1
+    assert gateway.settled("wardgate_tokens_total", provider="minimax") > 0
+    assert gateway.settled("wardgate_cost_usd_total", provider="minimax") > 0
     (line,) = gateway.logs.records("key.legacy_name")
     assert line["tenant"] == "brennan" and line["provider"] == "minimax"
     assert line["setting_key"] == OLD and line["canonical_name"] == NEW
@@ -98,7 +98,7 @@ def test_legacy_table_row_is_used_and_left_as_it_was_when_it_holds_the_only_key(
 
         assert answer.status_code == 200, answer.text
         assert answer.headers["x-wardgate-key"] == "byok:former"
-        assert gateway.metric("wardgate_legacy_reads_total", provider="minimax") == 1
+        assert gateway.settled("wardgate_legacy_reads_total", provider="minimax") == 1
         (line,) = gateway.logs.records("key.legacy_name")
         assert line["store"] == "legacy"
     assert [request.key_tail for request in sandbox.requests()] == ["gacy"]

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from gateway.sandbox.server import SandboxServer
-from tests.harness import RunningGateway, sandbox_config
+from tests.harness import RunningGateway, eventually, sandbox_config
 
 ASK = [{"role": "user", "content": "Tell me something in several words, please."}]
 MODELS = {
@@ -39,7 +39,7 @@ def test_stream_ends_with_one_finish_and_done_when_nothing_breaks(gateway: Runni
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert {c["object"] for c in chunks} == {"chat.completion.chunk"}
     assert len({c["id"] for c in chunks}) == 1 and all("usage" not in c for c in chunks)
-    assert gateway.metric("wardgate_tokens_total") > 0, "usage is counted though the caller did not ask for it"
+    assert gateway.settled("wardgate_tokens_total") > 0, "usage is counted though the caller did not ask for it"
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -59,7 +59,7 @@ def test_broken_stream_ends_in_an_error_event_without_an_invented_end(
     chunks = [json.loads(line) for line in lines[:-1]]
     assert chunks and not any(c["choices"][0]["finish_reason"] for c in chunks)
     assert len(sandbox.requests()) == 1, "nobody else may speak after the first byte"
-    assert gateway.metric("wardgate_requests_total", outcome="cut", fault="provider") == 1
+    assert gateway.settled("wardgate_requests_total", outcome="cut", fault="provider") == 1
 
 
 def test_openai_sdk_raises_when_the_stream_breaks(gateway: RunningGateway, sandbox: SandboxServer) -> None:
@@ -91,7 +91,14 @@ def test_usage_is_not_invented_when_the_provider_counts_none(gateway: RunningGat
         answer = gateway.post("/v1/chat/completions", token, body)
         assert answer.status_code == 200 and '"usage"' not in answer.text
         assert "x-wardgate-cost-usd" not in answer.headers
-    assert gateway.metric("wardgate_tokens_total") == 0
+    assert gateway.settled("wardgate_tokens_total") == 0
+
+
+def read_until(connection: socket.socket, wanted: bytes) -> bytes:
+    received = b""
+    while wanted not in received and (part := connection.recv(65536)):
+        received += part
+    return received
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -109,21 +116,13 @@ def test_upstream_is_left_within_a_second_when_the_client_leaves(
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(head.encode() + body)
         if streamed:
-            assert b"data:" in connection.recv(65536) + connection.recv(65536)
+            assert b"data:" in read_until(connection, b"data:")
         else:
-            wait_for(lambda: len(sandbox.requests()) == 1)
+            eventually(lambda: len(sandbox.requests()) == 1)
     left = time.monotonic()
-    wait_for(lambda: sandbox.requests()[0].client_left)
+    eventually(lambda: sandbox.requests()[0].client_left)
     assert time.monotonic() - left < 1.5
-    wait_for(lambda: gateway.metric("wardgate_requests_total", outcome="client_left") == 1)
-
-
-def wait_for(condition: "object", timeout_s: float = 10.0) -> None:
-    """Poll until `condition()` holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
+    assert gateway.settled("wardgate_requests_total", outcome="client_left") == 1
 
 
 def test_tool_call_fragments_keep_their_shape(gateway: RunningGateway) -> None:

@@ -1,0 +1,82 @@
+"""What tokens cost, exactly."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.prices import UNPRICED, Prices, PriceTier, cost, prices_at, usd
+from tests.router.vectors import Row, rows
+
+
+def read_prices(row: Row) -> Prices:
+    """The prices of a vector: dollars as text, None where nothing stands."""
+    tiers = [
+        PriceTier(tier["above"], *(_money(tier, field) for field in ("input", "output", "cached_input")))
+        for tier in row.get("tiers", [])
+    ]
+    flat = [_money(row, field) for field in ("input", "output", "cached_input", "cache_write")]
+    return Prices(*flat, tuple(tiers))
+
+
+def _money(row: Row, field: str) -> Decimal | None:
+    return Decimal(row[field]) if field in row else None
+
+
+@pytest.mark.parametrize("row", rows("prices", "cost"))
+def test_cost_is_exact(row: Row) -> None:
+    found = cost(
+        read_prices(row["prices"]),
+        input_tokens=row["input_tokens"],
+        output_tokens=row["output_tokens"],
+        cached_input_tokens=row.get("cached_input_tokens", 0),
+    )
+    assert found == (Decimal(row["usd"]) if "usd" in row else None)
+
+
+@pytest.mark.parametrize("row", rows("prices", "text"))
+def test_usd_is_plain_text(row: Row) -> None:
+    assert usd(Decimal(row["amount"])) == row["usd"]
+
+
+def test_prices_are_known_when_both_ways_have_one() -> None:
+    assert Prices(Decimal(1), Decimal(0)).known
+    assert not Prices(Decimal(1), None).known
+    assert not Prices(None, Decimal(1)).known
+    assert not UNPRICED.known
+
+
+def test_prices_at_a_size_keep_the_price_of_cache_writes() -> None:
+    prices = Prices(Decimal(1), Decimal(2), cache_write=Decimal(3), tiers=(PriceTier(10, Decimal(4)),))
+    assert prices_at(prices, 11) == Prices(Decimal(4), Decimal(2), None, Decimal(3))
+
+
+PRICE = st.decimals(min_value=0, max_value=1, places=12)
+TOKENS = st.integers(min_value=0, max_value=10**9)
+
+
+@given(PRICE, PRICE, PRICE, TOKENS, TOKENS, TOKENS)
+def test_cost_equals_the_sum_in_fractions(
+    read: Decimal, written: Decimal, cached: Decimal, input_tokens: int, output_tokens: int, cached_tokens: int
+) -> None:
+    found = cost(
+        Prices(read, written, cached),
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        cached_input_tokens=cached_tokens,
+    )
+    hits = min(input_tokens, cached_tokens)
+    exact = (
+        Fraction(read) * (input_tokens - hits) + Fraction(cached) * hits + Fraction(written) * output_tokens
+    )
+    assert found is not None
+    assert Fraction(found) == exact
+
+
+@given(st.decimals(min_value=0, max_value=10**6, places=15))
+def test_usd_gives_back_the_amount(amount: Decimal) -> None:
+    text = usd(amount)
+    assert Decimal(text) == amount
+    assert "E" not in text

@@ -1,0 +1,113 @@
+"""A small world for the router's tests: the shipped providers and one tombstone, the plans, and the price map of
+tests/vectors/routing.toml."""
+
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from typing import Any, Final
+
+from keystore.providers import Provider, Registry, load_registry
+from keystore.resolve import names_for
+from router.catalogue import Capability, Catalogue, build_catalogue
+from router.needs import Needs
+from router.plans import Plans, load_plans
+from router.query import Holding, KeySource, Lacking, Query
+from tests.router.vectors import Row, vectors
+
+TODAY: Final = date(2026, 11, 20)
+
+OLDCLOUD: Final[Mapping[str, object]] = {
+    "wire": "openai",
+    "base_url": "https://api.oldcloud.example/v1",
+    "hosts": ["api.oldcloud.example"],
+    "catalogue_ids": ["oldcloud"],
+    "retired": True,
+}
+BOUND: Final[Mapping[str, object]] = {  # a plan whose own keys open one model alone
+    "managed_models": [],
+    "byok": True,
+    "byok_models": ["minimax/MiniMax-M3"],
+    "requests_per_minute": 1,
+    "tokens_per_minute": 1,
+    "concurrency": 1,
+    "managed_budget_usd_per_month": 0,
+    "min_quality": 0,
+    "default_model": "auto",
+}
+
+
+@cache
+def registry() -> Registry:
+    return load_registry({"oldcloud": OLDCLOUD})
+
+
+@cache
+def plans() -> Plans:
+    return load_plans({"bound": BOUND})
+
+
+@cache
+def catalogue() -> Catalogue:
+    return build_catalogue(vectors("routing")["rows"], registry(), version="test-1")
+
+
+def provider(provider_id: str) -> Provider:
+    row = registry().get(provider_id)
+    assert row is not None
+    return row
+
+
+def names(provider_id: str) -> tuple[str, ...]:
+    return tuple(name for name, _ in names_for(provider(provider_id), registry()))
+
+
+def holding(provider_id: str, source: KeySource = KeySource.BYOK, **fields: Any) -> Holding:
+    facts = {"via": "canonical", "setting_key": names(provider_id)[0], "store": "credentials", **fields}
+    return Holding(provider_id=provider_id, source=source, **facts)
+
+
+def lacking(provider_id: str, *unusable: tuple[str, str]) -> Lacking:
+    return Lacking(provider_id, names(provider_id), tuple(unusable))
+
+
+def keys(row: Row) -> dict[str, Holding | Lacking]:
+    """The keys of a case: `held`, `managed` and `unusable`; all other providers are lacking."""
+    found: dict[str, Holding | Lacking] = {each.id: lacking(each.id) for each in registry().live()}
+    found |= {each: holding(each) for each in row.get("held", [])}
+    found |= {each: holding(each, KeySource.MANAGED) for each in row.get("managed", [])}
+    for each, unusable in row.get("unusable", {}).items():
+        found[each] = lacking(each, *((name, why) for name, why in unusable))
+    return found
+
+
+def needs(row: Row) -> Needs:
+    given = row.get("needs", {})
+    return Needs(
+        input_tokens=given.get("input_tokens", 1000),
+        max_output_tokens=None if given.get("unlimited") else given.get("max_output_tokens", 500),
+        capabilities=frozenset(Capability(word) for word in given.get("capabilities", [])),
+    )
+
+
+def query(row: Row) -> Query:
+    plan = plans().get(row.get("plan", "team"))
+    assert plan is not None
+    return Query(
+        model=row.get("model", "auto"),
+        needs=needs(row),
+        plan=plan,
+        default_model=row.get("default_model"),
+        today=row.get("today", TODAY),
+        tenant="acme",
+        managed=row.get("managed_open", False),
+    )
+
+
+def plans_of(row: Row) -> Plans:
+    """All plans, or those that a case lists."""
+    return Plans([plan for plan in plans() if plan.name in row["plans"]]) if "plans" in row else plans()
+
+
+def registry_of(row: Row) -> Registry:
+    """All providers, or those that a case lists."""
+    return Registry([provider(each) for each in row["only"]]) if "only" in row else registry()
