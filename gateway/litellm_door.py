@@ -137,6 +137,7 @@ class LiteLLMLane:
             "max_retries": 0,
             "num_retries": 0,
             "drop_params": False,
+            "_skip_mcp_handler": True,  # else any tool makes it import its proxy
             "stream": stream,
         }
         if stream:

@@ -5,8 +5,9 @@ this door, closed before anything else is awaited. Must not know tables, tenants
 """
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
@@ -96,19 +97,36 @@ class Database:
 
 
 def make_room(database_url: str, *, create: bool) -> None:
-    """Have a SQLite database's file there, made with mode 0600 when `create`; its directory is made too when it stands
-    directly in the working directory. DatabaseUnavailable says what is missing. Does nothing for PostgreSQL."""
+    """Have a SQLite database's file there and openable, made with mode 0600 when `create`; its directory is made too
+    when it stands directly in the working directory. DatabaseUnavailable says what is wrong. Does nothing for
+    PostgreSQL."""
     url = parse_url(database_url)
     path = sqlite_path(url)
-    if path is None or path.exists():
+    if path is None:
         return
-    if not create:
-        raise DatabaseUnavailable(f"there is no {describe(url)}; `wardgate migrate` makes it")
-    make_parent(path, what=describe(url))
+    if not path.exists():
+        if not create:
+            raise DatabaseUnavailable(f"there is no {describe(url)}; `wardgate migrate` makes it")
+        make_parent(path, what=describe(url))
+        _make_file(path, what=describe(url))
+    _try_file(url)
+
+
+def _make_file(path: Path, *, what: str) -> None:
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise DatabaseUnavailable(f"{describe(url)} cannot be made: {error.strerror}") from error
+        raise DatabaseUnavailable(f"{what} cannot be made: {error.strerror}") from error
+
+
+def _try_file(url: URL) -> None:
+    """Open the file once without a thread: aiosqlite's outlives an event loop that ends right after a failed start."""
+    (name,), options = url.get_dialect()().create_connect_args(url)
+    try:
+        with closing(sqlite3.connect(name, uri=bool(options.get("uri")), timeout=_BUSY_S)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(f"{describe(url)} {_what_happened(error)}") from error
 
 
 def make_parent(path: Path, *, what: str) -> None:
@@ -215,7 +233,7 @@ def _on_begin(connection: Connection) -> None:
 _SENTENCES: Final = (  # words of the drivers -> what they mean
     (("readonly database", "read-only transaction", "permission denied for"), "is read-only; Wardgate needs to write"),
     (("file is not a database", "malformed"), "is not a database, or is damaged"),
-    (("unable to open",), "cannot be opened; is the path right, and may this user read it?"),
+    (("unable to open",), "cannot be opened; is the path right, and may this user read and write there?"),
     (("database is locked",), "is locked by another process"),
     (("password authentication", "no password supplied"), "refuses this user or password"),
     (("does not exist",), "does not exist, or lacks a table or role that is needed"),

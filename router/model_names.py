@@ -25,7 +25,7 @@ _VERSION: Final = re.compile(
       | (?:(?<=-preview-)|(?<=-exp-))(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])  # gemini-2.5-pro-preview-05-06
       | 00\d                                                # gemini-1.5-pro-002
       | latest
-    )$""",
+    )\Z""",
     re.VERBOSE,
 )
 _DOT_AS_P: Final = re.compile(r"(?<=\d)p(?=\d)")  # glm-4p6 is glm-4.6 where names may hold no dots (Fireworks)

@@ -27,6 +27,7 @@ OTHER: Final = "other"  # chat in the map, but not over /chat/completions or not
 _MAX_USD_PER_TOKEN: Final = Decimal(1)
 _MAX_DIGITS: Final = 17
 
+_DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _TIER: Final = re.compile(
     r"(input_cost_per_token|output_cost_per_token|cache_read_input_token_cost)_above_(\d{1,6})k_tokens"
 )
@@ -254,7 +255,9 @@ def _date(row: Row, notes: Notes) -> date | None:
     if value is None:
         return None
     try:
-        return date.fromisoformat(str(value))
-    except ValueError:
-        notes[Cause.DATE_MALFORMED] += 1
-        return None
+        if isinstance(value, str) and _DAY.fullmatch(value):
+            return date.fromisoformat(value)
+    except ValueError:  # the thirtieth of February
+        pass
+    notes[Cause.DATE_MALFORMED] += 1
+    return None

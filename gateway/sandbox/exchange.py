@@ -103,7 +103,6 @@ class Exchange:
     async def sever(self, cut: Cut) -> None:
         """Break the connection, after what was written has left; always raises SeveredError."""
         await self.pause(FLUSH_S)
-        self._complete = True  # the disconnect to come is ours, not the client's
         if self._transport is not None:
             if cut is Cut.RST:
                 self._linger_off(self._transport)

@@ -32,7 +32,7 @@ class Match:
     def covers(self, caller: Caller) -> bool:
         """Whether the scene is for this request."""
         wanted = ((self.wire, caller.wire), (self.model, caller.model), (self.key, caller.key))
-        return all(True for want, got in wanted)
+        return all(want is None or want == got for want, got in wanted)
 
 
 @dataclass(slots=True)

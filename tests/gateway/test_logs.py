@@ -263,7 +263,7 @@ def test_litellm_line_stands_once_when_its_own_handler_was_added(stream: io.Stri
 
 
 def test_second_configuration_replaces_the_first(stream: io.StringIO) -> None:
-    logs.configure_logs("debug", io.StringIO())
+    logs.configure_logs("debug", stream)
     logs.configure_logs("error", stream)
     logging.getLogger("any").warning("too low")
     logging.getLogger("any").error("once")

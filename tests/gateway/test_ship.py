@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -244,14 +245,15 @@ def test_fly_machine_has_room_for_litellm_and_never_sleeps() -> None:
 # --- docs/deploy.md --------------------------------------------------------------------------------------------------
 
 
-def commands() -> set[str]:
+@cache
+def commands() -> frozenset[str]:
     """Every command of the CLI with and without its sub-command: `wardgate serve`, `wardgate tenant add`."""
     root = typer.main.get_command(cli)
     found = set()
     for name, command in root.commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", {})
         found |= {f"wardgate {name} {each}" for each in inner} if inner else {f"wardgate {name}"}
-    return found
+    return frozenset(found)
 
 
 def test_environment_table_lists_every_setting_with_its_default() -> None:
@@ -265,13 +267,18 @@ def test_environment_table_lists_every_setting_with_its_default() -> None:
             assert not cell.startswith("`") or name == "WARDGATE_CONFIG", name
 
 
+def commands_in(text: str) -> set[str]:
+    """What follows the word `wardgate` in code: one word, or two when there are."""
+    code = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text))
+    found = re.findall(r"(?<![\w-])(?=(wardgate (?!wardgate\b)[a-z]+(?: [a-z-]+)?))", code)
+    return {match if match in commands() else " ".join(match.split()[:2]) for match in found}
+
+
 def test_commands_in_the_guide_exist() -> None:
-    known = commands()
-    named = re.findall(r"(?:^|[`\"/ ])(wardgate [a-z]+(?: [a-z-]+)?)", DEPLOY, flags=re.MULTILINE)
-    real = {match for match in named if match.split()[1] in {name.split()[1] for name in known}}
-    assert {"wardgate migrate", "wardgate tenant add", "wardgate key set", "wardgate token create"} <= real
-    for match in real:
-        assert match in known or " ".join(match.split()[:2]) in known, match
+    named = commands_in(DEPLOY)
+    assert named - commands() == set()
+    assert {"wardgate migrate", "wardgate tenant add", "wardgate key set", "wardgate token create"} <= named
+    assert commands_in("```sh\ndocker exec wardgate wardgate frob it\n```") == {"wardgate frob"}
 
 
 def test_metrics_headers_and_lines_in_the_guide_exist() -> None:

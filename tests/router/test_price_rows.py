@@ -75,7 +75,8 @@ def test_every_capability_has_its_field() -> None:
         (None, None, {}),
         ("soon", None, {"date_malformed": 1}),
         ("2026-02-30", None, {"date_malformed": 1}),
-        (20260724.5, None, {"date_malformed": 1}),
+        (20260724, None, {"date_malformed": 1}),
+        ("20260724.5", None, {"date_malformed": 1}),
     ],
 )
 def test_the_date_of_the_end_is_read_or_left_unknown(value: Any, expected: date | None, notes: dict[str, int]) -> None:

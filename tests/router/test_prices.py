@@ -17,8 +17,13 @@ def read_prices(row: Row) -> Prices:
         PriceTier(tier["above"], *(_money(tier, field) for field in ("input", "output", "cached_input")))
         for tier in row.get("tiers", [])
     ]
-    flat = [_money(row, field) for field in ("input", "output", "cached_input", "cache_write")]
-    return Prices(*flat, tuple(tiers))
+    return Prices(
+        input=_money(row, "input"),
+        output=_money(row, "output"),
+        cached_input=_money(row, "cached_input"),
+        cache_write=_money(row, "cache_write"),
+        tiers=tuple(tiers),
+    )
 
 
 def _money(row: Row, field: str) -> Decimal | None:
@@ -68,9 +73,7 @@ def test_cost_equals_the_sum_in_fractions(
         cached_input_tokens=cached_tokens,
     )
     hits = min(input_tokens, cached_tokens)
-    exact = (
-        Fraction(read) * (input_tokens - hits) + Fraction(cached) * hits + Fraction(written) * output_tokens
-    )
+    exact = Fraction(read) * (input_tokens - hits) + Fraction(cached) * hits + Fraction(written) * output_tokens
     assert found is not None
     assert Fraction(found) == exact
 

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from typing import Any
 
 import httpx
 import openai
@@ -125,23 +126,25 @@ def test_upstream_is_left_within_a_second_when_the_client_leaves(
     assert gateway.settled("wardgate_requests_total", outcome="client_left") == 1
 
 
-def test_tool_call_fragments_keep_their_shape(gateway: RunningGateway) -> None:
-    client = gateway.client(gateway.tenant("acme", "team", {"MINIMAX_API_KEY": "sk-sandbox-a"}))
-    tool = {
-        "type": "function",
-        "function": {
-            "name": "lookup",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-        },
-    }
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "lookup",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_tool_call_fragments_keep_their_shape_on_every_wire(gateway: RunningGateway, model: str) -> None:
+    client = gateway.client(gateway.tenant("acme", "team", {MODELS[model]: "sk-sandbox-a"}))
     chosen = {"type": "function", "function": {"name": "lookup"}}
-    plain = client.chat.completions.create(model="minimax/MiniMax-M2", messages=ASK, tools=[tool], tool_choice=chosen)  # type: ignore[call-overload]
+    asked: dict[str, Any] = {"model": model, "messages": ASK, "tools": [TOOL], "tool_choice": chosen}
+    plain = client.chat.completions.create(**asked)
     call = plain.choices[0].message.tool_calls[0]
     assert call.function.name == "lookup" and isinstance(json.loads(call.function.arguments), dict)
     name, arguments = "", ""
-    for chunk in client.chat.completions.create(
-        model="minimax/MiniMax-M2", messages=ASK, tools=[tool], tool_choice=chosen, stream=True
-    ):  # type: ignore[call-overload]
+    for chunk in client.chat.completions.create(**asked, stream=True):
         for piece in chunk.choices[0].delta.tool_calls or []:
             assert piece.index == 0
             name += piece.function.name or ""

@@ -1,0 +1,63 @@
+"""What LiteLLM does at import, what it is given, and what it can never be made to do."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gateway.chat_request import PARAMETERS, READ_HERE, read_chat_request
+from gateway.errors import ApiError
+from gateway.litellm_door import import_litellm
+
+IMPORT_ALONE = """
+import json, socket, sys
+looked_up = []
+def hook(event, args):
+    if event in ("socket.getaddrinfo", "socket.connect", "subprocess.Popen", "os.system"):
+        looked_up.append([event, str(args)[:200]])
+sys.addaudithook(hook)
+import gateway.app, gateway.opening
+early = [name for name in ("litellm", "openai") if name in sys.modules]
+from gateway.litellm_door import import_litellm
+litellm = import_litellm()
+proxy = [name for name in sys.modules if name.startswith("litellm.proxy.proxy_server")]
+print(json.dumps({"looked_up": looked_up, "early": early, "proxy": proxy, "callbacks": len(litellm.callbacks),
+                  "drop": litellm.drop_params, "retries": litellm.num_retries, "key": litellm.api_key}))
+"""
+
+
+def test_import_resolves_no_host_starts_no_process_and_comes_late() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALONE], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen == {"looked_up": [], "early": [], "proxy": [], "callbacks": 0, "drop": False, "retries": 0, "key": None}
+    assert done.stderr == ""
+
+
+# Fields of a chat completion that LiteLLM's own signature shares with OpenAI's; all others of it must be refused.
+HARMLESS = {*PARAMETERS, *READ_HERE}
+# Names that LiteLLM reads from **kwargs: credentials, destinations, prices, callbacks, retries (RELIABILITY.md, T04).
+DANGEROUS = frozenset(
+    """api_base api_key base_url extra_headers extra_body extra_query fallbacks num_retries max_retries timeout client
+    input_cost_per_token output_cost_per_token mock_response callbacks success_callback failure_callback organization
+    aws_access_key_id aws_secret_access_key aws_session_token aws_sts_endpoint azure_ad_token vertex_credentials
+    custom_llm_provider proxy_server_request litellm_params litellm_metadata user_config litellm_credential_name
+    litellm_embedding_config litellm_params_template api_version region_name use_litellm_proxy ssl_verify
+    model_list router_settings no-log cache guardrails""".split()  # noqa: SIM905 - a list of words
+)
+
+
+def test_no_argument_of_litellms_signature_can_be_reached_from_a_body() -> None:
+    litellm = import_litellm()
+    names = {*inspect.signature(litellm.acompletion).parameters, *inspect.signature(litellm.completion).parameters}
+    tried = {name for name in names | DANGEROUS if name not in HARMLESS and name != "kwargs"}
+    assert len(tried) > len(DANGEROUS)
+    for name in sorted(tried):
+        body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], name: "http://127.0.0.1:1"}
+        with pytest.raises(ApiError) as caught:
+            read_chat_request(json.dumps(body).encode())
+        assert caught.value.problem.param == name

@@ -1,0 +1,43 @@
+"""Secrets are taken out of foreign text and out of the environment."""
+
+import pytest
+
+from gateway.environment import scrub_environment
+from gateway.scrub import LONGEST, scrub
+
+LEAKS = [
+    "Incorrect API key provided: sk-proj-abcdEFGH1234567890.",
+    "key=sk-ant-api03-AbCdEf_123456-xyz rejected",
+    "GET https://x.test/v1beta/models?key=AIzaSyA1234567890abcdefg&alt=sse failed",
+    "https://x.test/?alt=sse&key=plain-secret-value failed",
+    "header was 'Bearer abc.def-123456789'",
+    "token wg_live_abcdefghijkl_0123456789012345678901234567890123456789012abcdef",
+    "gsk_abcdefghijklmnop and xai-abcdefghijklmnop and nvapi-abcdefgh and hf_abcdefghij",
+    "jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+]
+PIECES = ["abcd", "AbCdEf", "SyA123", "plain-secret", "def-123", "0123456789", "ghijkl", "c2ln"]
+
+
+@pytest.mark.parametrize(("text", "piece"), list(zip(LEAKS, PIECES, strict=True)))
+def test_what_looks_like_a_key_is_taken_out(text: str, piece: str) -> None:
+    assert piece in text and piece not in scrub(text)
+
+
+def test_the_exact_secret_is_taken_out_whatever_it_looks_like() -> None:
+    assert "hunter2" not in scrub("you sent hunter2, hunter2!", "hunter2", "")
+
+
+def test_plain_sentences_are_left_alone_and_long_ones_are_cut() -> None:
+    sentence = "max_tokens must be at most 8192; see https://x.test/docs?page=2 (task skip-list)."
+    assert scrub(sentence) == sentence
+    assert len(scrub("a " * 5000)) == LONGEST + 3
+
+
+def test_provider_variables_leave_the_environment_and_others_stay() -> None:
+    kept = {"PATH": "/bin", "HOME": "/", "WARDGATE_DATABASE_URL": "x", "WARDGATE_ADMIN_API_KEY": "x", "HTTP_PROXY": "p"}
+    names = """OPENAI_API_KEY MINIMAX_API_KEY MINIMAX_API_BASE AWS_SECRET_ACCESS_KEY AWS_PROFILE AZURE_API_VERSION
+        GOOGLE_APPLICATION_CREDENTIALS OPENAI_BASE_URL HF_TOKEN ANTHROPIC_AUTH_TOKEN LITELLM_MODE ODD_NAME"""
+    gone = dict.fromkeys(names.split(), "canary")
+    environ = kept | gone
+    assert scrub_environment(environ, ["ODD_NAME"]) == sorted(gone)
+    assert environ == kept

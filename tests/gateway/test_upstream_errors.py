@@ -1,0 +1,86 @@
+"""What a provider's answer means: rows of status, body and the kind that follows."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.upstream_errors import kind_of, read_error, retry_after_s
+from router.failure import FailureKind as Kind
+
+OPENAI = '{"error": {"message": "%s", "type": "invalid_request_error", "param": null, "code": "%s"}}'
+ANTHROPIC = '{"type": "error", "error": {"type": "%s", "message": "%s"}}'
+GOOGLE = '{"error": {"code": 400, "message": "%s", "status": "%s"}}'
+
+ROWS = {
+    "OpenAI, bad key": (401, OPENAI % ("Incorrect API key provided", "invalid_api_key"), Kind.KEY_REJECTED),
+    "OpenAI, no access to the project": (403, OPENAI % ("You do not have access", ""), Kind.KEY_REJECTED),
+    "OpenAI, moderated": (403, OPENAI % ("Blocked by moderation", "content_policy_violation"), Kind.CONTENT_FILTER),
+    "Google answers 400 to a bad key": (400, GOOGLE % ("API key not valid.", "INVALID_ARGUMENT"), Kind.KEY_REJECTED),
+    "OpenAI, rate": (429, OPENAI % ("Rate limit reached", "rate_limit_exceeded"), Kind.RATE_LIMITED),
+    "OpenAI, no credit": (429, OPENAI % ("You exceeded your quota", "insufficient_quota"), Kind.QUOTA_EXHAUSTED),
+    "Anthropic, no credit": (400, ANTHROPIC % ("x", "Your credit balance is too low"), Kind.QUOTA_EXHAUSTED),
+    "DeepSeek, no credit": (402, OPENAI % ("Insufficient Balance", ""), Kind.QUOTA_EXHAUSTED),
+    "OpenAI, too long": (400, OPENAI % ("too big", "context_length_exceeded"), Kind.CONTEXT_LENGTH),
+    "Anthropic, too long": (400, ANTHROPIC % ("x", "prompt is too long: 3 > 2"), Kind.CONTEXT_LENGTH),
+    "Anthropic, too long, 413": (413, ANTHROPIC % ("request_too_large", "prompt is too long"), Kind.CONTEXT_LENGTH),
+    "Google, too long": (400, GOOGLE % ("The input token count exceeds", "x"), Kind.CONTEXT_LENGTH),
+    "OpenAI, unknown model": (404, OPENAI % ("The model does not exist", "model_not_found"), Kind.MODEL_UNAVAILABLE),
+    "unknown model as 400": (400, OPENAI % ("bad", "model_not_found"), Kind.MODEL_UNAVAILABLE),
+    "Azure, filtered": (400, OPENAI % ("x", "content_filter"), Kind.CONTENT_FILTER),
+    "plain mistake": (400, OPENAI % ("bad temperature", "invalid_value"), Kind.BAD_REQUEST),
+    "unprocessable": (422, '{"detail": "no"}', Kind.BAD_REQUEST),
+    "teapot": (418, "", Kind.BAD_REQUEST),
+    "Anthropic, overloaded": (529, ANTHROPIC % ("overloaded_error", "Overloaded"), Kind.SERVER_ERROR),
+    "gateway time-out": (504, "<html>", Kind.TIMEOUT),
+    "request time-out": (408, "", Kind.TIMEOUT),
+    "bad gateway": (502, "<html>", Kind.SERVER_ERROR),
+    "redirect": (307, "", Kind.MALFORMED),
+    "nonsense": (799, "", Kind.MALFORMED),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_failure_kind_follows_from_status_and_words(name: str) -> None:
+    status, body, kind = ROWS[name]
+    assert kind_of(status, read_error(body.encode())[0]) is kind
+
+
+MESSAGES = {
+    OPENAI % ("m", "c"): "m",
+    ANTHROPIC % ("t", "m"): "m",
+    "[" + GOOGLE % ("m", "s") + "]": "m",
+    '{"error": "m"}': "m",
+    '{"message": "m"}': "m",
+    '{"error": {"message": 5}}': "",
+    '"m"': "m",
+    "5": "",
+    "[]": "",
+    "not JSON": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("body", MESSAGES)
+def test_message_for_people_is_found_in_every_shape(body: str) -> None:
+    assert read_error(body.encode())[1] == MESSAGES[body]
+
+
+NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
+WAITS: list[tuple[dict[str, str], float | None]] = [
+    ({}, None),
+    ({"retry-after": "7"}, 7.0),
+    ({"retry-after": "0.5"}, 0.5),
+    ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
+    ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+    ({"retry-after": "Fri, 20 Nov 2026 12:01:00 GMT"}, 60.0),
+    ({"retry-after": "Fri, 20 Nov 2026 11:00:00 GMT"}, 0.0),
+    ({"retry-after": "-5"}, None),
+    ({"retry-after": "inf"}, None),
+    ({"retry-after": "nan"}, None),
+    ({"retry-after": "tomorrow"}, None),
+]
+
+
+@pytest.mark.parametrize(("headers", "wait"), WAITS)
+def test_wait_is_read_from_every_form_of_retry_after(headers: dict[str, str], wait: float | None) -> None:
+    assert retry_after_s(headers, NOW) == wait

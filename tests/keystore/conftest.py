@@ -1,0 +1,180 @@
+"""Fixtures of the keystore's tests: the same database twice, once SQLite and once PostgreSQL, empty or with our tables.
+
+Both are migrated once for the session and copied for each test.
+"""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from keystore.engine import parse_url
+from keystore.keystore import Keystore, SealingSource
+from keystore.migrate import migrate
+from keystore.providers import Registry, load_registry
+
+START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+BOTH = [pytest.param("sqlite"), pytest.param("postgres", marks=pytest.mark.services)]
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands still until it is moved."""
+
+    now: datetime = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+@dataclass
+class World:
+    """One database and one ring file, and how to open, ask and spoil them."""
+
+    url: str
+    ring: Path
+    clock: FakeClock
+    registry: Registry
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.url.startswith("sqlite")
+
+    async def open(self, **changes: Any) -> Keystore:
+        wanted: dict[str, Any] = {
+            "database_url": self.url,
+            "sealing": SealingSource(None, self.ring),
+            "registry": self.registry,
+            "known_plans": ["free", "solo", "team"],
+            "create": True,
+            "now": self.clock,
+        }
+        return await Keystore.open(**(wanted | changes))
+
+    async def sql(self, *statements: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Run statements past the keystore, foreign keys aside; the rows of the last one, if it gives any."""
+        engine = create_async_engine(parse_url(self.url))
+        rows: list[tuple[Any, ...]] = []
+        try:
+            async with engine.begin() as connection:
+                if not self.is_sqlite:
+                    await connection.execute(text("SET session_replication_role = replica"))
+                for statement in statements:
+                    result = await connection.execute(text(statement), values)
+                    rows = [tuple(row) for row in result] if result.returns_rows else []
+        finally:
+            await engine.dispose()
+        return rows
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return load_registry()
+
+
+# --- databases -----------------------------------------------------------------------------------------------------
+
+
+def apart(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine in a thread of its own: a fixture of the session has no event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(work())).result()
+
+
+def administer(dsn: str, statement: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    apart(run)
+
+
+def named(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(pg_dsn: str) -> Iterator[tuple[str, str]]:
+    """The server and the name of a database on it that has our tables, to be copied."""
+    name = f"keystore_template_{uuid.uuid4().hex}"
+    administer(pg_dsn, f'CREATE DATABASE "{name}"')
+    apart(lambda: migrate(named(pg_dsn, name)))
+    yield pg_dsn, name
+    administer(pg_dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keystore") / "migrated.db"
+    apart(lambda: migrate(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(params=BOTH)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database with our tables and nothing in them."""
+    if request.param == "sqlite":
+        path = tmp_path / "wardgate.db"
+        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
+        yield f"sqlite+aiosqlite:///{path}"
+        return
+    dsn, template = request.getfixturevalue("migrated_postgres")
+    name = f"keystore_{uuid.uuid4().hex}"
+    administer(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    yield named(dsn, name)
+    administer(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=BOTH)
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table; the SQLite file is not there yet."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
+        return
+    dsn = request.getfixturevalue("pg_dsn")
+    name = f"keystore_{uuid.uuid4().hex}"
+    administer(dsn, f'CREATE DATABASE "{name}"')
+    yield named(dsn, name)
+    administer(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    """A migrated database and no ring yet."""
+    return World(database_url, tmp_path / "sealing.keys", clock, registry)
+
+
+@pytest.fixture
+def empty_world(empty_database_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    """Nothing yet."""
+    return World(empty_database_url, tmp_path / "sealing.keys", clock, registry)
+
+
+@pytest.fixture
+async def keystore(world: World) -> AsyncIterator[Keystore]:
+    """An open keystore on `world`."""
+    opened = await world.open()
+    yield opened
+    await opened.close()
