@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -18,10 +19,10 @@ CHAT = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory, running_sandbox: SandboxServer) -> "RunningGateway":
+def gateway(tmp_path_factory: pytest.TempPathFactory, running_sandbox: SandboxServer) -> Iterator[RunningGateway]:
     limits = "[limits]\nmax_body_bytes = 65536\n"
     with RunningGateway(tmp_path_factory.mktemp("gw"), sandbox_config(running_sandbox.url, limits)) as running:
-        yield running  # type: ignore[misc]
+        yield running
 
 
 @pytest.fixture(scope="module")
