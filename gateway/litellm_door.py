@@ -8,7 +8,6 @@ arguments. Facts about its behaviour: LIBRARIES.md section 1, and docs/adr/0002.
 import asyncio
 import copy
 import importlib
-import logging
 import os
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any
@@ -18,6 +17,7 @@ import httpx
 from gateway import openai_shape
 from gateway.chat_request import PARAMETERS
 from gateway.events import TokenUsage
+from gateway.logs import quiet_libraries
 from gateway.transport import HANDLE, CurrentExchangeTransport, Exchange, Transport
 from gateway.upstream import PlainReply, UpstreamCall, UpstreamFailed
 from gateway.upstream_errors import failure, failure_of
@@ -34,7 +34,6 @@ SWITCHES = {
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_LOG": "ERROR",
 }
-LIBRARY_LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 # Stands where LiteLLM insists on messages while the caller's own travel untouched beside it.
 PLACEHOLDER_MESSAGES = ({"role": "user", "content": "-"},)
 
@@ -64,10 +63,7 @@ def import_litellm(environ: MutableMapping[str, str] | None = None) -> Any:
         transport=CurrentExchangeTransport(), follow_redirects=False, trust_env=False
     )
     litellm.client_session = httpx.Client(transport=_NoSyncCalls(), trust_env=False)
-    for name in LIBRARY_LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.setLevel(logging.ERROR)
+    quiet_libraries()
     return litellm
 
 

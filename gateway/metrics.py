@@ -1,18 +1,12 @@
-"""The gateway's Prometheus metrics: their names, labels and buckets, what each event adds, and the port they stand on.
+"""The gateway's Prometheus metrics: their names, labels and buckets, and what each event adds.
 
 A subscriber of events: the code that serves a call never mentions a metric. Must not know tenants, tokens, or the text
 that a caller sent: every label value comes from a closed set, and anything else is counted as `other`.
 """
 
-import logging
-import socket
-import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from typing import Final
 
 from prometheus_client import (
@@ -40,7 +34,6 @@ OTHER: Final = "other"
 NONE: Final = "none"
 OK: Final = "ok"
 MISSING: Final = "missing"
-LOG: Final = logging.getLogger(__name__)
 
 # --- what is measured ------------------------------------------------------------------------------------------------
 
@@ -346,74 +339,6 @@ class _WithoutCreated(Collector):
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
             yield family
-
-
-# --- the port --------------------------------------------------------------------------------------------------------
-
-
-class MetricsPortError(Exception):
-    """The metrics port cannot be listened on."""
-
-
-class MetricsServer:
-    """Serves `render()` as GET /metrics, and 404 elsewhere, from a thread of its own. Port 0 takes any free one."""
-
-    def __init__(self, render: Callable[[], bytes], *, host: str, port: int) -> None:
-        try:
-            self._server = _Server(render, host, port)
-        except OSError as error:
-            raise MetricsPortError(
-                f"cannot serve metrics on {host} port {port}: {error.strerror}; "
-                "WARDGATE_METRICS_PORT and WARDGATE_METRICS_HOST choose another address"
-            ) from error
-        self.port: int = self._server.server_address[1]
-        serve = partial(self._server.serve_forever, poll_interval=0.1)  # seconds: how soon it sees stop()
-        self._thread = threading.Thread(target=serve, name="wardgate-metrics", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Close the port; returns when it is closed. May be called twice."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False  # a scraper that hangs must not hold up the end of the process
-
-    def __init__(self, render: Callable[[], bytes], host: str, port: int) -> None:
-        self.render = render
-        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        super().__init__((host, port), _Page)
-
-    def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's own looks the host name up, which can take seconds
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        LOG.warning("a scrape of the metrics page failed", exc_info=True)
-
-
-class _Page(BaseHTTPRequestHandler):
-    server: _Server
-    timeout = 10  # seconds that a scraper may take to send its request
-
-    def do_GET(self) -> None:
-        if self.path.partition("?")[0] == "/metrics":
-            self._answer(200, CONTENT_TYPE, self.server.render())
-        else:
-            self._answer(404, "text/plain; charset=utf-8", b"The metrics are at /metrics.\n")
-
-    def _answer(self, status: int, content_type: str, body: bytes) -> None:
-        self.send_response_only(status)
-        self.send_header("content-type", content_type)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Scrapes are not logged."""
 
 
 # --- documentation ---------------------------------------------------------------------------------------------------

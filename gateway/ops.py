@@ -5,10 +5,12 @@ import asyncio
 import orjson
 
 from gateway.asgi import Receive, Scope, Send, send_body
+from gateway.errors import Problem
 from gateway.events import Endpoint
 from gateway.services import Services
 from gateway.tally import KEY
 from keystore.errors import KeystoreError
+from router.reasons import Fault
 
 PING_TIMEOUT_S = 2.0
 
@@ -31,9 +33,14 @@ class Ready:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[KEY].endpoint = Endpoint.OPS
         why_not = await self._why_not()
-        status = 503 if why_not else 200
-        body = {"status": "unavailable", "reason": why_not} if why_not else {"status": "ready"}
-        await send_body(send, status, orjson.dumps(body), head=scope["method"] == "HEAD")
+        self._services.metrics.set_ready(why_not is None)
+        head = scope["method"] == "HEAD"
+        if why_not is None:
+            await send_body(send, 200, orjson.dumps({"status": "ready"}), head=head)
+            return
+        problem = Problem(503, "not_ready", f"Not ready: {why_not}.", Fault.GATEWAY, caller_may_retry=True)
+        scope[KEY].note(problem)
+        await send_body(send, 503, problem.body(), headers=problem.response_headers(), head=head)
 
     async def _why_not(self) -> str | None:
         readiness = self._services.readiness

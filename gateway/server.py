@@ -13,7 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from gateway.app import build_app
 from gateway.environment import scrub_environment
 from gateway.logs import configure_logs
-from gateway.metrics import MetricsServer
+from gateway.metrics_server import MetricsServer
 from gateway.opening import close_services, open_services
 from gateway.services import Services
 from gateway.settings import Settings

@@ -14,7 +14,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("gateway", "router", "keystore")
 MOST_LINES = 400
-LONGER = {"gateway/metrics.py": 450}  # file -> lines: half of it is the table of metrics
+LONGER: dict[str, int] = {}  # file -> lines, each with the reason why
 
 # --- the files -------------------------------------------------------------------------------------------------------
 

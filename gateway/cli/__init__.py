@@ -10,7 +10,7 @@ import typer
 from gateway.cli import explaining, keys, rows, running, tenants, tokens
 from gateway.config import ConfigError
 from gateway.logs import LogLevelError
-from gateway.metrics import MetricsPortError
+from gateway.metrics_server import MetricsPortError
 from gateway.server import PortTaken
 from keystore.errors import KeystoreError
 from router.errors import RouterError

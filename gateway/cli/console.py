@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Annotated, TypeVar
 
 import typer
-from keystore.keystore import Keystore
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
@@ -18,8 +17,10 @@ from rich.table import Table
 from gateway.config import ConfigError
 from gateway.opening import Rules, load_rules, open_keystore
 from gateway.settings import Settings
+from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
+WIDE = 400
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -75,10 +76,14 @@ def _plain(value: object) -> object:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table for people, or the sentence `empty` when there are no rows."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*[_shown(cell) for cell in row])
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)  # what is piped on is not folded
     if table.row_count:
         console.print(table)
     else:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -86,14 +85,18 @@ def _key(key: Mapping[str, Any]) -> str:
 
 
 def _grouped(rejected: list[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Rejections of one provider for one reason and detail become one row: 300 models without a key are one fact."""
-    groups = Counter((item["provider"], item["reason"], item["detail"]) for item in rejected)
-    first = {(item["provider"], item["reason"], item["detail"]): item["id"] for item in reversed(rejected)}
-    rows = []
-    for (provider, reason, detail), count in groups.items():
-        name = first[provider, reason, detail] if count == 1 else f"{provider}/* ({count} models)"
-        rows.append((name, reason, detail))
-    return rows
+    """Rejections of one provider for one reason become one row: 300 models without a key are one fact."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for item in rejected:
+        groups.setdefault((item["provider"], item["reason"]), []).append(item)
+    return [_row(items) for items in groups.values()]
+
+
+def _row(items: list[Mapping[str, Any]]) -> tuple[str, str, str]:
+    first = items[0]
+    same = len({item["detail"] for item in items}) == 1
+    name = first["id"] if len(items) == 1 else f"{first['provider']}/* ({len(items)} models)"
+    return name, first["reason"], first["detail"] if same else f"{first['detail']}, and {len(items) - 1} more like it"
 
 
 def _more(total: int) -> None:

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import typer
-from keystore.keystore import Keystore
-from keystore.resolve import Found
-from keystore.tenants import Tenant
 
 from gateway.cli.console import AsJson, print_json, print_table, with_keystore
 from gateway.opening import Rules
+from keystore.keystore import Keystore
+from keystore.resolve import Found
+from keystore.tenants import Tenant
 
 app = typer.Typer(help="Tenants and their plans.", no_args_is_help=True)
 Slug = Annotated[str, typer.Argument(help="The tenant's short name, e.g. acme.")]

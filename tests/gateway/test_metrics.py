@@ -30,7 +30,8 @@ from gateway.events import (
     RouteRefused,
     TokenUsage,
 )
-from gateway.metrics import Kind, Metrics, MetricsPortError, MetricsServer
+from gateway.metrics import Kind, Metrics
+from gateway.metrics_server import MetricsPortError, MetricsServer
 
 PROJECT = Path(__file__).parents[2]
 PROVIDERS = ("minimax", "deepseek")

@@ -301,9 +301,9 @@ except DatabaseUnavailable as error:
 """
 
 
-@pytest.mark.parametrize(("journal", "sentence"), [("delete", "is read-only"), ("wal", "cannot be opened")])
+@pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_start_stops_when_the_file_system_says_read_only(
-    journal: str, sentence: str, open_directory: Path, migrated_sqlite: Path, tmp_path: Path
+    journal: str, open_directory: Path, migrated_sqlite: Path, tmp_path: Path
 ) -> None:
     """A user who may read the file but not write it: run by root, the child becomes such a user."""
     path = open_directory / "wardgate.db"
@@ -318,7 +318,7 @@ def test_start_stops_when_the_file_system_says_read_only(
     )
     open_directory.chmod(0o755)
     assert run.stderr == ""
-    assert run.stdout.startswith(f'SQLite database "{path}" {sentence}')
+    assert run.stdout.startswith(f'SQLite database "{path}" is read-only')
 
 
 @pytest.mark.services

@@ -1,0 +1,168 @@
+"""The migrations make exactly the tables of keystore.tables, on both databases, all or nothing."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Inspector, MetaData, inspect
+from sqlalchemy.exc import IntegrityError
+
+from keystore import migrate as migrating
+from keystore.engine import Database, make_room
+from keystore.migrate import SchemaState, migrate
+from keystore.tables import VERSION_TABLE, metadata
+from tests.keystore.conftest import World
+
+
+async def in_database(url: str, work: Any, *arguments: Any) -> Any:
+    make_room(url, create=True)
+    database = Database(url)
+    try:
+        async with database.write() as connection:
+            return await connection.run_sync(work, *arguments)
+    finally:
+        await database.close()
+
+
+def differences(connection: Connection) -> list[Any]:
+    options = {"compare_type": True, "compare_server_default": True, "version_table": VERSION_TABLE}
+    found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+    return found
+
+
+def shape(connection: Connection) -> dict[str, Any]:
+    """Everything the database itself says about our tables: what comparison by Alembic leaves out as well."""
+    look: Inspector = inspect(connection)
+    return {
+        name: {
+            "columns": [(column["name"], str(column["type"]), column["nullable"]) for column in look.get_columns(name)],
+            "primary": look.get_pk_constraint(name)["constrained_columns"],
+            "unique": sorted(str(each["column_names"]) for each in look.get_unique_constraints(name)),
+            "checks": sorted((str(each["name"]), str(each["sqltext"])) for each in look.get_check_constraints(name)),
+            "foreign": sorted(str((each["name"], each["referred_table"])) for each in look.get_foreign_keys(name)),
+            "indexes": sorted(
+                str((each["name"], each["column_names"], each["unique"], each.get("dialect_options")))
+                for each in look.get_indexes(name)
+            ),
+        }
+        for name in metadata.tables
+    }
+
+
+def downgrade(connection: Connection) -> list[str]:
+    """Undo every migration; the tables of ours that are left."""
+    command.downgrade(migrating._config(connection), "base")
+    return [name for name in inspect(connection).get_table_names() if name in metadata.tables]
+
+
+async def test_migrations_make_the_tables(world: World) -> None:
+    assert await in_database(world.url, differences) == []
+
+
+async def test_migrations_make_the_same_as_the_tables_would(world: World) -> None:
+    migrated = await in_database(world.url, shape)
+    await in_database(world.url, downgrade)
+    await in_database(world.url, metadata.create_all)
+    assert migrated == await in_database(world.url, shape)
+
+
+async def test_difference_is_seen_when_there_is_one(world: World) -> None:
+    await world.sql("ALTER TABLE tenants ADD COLUMN colour TEXT")
+    assert len(await in_database(world.url, differences)) == 1
+
+
+async def test_migrate_says_what_it_applied(empty_world: World) -> None:
+    assert await migrate(empty_world.url) == ["0001"]
+    assert await migrate(empty_world.url) == []
+
+
+async def test_migrate_works_once_when_started_three_times_at_once(empty_world: World) -> None:
+    applied = await asyncio.gather(*(migrate(empty_world.url) for _ in range(3)))
+    assert sorted(applied, key=len) == [[], [], ["0001"]]
+
+
+async def test_downgrade_leaves_nothing(world: World) -> None:
+    assert await in_database(world.url, downgrade) == []
+
+
+async def test_migration_leaves_other_tables_alone(empty_world: World) -> None:
+    await in_database(empty_world.url, MetaData().create_all)
+    await empty_world.sql(
+        "CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT)",
+        "INSERT INTO tenant_settings VALUES ('a', 'b', 'c')",
+        "CREATE TABLE alembic_version (version_num VARCHAR(32))",
+        "INSERT INTO alembic_version VALUES ('of-another-application')",
+    )
+    keystore = await empty_world.open()
+    await keystore.close()
+    assert await empty_world.sql("SELECT * FROM tenant_settings") == [("a", "b", "c")]
+    assert await empty_world.sql("SELECT * FROM alembic_version") == [("of-another-application",)]
+
+
+@pytest.mark.parametrize(
+    ("current", "tables", "state"),
+    [
+        (None, [], SchemaState.EMPTY),
+        (None, ["tenants"], SchemaState.FOREIGN),
+        ("0001", ["tenants"], SchemaState.BEHIND),
+        ("0002", ["tenants"], SchemaState.CURRENT),
+        ("0003", ["tenants"], SchemaState.NEWER),
+        ("abcdef", [], SchemaState.NEWER),
+    ],
+)
+def test_schema_is_judged_by_its_revision(current: str | None, tables: list[str], state: SchemaState) -> None:
+    assert migrating._verdict(current, ["0001", "0002"], tables) is state
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO root_keys VALUES ('k1', 'active', :blob, :now), ('k2', 'active', :blob, :now)",
+        "INSERT INTO root_keys VALUES ('k1', 'lost', :blob, :now)",
+        "INSERT INTO tokens VALUES ('i', 'admin', 't', '', '', :blob, :now, NULL, NULL)",
+        "INSERT INTO tokens VALUES ('i', 'live', NULL, '', '', :blob, :now, NULL, NULL)",
+        "INSERT INTO tokens VALUES ('i', 'root', 't', '', '', :blob, :now, NULL, NULL)",
+        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 0, 'active', '', 'e', '', :blob, 'set', :now, :now)",
+        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'active', '', NULL, '', :blob, 'set', :now, :now)",
+        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'removed', '', 'e', '', :blob, 'set', :now, :now)",
+        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'active', '', 'e', '', :blob, 'set', :now, :now),"
+        " ('d', 't', 'K', 'p', 2, 'active', '', 'e', '', :blob, 'set', :now, :now)",
+        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now),"
+        " ('d', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now)",
+        "INSERT INTO tenants VALUES ('a', 's', '', '', NULL, :now, :now), ('b', 's', '', '', NULL, :now, :now)",
+    ],
+)
+async def test_database_refuses_when_a_row_breaks_a_rule(world: World, statement: str) -> None:
+    now: object = "2026-11-20 12:00:00.000000" if world.is_sqlite else world.clock()
+    with pytest.raises(IntegrityError):
+        await world.sql(statement, blob=b"12345678", now=now)
+
+
+def test_migrations_are_found_when_only_the_packages_are_there(tmp_path: Path) -> None:
+    """As in a wheel: providers.toml and the migrations travel with the package."""
+    package = tmp_path / "keystore"
+    source = Path(str(files("keystore")))
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = (
+        "import asyncio, keystore, sys; from keystore.migrate import migrate;"
+        "from keystore.providers import load_registry; load_registry();"
+        "print(keystore.__file__, asyncio.run(migrate(sys.argv[1])))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, f"sqlite+aiosqlite:///{tmp_path / 'x.db'}"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert run.stdout.strip() == f"{package / '__init__.py'} ['0001']"
