@@ -2,13 +2,12 @@
 
 from datetime import datetime
 
-from keystore.keystore import Keystore
-from keystore.tenants import Tenant
-from keystore.tokens import Caller
-
 from gateway.asgi import Scope, headers_named
 from gateway.errors import ApiError, Problem
 from keystore.errors import DatabaseUnavailable, TokenRefused
+from keystore.keystore import Keystore
+from keystore.tenants import Tenant
+from keystore.tokens import Caller
 from router.reasons import Fault
 
 HOW = "send it as `Authorization: Bearer wg_live_...` (`x-api-key` and `api-key` are accepted too)"

@@ -7,12 +7,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from keystore.keystore import Keystore
-from keystore.tenants import Tenant
-
 from gateway.services import utc_now
 from keystore.errors import TenantUnknown, TokenRefused
+from keystore.keystore import Keystore
 from keystore.providers import Registry
+from keystore.tenants import Tenant
 
 DEMO_SLUG = "demo"
 DEMO_PLAN = "team"

@@ -97,9 +97,11 @@ class LiteLLMLane:
             body = openai_shape.completion(dumped)
         except (AttributeError, TypeError, ValueError) as error:
             raise UpstreamFailed(failure_of(call, exchange, error)) from error
-        if not exchange.finished or not body.get("choices"):
-            text = "the provider's answer holds no finished choice"
+        if not body.get("choices"):
+            text = "the provider's answer holds no choice"
             raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
+        if not exchange.finished:
+            openai_shape.without_finish(body)  # LiteLLM invents a reason where the provider gave none
         usage = openai_shape.token_usage(dumped.get("usage")) if exchange.usage_seen else None
         if usage is None:
             body.pop("usage", None)  # LiteLLM invents counts where the provider gave none

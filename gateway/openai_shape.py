@@ -33,6 +33,17 @@ def chunk(dumped: Mapping[str, object], *, with_usage: bool) -> Json:
     return body
 
 
+def without_finish(body: Json) -> None:
+    """Take back the finish reasons of a plain answer whose provider gave none."""
+    for choice in _choices(body):
+        choice["finish_reason"] = None
+
+
+def _choices(body: Json) -> list[Json]:
+    choices = body.get("choices")
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+
+
 def usage_object(usage: object) -> Json:
     """OpenAI's `usage`: three required counts, and the details that are known."""
     source = usage if isinstance(usage, Mapping) else {}

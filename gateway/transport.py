@@ -35,7 +35,7 @@ USAGE = re.compile(rb'(?<!\\)"(?:usage|usageMetadata)"\s*:\s*\{')
 
 
 class TransportRefusal(httpx.RequestError):
-    """The request must not leave: its key is not for that host, or it carries no key."""
+    """The request must not leave: its key is not for that host, or it carries no key, or it is a repetition."""
 
 
 @dataclass(slots=True)
@@ -82,6 +82,8 @@ class Transport:
 
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
         outgoing = _with_key(request, exchange, self._timeout)
+        if exchange.sent:  # LiteLLM's handler repeats a request whose connection broke, and the tenant would pay twice
+            raise TransportRefusal("an exchange is one request", request=request)
         exchange.sent += 1
         try:
             response = await self._pool.handle_async_request(outgoing)
@@ -90,6 +92,10 @@ class Transport:
             raise
         exchange.status = response.status_code
         exchange.headers = {name.lower(): value for name, value in response.headers.items()}
+        if exchange.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()
+            exchange.error = httpx.RemoteProtocolError("the answer is compressed although that was ruled out")
+            raise exchange.error
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - the async pool gives no other
         kept = [
             (name, value) for name, value in response.headers.raw if name.lower() not in (b"set-cookie", b"location")

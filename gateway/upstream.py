@@ -4,12 +4,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from keystore.keyring import Credential
-from router.failure import Failure
-
 from gateway.chat_request import ChatRequest
 from gateway.events import TokenUsage
+from keystore.keyring import Credential
 from keystore.providers import Provider
+from router.failure import Failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 import orjson
-from router.failure import Failure, FailureKind
 
 from gateway.scrub import scrub
 from gateway.transport import Exchange, TransportRefusal
 from gateway.upstream import UpstreamCall
+from router.failure import Failure, FailureKind
 
 ANY = re.compile("")
 
@@ -64,7 +64,7 @@ ROWS = (
 def failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException) -> Failure:
     """The failure of an attempt that ended in `error`, by what the exchange saw of it."""
     if exchange.error is not None:
-        return _network_failure(call, exchange.error)
+        return _network_failure(call, exchange, exchange.error)
     if exchange.status is not None and exchange.status >= 300:
         return _status_failure(call, exchange)
     if exchange.status is not None:
@@ -93,7 +93,7 @@ def failure(
     )
 
 
-def _network_failure(call: UpstreamCall, error: httpx.HTTPError) -> Failure:
+def _network_failure(call: UpstreamCall, exchange: Exchange, error: httpx.HTTPError) -> Failure:
     if isinstance(error, TransportRefusal):
         return failure(call, FailureKind.KEY_UNUSABLE, str(error))
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -102,6 +102,9 @@ def _network_failure(call: UpstreamCall, error: httpx.HTTPError) -> Failure:
         return failure(call, FailureKind.TIMEOUT, "the provider did not answer in time")
     if isinstance(error, httpx.ProtocolError):
         return failure(call, FailureKind.MALFORMED, "the provider broke off, or what it sent is not HTTP")
+    if exchange.status is not None:
+        text = "the connection broke in the middle of the answer"
+        return failure(call, FailureKind.TRUNCATED, text, status=exchange.status)
     return failure(call, FailureKind.CONNECT, "the connection to the provider broke")
 
 

@@ -244,17 +244,13 @@ def _seconds(time: datetime | None) -> float:
 
 
 def _text(stored: object) -> tuple[str | None, bool]:
-    if isinstance(stored, bytes):
-        try:
-            return stored.decode("utf-8"), False
-        except UnicodeDecodeError:
-            return None, not _cut_short(stored)
-    return (None if stored is None else str(stored)), False
-
-
-def _cut_short(stored: bytes) -> bool:
-    """The cut may have gone through a character; then the value is too long anyway."""
-    return len(stored) >= _CUT
+    """The value as text, and whether its bytes are none. A value that was cut is too long whatever it says."""
+    if not isinstance(stored, bytes):
+        return (None if stored is None else str(stored)), False
+    try:
+        return stored.decode("utf-8", "replace" if len(stored) >= _CUT else "strict"), False
+    except UnicodeDecodeError:
+        return None, True
 
 
 def _optional(name: str, present: bool) -> ColumnElement[Any]:

@@ -123,7 +123,7 @@ def _other_keys(rejected: Iterable[Rejection], miss: Rejection) -> str:
 
 
 def _counted(counts: Mapping[str, int]) -> str:
-    ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
+    ordered = sorted(counts.items(), key=lambda each: -each[1])
     return ", ".join(f"{count} {reason}" for reason, count in ordered)
 
 

@@ -58,7 +58,7 @@ _CONSEQUENCES: Final = {
     FailureKind.UNSUPPORTED_PARAMETER: Consequence(Fault.CALLER, 400, "unsupported_parameter", True, False),
     FailureKind.QUOTA_EXHAUSTED: Consequence(Fault.TENANT_KEY, 429, "insufficient_quota", True, False),
     FailureKind.MALFORMED: Consequence(Fault.PROVIDER, 502, "provider_malformed_answer", True, True),
-    FailureKind.TRUNCATED: Consequence(Fault.PROVIDER, 502, "provider_stream_truncated", False, True),
+    FailureKind.TRUNCATED: Consequence(Fault.PROVIDER, 502, "provider_stream_truncated", True, True),
     FailureKind.GATEWAY: Consequence(Fault.GATEWAY, 500, "internal_error", False, False),
 }
 CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = MappingProxyType(_CONSEQUENCES)

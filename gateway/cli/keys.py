@@ -5,12 +5,12 @@ import sys
 from typing import Annotated
 
 import typer
-from keystore.credentials import CredentialInfo
-from keystore.keystore import Keystore
 
 from gateway.cli.console import AsJson, print_json, print_table, with_keystore
 from gateway.cli.tenants import Slug
 from gateway.opening import Rules
+from keystore.credentials import CredentialInfo
+from keystore.keystore import Keystore
 
 app = typer.Typer(help="Provider keys of tenants. Values are read from stdin or a prompt.", no_args_is_help=True)
 SettingKey = Annotated[str, typer.Argument(help="The name that it is stored under, e.g. MINIMAX_API_KEY.")]

@@ -132,19 +132,29 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=BOTH)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A database with our tables and nothing in them."""
-    if request.param == "sqlite":
-        path = tmp_path / "wardgate.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        yield f"sqlite+aiosqlite:///{path}"
-        return
-    dsn, template = request.getfixturevalue("migrated_postgres")
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """An SQLite database with our tables and nothing in them."""
+    path = tmp_path / "wardgate.db"
+    shutil.copy(migrated_sqlite, path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture
+def postgres_url(migrated_postgres: tuple[str, str]) -> Iterator[str]:
+    """A PostgreSQL database with our tables and nothing in them."""
+    dsn, template = migrated_postgres
     name = f"keystore_{uuid.uuid4().hex}"
     administer(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     yield named(dsn, name)
     administer(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(params=BOTH)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A database with our tables and nothing in them: the test runs on each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture(params=BOTH)
@@ -164,6 +174,18 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
 def world(database_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
     """A migrated database and no ring yet."""
     return World(database_url, tmp_path / "sealing.keys", clock, registry)
+
+
+@pytest.fixture
+def sqlite_world(sqlite_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    """`world`, on SQLite alone."""
+    return World(sqlite_url, tmp_path / "sealing.keys", clock, registry)
+
+
+@pytest.fixture
+def pg_world(postgres_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    """`world`, on PostgreSQL alone."""
+    return World(postgres_url, tmp_path / "sealing.keys", clock, registry)
 
 
 @pytest.fixture

@@ -49,12 +49,16 @@ def shape(connection: Connection) -> dict[str, Any]:
             "checks": sorted((str(each["name"]), str(each["sqltext"])) for each in look.get_check_constraints(name)),
             "foreign": sorted(str((each["name"], each["referred_table"])) for each in look.get_foreign_keys(name)),
             "indexes": sorted(
-                str((each["name"], each["column_names"], each["unique"], each.get("dialect_options")))
+                f"{each['name']} {each['column_names']} {each['unique']} {_where(each)}"
                 for each in look.get_indexes(name)
             ),
         }
         for name in metadata.tables
     }
+
+
+def _where(index: Any) -> list[str]:
+    return [str(value) for value in index.get("dialect_options", {}).values()]
 
 
 def downgrade(connection: Connection) -> list[str]:

@@ -229,12 +229,12 @@ async def test_start_stops_when_other_tables_have_our_names(empty_world: World, 
     assert "tenants" in str(error)
 
 
-def sqlite_world(url: str, tmp_path: Path, registry: Registry) -> World:
+def world_at(url: str, tmp_path: Path, registry: Registry) -> World:
     return World(url, tmp_path / "sealing.keys", FakeClock(), registry)
 
 
 async def test_start_stops_when_the_directory_is_missing(tmp_path: Path, registry: Registry) -> None:
-    world = sqlite_world(f"sqlite+aiosqlite:///{tmp_path}/no/such/wardgate.db", tmp_path, registry)
+    world = world_at(f"sqlite+aiosqlite:///{tmp_path}/no/such/wardgate.db", tmp_path, registry)
     error = await refusal(world)
     assert isinstance(error, DatabaseUnavailable)
     assert "there is no directory" in str(error)
@@ -245,14 +245,14 @@ async def test_start_stops_when_the_directory_is_missing(tmp_path: Path, registr
 async def test_start_stops_when_the_file_is_no_database(tmp_path: Path, registry: Registry, content: bytes) -> None:
     path = tmp_path / "letter.db"
     path.write_bytes(content)
-    error = await refusal(sqlite_world(f"sqlite+aiosqlite:///{path}", tmp_path, registry))
+    error = await refusal(world_at(f"sqlite+aiosqlite:///{path}", tmp_path, registry))
     assert isinstance(error, DatabaseUnavailable)
     assert "not a database" in str(error)
     assert path.read_bytes() == content
 
 
 async def test_start_stops_when_the_path_is_a_directory(tmp_path: Path, registry: Registry) -> None:
-    error = await refusal(sqlite_world(f"sqlite+aiosqlite:///{tmp_path}", tmp_path, registry))
+    error = await refusal(world_at(f"sqlite+aiosqlite:///{tmp_path}", tmp_path, registry))
     assert isinstance(error, DatabaseUnavailable)
     assert "cannot be opened" in str(error)
 
@@ -260,7 +260,7 @@ async def test_start_stops_when_the_path_is_a_directory(tmp_path: Path, registry
 async def test_start_stops_when_sqlite_is_opened_read_only(
     migrated_sqlite: Path, tmp_path: Path, registry: Registry
 ) -> None:
-    world = sqlite_world(f"sqlite+aiosqlite:///file:{migrated_sqlite}?mode=ro&uri=true", tmp_path, registry)
+    world = world_at(f"sqlite+aiosqlite:///file:{migrated_sqlite}?mode=ro&uri=true", tmp_path, registry)
     error = await refusal(world)
     assert isinstance(error, DatabaseUnavailable)
     assert "is read-only" in str(error)
@@ -405,16 +405,6 @@ async def test_keystore_says_so_when_the_database_goes_away(world: World) -> Non
     with pytest.raises(DatabaseUnavailable):
         await keystore.tenants.list()
     await keystore.close()
-
-
-@pytest.fixture
-def pg_world(request: pytest.FixtureRequest, tmp_path: Path, registry: Registry) -> Iterator[World]:
-    """A migrated PostgreSQL database of its own, whatever the parameters."""
-    dsn, template = request.getfixturevalue("migrated_postgres")
-    name = f"keystore_{os.urandom(8).hex()}"
-    administer(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    yield World(dsn.replace("/postgres?", f"/{name}?"), tmp_path / "sealing.keys", FakeClock(), registry)
-    administer(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 async def test_keystore_shows_no_secret_when_shown(world: World) -> None:

@@ -51,6 +51,21 @@ def test_next_candidate_answers_when_the_first_provider_fails_before_the_first_b
     assert line["from_provider"] == first["provider"]
 
 
+@pytest.mark.parametrize("provider", ["minimax/MiniMax-M2", "anthropic/claude-haiku-4-5", "google/gemini-2.5-flash"])
+@pytest.mark.parametrize(
+    "behaviour", ["malformed-after=1; malformed=chunk", "cut-after=1", "cut-after=1; cut=fin", "reset"]
+)
+def test_broken_answer_is_never_asked_for_again_behind_our_back(
+    gateway: RunningGateway, sandbox: SandboxServer, provider: str, behaviour: str
+) -> None:
+    keys = {"MINIMAX_API_KEY": "sk-sandbox-m", "ANTHROPIC_API_KEY": "sk-sandbox-a", "GOOGLE_API_KEY": "sk-sandbox-g"}
+    token = gateway.tenant("acme", "team", keys)
+    sandbox.script(behaviour)
+    answer = gateway.post("/v1/chat/completions", token, {"model": provider, "messages": ASK})
+    assert answer.status_code == 502 and answer.json()["error"]["fault"] == "provider", answer.text
+    assert len(sandbox.requests()) == 1
+
+
 def test_rejected_key_moves_on_to_another_provider_and_not_to_another_model_of_the_same_key(
     gateway: RunningGateway, sandbox: SandboxServer
 ) -> None:

@@ -1,0 +1,122 @@
+"""The command line as scripts and people use it: the real script in a process of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.harness import run_cli
+
+ENV = {"WARDGATE_SEALING_KEYS_FILE": "keys", "WARDGATE_DATABASE_URL": "sqlite+aiosqlite:///w.db"}
+
+
+class Cli:
+    """`wardgate` over a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, *arguments: str, stdin: str | None = None, code: int = 0) -> str:
+        done = run_cli(*arguments, stdin=stdin, env=ENV, cwd=self.folder)
+        assert done.returncode == code, (done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done.stdout if code in (0, 3) else done.stderr
+
+    def json(self, *arguments: str, stdin: str | None = None) -> object:
+        return json.loads(self(*arguments, "--json", stdin=stdin))
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+def test_operator_sets_up_a_tenant_with_json_all_the_way(cli: Cli) -> None:
+    assert cli.json("migrate") == {"applied": ["0001"]}
+    assert cli.json("migrate") == {"applied": []}
+    added = cli.json("tenant", "add", "acme", "--plan", "team", "--name", "Acme Ltd", "--id", "42")
+    assert isinstance(added, dict)
+    assert (added["slug"], added["plan"], added["name"], added["id"]) == ("acme", "team", "Acme Ltd", "42")
+    stored = cli.json("key", "set", "acme", "MINIMAX_2_7_API_KEY", stdin="sk-very-secret-value-123\n")
+    assert isinstance(stored, dict) and (stored["provider"], stored["version"]) == ("minimax", 1)
+    made = cli.json("token", "create", "acme", "--name", "worker")
+    assert isinstance(made, dict) and made["token"].startswith(f"wg_live_{made['id']}_")
+    assert isinstance(listed := cli.json("token", "list", "acme"), list) and listed[0]["name"] == "worker"
+    assert isinstance(keys := cli.json("key", "list", "acme"), list) and keys[0]["setting_key"] == "MINIMAX_2_7_API_KEY"
+    shown = cli.json("tenant", "show", "acme")
+    assert isinstance(shown, dict) and shown["providers"]["minimax"]["via"] == "former"
+    assert cli.json("token", "revoke", made["id"]) == {"id": made["id"], "revoked": True}
+    moved = cli.json("tenant", "set-plan", "acme", "pro")
+    assert isinstance(moved, dict) and moved["plan"] == "pro"
+    removed = cli.json("key", "remove", "acme", "MINIMAX_2_7_API_KEY")
+    assert isinstance(removed, dict) and removed["removed"] is True
+    assert cli.json("key", "list", "acme") == []
+    assert isinstance(tenants := cli.json("tenant", "list"), list) and [t["slug"] for t in tenants] == ["acme"]
+
+
+def test_people_get_tables_and_sentences(cli: Cli) -> None:
+    assert "There are no tenants" in cli("tenant", "list")
+    assert "acme" in cli("tenant", "add", "acme", "--plan", "team")
+    assert "sealed" in cli("key", "set", "acme", "MINIMAX_API_KEY", stdin="sk-very-secret-value-123")
+    for arguments in (("tenant", "list"), ("tenant", "show", "acme"), ("key", "list", "acme")):
+        assert "sk-very-secret-value" not in cli(*arguments)
+    assert "MINIMAX_2_7_API_KEY" in cli("provider", "list")
+    assert "enterprise" in cli("plan", "list")
+    assert cli("token", "create", "acme").startswith("wg_live_")
+    assert cli("token", "create", "--kind", "admin").startswith("wg_admin_")
+    assert "admin" in cli("token", "list")
+
+
+REFUSED = {
+    "unknown tenant": (("tenant", "show", "acne"), None, "acme"),
+    "unknown plan": (("tenant", "add", "x", "--plan", "teem"), None, "team"),
+    "taken slug": (("tenant", "add", "acme", "--plan", "team"), None, "acme"),
+    "bad slug": (("tenant", "add", "No Spaces", "--plan", "team"), None, "slug"),
+    "unknown setting": (("key", "set", "acme", "MINIMAXX_API_KEY"), "sk-value-123456", "MINIMAX_API_KEY"),
+    "placeholder": (("key", "set", "acme", "MINIMAX_API_KEY"), "<same_value_as_MINIMAX_2_7_API_KEY>", "placeholder"),
+    "reference": (("key", "set", "acme", "MINIMAX_API_KEY"), "os.environ/CANARY", "reference"),
+    "empty": (("key", "set", "acme", "MINIMAX_API_KEY"), "", "empty"),
+    "no such key": (("key", "remove", "acme", "MINIMAX_API_KEY"), None, "MINIMAX_API_KEY"),
+    "no such token": (("token", "revoke", "nope"), None, "nope"),
+    "unknown kind": (("token", "create", "acme", "--kind", "root"), None, "root"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusal_is_one_sentence_that_helps_and_shows_no_value(cli: Cli, name: str) -> None:
+    arguments, stdin, hint = REFUSED[name]
+    cli("tenant", "add", "acme", "--plan", "team")
+    said = cli(*arguments, stdin=stdin, code=1)
+    assert said.startswith("wardgate: ") and hint in said, said
+    assert "CANARY" not in said and "sk-value" not in said
+
+
+def test_wrong_usage_is_exit_code_2(cli: Cli) -> None:
+    assert "slug" in cli("token", "create", code=2)
+    assert "--model" in cli("explain", "--tenant", "x", code=2)
+    assert "No such command" in cli("tenantt", code=2)
+
+
+def test_a_value_is_never_taken_from_an_argument(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    assert "sk-on-the-command-line" not in cli("key", "list", "acme")
+    said = cli("key", "set", "acme", "MINIMAX_API_KEY", "sk-on-the-command-line", code=2)
+    assert "extra argument" in said.lower()
+
+
+def test_explain_reads_a_body_and_exits_3_when_nothing_is_left(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 5})
+    said = cli("explain", "--tenant", "acme", "--body", "-", stdin=body, code=3)
+    assert "openai needs a key" in said.lower() and "OPENAI_API_KEY" in said
+
+
+def test_plan_lint_lists_patterns_that_match_nothing(cli: Cli) -> None:
+    (cli.folder / "wardgate.toml").write_text('[plans.team]\nmanaged_models = ["no-such-model"]\n')
+    findings = json.loads(cli("plan", "lint", "--json", code=3))
+    assert any(f["plan"] == "team" and "no-such-model" in f["finding"] for f in findings)
+
+
+@pytest.mark.parametrize("arguments", [[], ["tenant"], ["key"], ["token"], ["provider"], ["plan"], ["serve"], ["demo"]])
+def test_help_of_every_command_says_what_it_does(cli: Cli, arguments: list[str]) -> None:
+    assert len(cli(*arguments, "--help")) > 100

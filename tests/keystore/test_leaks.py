@@ -1,0 +1,145 @@
+"""No secret leaves by an error, a log line or a printed object: canaries through every way in (RELIABILITY T20)."""
+
+import base64
+import logging
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keystore.errors import KeystoreError
+from keystore.keystore import Keystore, SealingSource
+from keystore.secret import Secret
+from keystore.tenants import Tenant
+from tests.keystore.conftest import START, World
+
+CANARY = "canary0sk0123456789abcdefghijkl"
+
+
+def trace_of(error: BaseException) -> str:
+    """All that an error tracker would see: the chain with its messages, arguments and notes."""
+    texts = traceback.format_exception(error, chain=True)
+    seen: BaseException | None = error
+    while seen is not None:
+        texts += [repr(seen), repr(seen.args), str(vars(seen))]
+        seen = seen.__cause__ or seen.__context__
+    return "".join(texts)
+
+
+def assert_silent(text: str) -> None:
+    for shape in (CANARY, CANARY[:12], base64.b64encode(CANARY.encode()).decode()[:16], CANARY.encode().hex()):
+        assert shape not in text
+
+
+@pytest.fixture
+async def tenant(keystore: Keystore) -> Tenant:
+    return await keystore.tenants.add("acme", "team")
+
+
+SetKey = Callable[[Keystore, Tenant], Awaitable[Any]]
+WRONG_WAYS: dict[str, SetKey] = {
+    "unknown name": lambda store, tenant: store.credentials.set(tenant, "NO_SUCH_KEY", CANARY),
+    "masked": lambda store, tenant: store.credentials.set(tenant, "MINIMAX_API_KEY", f"{CANARY}***"),
+    "placeholder": lambda store, tenant: store.credentials.set(tenant, "MINIMAX_API_KEY", f"<{CANARY}>"),
+    "control characters": lambda store, tenant: store.credentials.set(
+        tenant, "MINIMAX_API_KEY", f"{CANARY}\x00{CANARY}"
+    ),
+    "surrogates": lambda store, tenant: store.credentials.set(tenant, "MINIMAX_API_KEY", f"{CANARY}\udc80"),
+    "oversized": lambda store, tenant: store.credentials.set(tenant, "MINIMAX_API_KEY", CANARY * 1000),
+    "tenant is gone": lambda store, tenant: store.credentials.set(
+        Tenant("gone", "gone", "", "team", None, START), "MINIMAX_API_KEY", CANARY
+    ),
+    "token that is none": lambda store, tenant: store.tokens.authenticate(CANARY, START),
+    "token with a wrong checksum": lambda store, tenant: store.tokens.authenticate(
+        f"wg_live_{CANARY[:12]}_{CANARY}{'0' * 18}", START
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_WAYS.values(), ids=list(WRONG_WAYS))
+async def test_error_is_silent_about_the_secret(
+    keystore: Keystore, tenant: Tenant, wrong: SetKey, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(KeystoreError) as refused:
+        await wrong(keystore, tenant)
+    assert_silent(str(refused.value) + repr(refused.value))
+    assert_silent(caplog.text)
+
+
+SPOILED = ["DROP TABLE credentials", "ALTER TABLE credentials RENAME COLUMN envelope TO gone"]
+
+
+@pytest.mark.parametrize("statement", SPOILED)
+async def test_database_failure_is_silent_about_the_secret(
+    world: World, keystore: Keystore, tenant: Tenant, statement: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.sql(statement)
+    with caplog.at_level(logging.DEBUG), pytest.raises(KeystoreError) as failed:
+        await keystore.credentials.set(tenant, "MINIMAX_API_KEY", CANARY)
+    assert_silent(trace_of(failed.value))
+    assert_silent(caplog.text)
+
+
+async def test_whole_life_of_a_key_is_silent(
+    world: World, keystore: Keystore, tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        shown = [repr(await keystore.credentials.set(tenant, "MINIMAX_API_KEY", CANARY))]
+        ring = await keystore.keyring(tenant)
+        credential = keystore.unseal(ring, "minimax")
+        listed = await keystore.credentials.list(tenant)
+        shown += [repr(each) for each in (ring, credential, listed, keystore, ring.holdings, ring.resolutions)]
+        await keystore.credentials.remove(tenant, "MINIMAX_API_KEY")
+    assert_silent("".join(shown))
+    assert_silent(caplog.text)
+    for table in ("credentials", "tenant_keys", "root_keys", "tenants", "tokens"):
+        assert_silent(repr(await world.sql(f"SELECT * FROM {table}")))
+
+
+async def test_legacy_key_is_silent(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await world.sql("CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT)")
+    await world.sql("INSERT INTO tenant_settings VALUES ('acme', 'MINIMAX_API_KEY', :value)", value=CANARY)
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG):
+        keystore = await world.open()
+        tenant = await keystore.tenants.add("acme", "team")
+        ring = await keystore.keyring(tenant)
+        shown = repr(ring) + repr(ring.holdings) + repr(await keystore.credentials.list(tenant))
+        assert keystore.unseal(ring, "minimax").secret == Secret(CANARY)
+        await keystore.close()
+    assert_silent(shown)
+    assert "FROM tenant_settings" in caplog.text
+    assert_silent(caplog.text)
+
+
+@pytest.mark.parametrize("text", ["k202611a:{}", "k202611a:{}=", "{}", "k202611a:{0}\nk202611a:{0}", "k202611a {}"])
+async def test_damaged_ring_is_silent(world: World, tmp_path: Path, text: str) -> None:
+    for source in (SealingSource(Secret(text.format(CANARY)), tmp_path / "ring"), _file(tmp_path, text.format(CANARY))):
+        with pytest.raises(KeystoreError) as refused:
+            await world.open(sealing=source)
+        assert_silent(trace_of(refused.value))
+
+
+def _file(tmp_path: Path, text: str) -> SealingSource:
+    path = tmp_path / "ring"
+    path.write_text(text)
+    path.chmod(0o600)
+    return SealingSource(None, path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{CANARY}@127.0.0.1:1/d",
+        f"postgresql://u@127.0.0.1:1/d?password={CANARY}",
+        f"postgres://u:{CANARY}@[::1/d",
+        f"redis://:{CANARY}@host",
+        f"sqlite+aiosqlite:///{{tmp}}/no/x.db?key={CANARY}",
+    ],
+)
+async def test_database_url_is_silent(world: World, tmp_path: Path, url: str) -> None:
+    with pytest.raises(KeystoreError) as refused:
+        await world.open(database_url=url.format(tmp=tmp_path))
+    assert_silent(str(refused.value) + repr(refused.value))
