@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import TextIO
 
 import uvicorn
@@ -19,6 +20,20 @@ from gateway.services import Services
 from gateway.settings import Settings
 
 DRAIN_S = 60  # how long running answers may go on after SIGTERM; fly.toml's kill_timeout is longer
+
+
+class _Server(uvicorn.Server):
+    """Says that it is not ready as soon as a signal tells it to end, while running answers are let finish."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._services.readiness.ready = False
+        self._services.readiness.why_not = "stopping"
+        self._services.metrics.set_ready(False)
+        super().handle_exit(sig, frame)
 
 
 class PortTaken(Exception):
@@ -75,7 +90,7 @@ async def _listen(
             server_header=False,
             timeout_graceful_shutdown=DRAIN_S,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, services)
 
         def stop() -> None:
             server.should_exit = True

@@ -6,7 +6,7 @@ from gateway.cli.console import AsJson, print_json, print_table, settings
 from gateway.opening import load_catalogue, load_rules
 from keystore.providers import Provider
 from keystore.resolve import names_for
-from router.plans import Plan, lint
+from router.plans import Plan, Severity, lint
 
 provider_app = typer.Typer(help="Provider rows.", no_args_is_help=True)
 plan_app = typer.Typer(help="Plan rows.", no_args_is_help=True)
@@ -74,7 +74,7 @@ def list_plans(as_json: AsJson = False) -> None:
 
 @plan_app.command("lint")
 def lint_plans(as_json: AsJson = False) -> None:
-    """Check that every plan is complete and its patterns match something; exit code 3 when there are findings."""
+    """Check that every plan is complete and its patterns match something; exit code 3 when one is an error."""
     rules = load_rules(settings())
     findings = lint(rules.plans, load_catalogue(rules.registry), rules.registry)
     if as_json:
@@ -91,5 +91,5 @@ def lint_plans(as_json: AsJson = False) -> None:
             rows,
             empty="All plans are complete and every pattern matches a model.",
         )
-    if findings:
+    if any(item.severity is Severity.ERROR for item in findings):
         raise typer.Exit(FINDINGS)

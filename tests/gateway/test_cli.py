@@ -111,10 +111,13 @@ def test_explain_reads_a_body_and_exits_3_when_nothing_is_left(cli: Cli) -> None
     assert "openai needs a key" in said.lower() and "OPENAI_API_KEY" in said
 
 
-def test_plan_lint_lists_patterns_that_match_nothing(cli: Cli) -> None:
+def test_plan_lint_lists_what_matches_nothing_and_fails_on_errors_alone(cli: Cli) -> None:
     (cli.folder / "wardgate.toml").write_text('[plans.team]\nmanaged_models = ["no-such-model"]\n')
-    findings = json.loads(cli("plan", "lint", "--json", code=3))
+    findings = json.loads(cli("plan", "lint", "--json"))
     assert any(f["plan"] == "team" and "no-such-model" in f["finding"] for f in findings)
+    assert {f["severity"] for f in findings} == {"warning"}
+    (cli.folder / "wardgate.toml").write_text('[plans.team]\ndefault_model = "minimax/no-such-model"\n')
+    assert "no-such-model" in cli("plan", "lint", code=3)
 
 
 @pytest.mark.parametrize("arguments", [[], ["tenant"], ["key"], ["token"], ["provider"], ["plan"], ["serve"], ["demo"]])

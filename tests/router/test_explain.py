@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 
-from router.decision import Decision, route
+from router.decision import Decision, Rejection, route
 from router.explain import nearest_miss, refusal, summary, to_json
 from router.query import Holding, KeySource, Lacking, Query
 from router.reasons import Fault, Reason
 from tests.router import world
 from tests.router.test_decision import decide
 from tests.router.test_decision_properties import QUERIES, keys
-from tests.router.vectors import Row, rows
+from tests.router.vectors import Row, rows, vectors
 
 
 @pytest.mark.parametrize("row", rows("refusals", "case"))
@@ -46,11 +47,30 @@ def test_a_decision_without_anything_considered_is_no_refusal() -> None:
         refusal(decision)
 
 
-def test_every_reason_has_an_answer_that_sdks_know() -> None:
-    from router.explain import _ANSWERS
+def rejected_for(*reasons: str) -> Decision:
+    decision = decide({"model": "minimax/MiniMax-M2"})
+    rejected = tuple(Rejection(f"p/{reason}", "p", reason, Reason(reason), reason) for reason in reasons)
+    return replace(decision, rejected=rejected)
 
-    assert set(_ANSWERS) == set(Reason)
-    assert {answer.status for answer in _ANSWERS.values()} <= {400, 403, 404, 424, 429, 503}
+
+ANSWERS = vectors("refusals")["answer"]
+
+
+@pytest.mark.parametrize("row", rows("refusals", "answer", "reason"))
+def test_a_reason_has_its_answer(row: Row) -> None:
+    found = refusal(rejected_for(row["reason"]))
+    assert (found.status, found.code, found.param) == (row["status"], row["code"], row.get("param"))
+
+
+def test_every_reason_has_an_answer_with_a_status_that_sdks_know() -> None:
+    assert {row["reason"] for row in ANSWERS} == {reason.value for reason in Reason}
+    assert {row["status"] for row in ANSWERS} <= {400, 403, 404, 424, 429, 503}
+
+
+def test_the_most_useful_reason_speaks_for_all() -> None:
+    words = [row["reason"] for row in ANSWERS]
+    for place in range(len(words)):
+        assert refusal(rejected_for(*reversed(words[place:]))).nearest_miss == words[place]
 
 
 # --- sentences ------------------------------------------------------------------------------------------------------
@@ -103,6 +123,20 @@ def test_a_summary_lists_a_few_others_and_counts_the_rest() -> None:
 def test_a_summary_lists_one_other() -> None:
     text = summary(decide({"model": "mistral-large", "held": ["mistral"]}))
     assert text.endswith(". Then mistral/mistral-large-2411.")
+
+
+def test_a_summary_lists_three_others_without_a_count() -> None:
+    text = summary(decide({"model": "auto", "held": ["openai", "deepseek"]}))
+    assert " Then deepseek/deepseek-v3.2, openai/gpt-4o, openai/gpt-4o-2024-08-06. Rejected " in text
+
+
+def test_a_window_that_is_too_small_for_auto_is_told() -> None:
+    held = ["groq", "google"]
+    details = {each.offer_id: each.detail for each in decide({"held": held, "needs": {"input_tokens": 9}}).rejected}
+    tail = "a model chosen by Wardgate reads 8192 or more"
+    guard, gemma = "groq/meta-llama/llama-prompt-guard-2-22m", "google/gemini-gemma-2-27b-it"
+    assert details[guard] == f"{guard} reads at most 512 tokens; {tail}"
+    assert details[gemma] == f"{gemma} reads an unknown number of tokens; {tail}"
 
 
 def test_a_summary_of_a_refusal_is_its_message() -> None:
