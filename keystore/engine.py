@@ -4,7 +4,9 @@ Owns how SQLite and PostgreSQL are made to behave alike. Every read and write of
 this door, closed before anything else is awaited. Must not know tables, tenants or keys.
 """
 
+import logging
 import os
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -14,16 +16,19 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from keystore.errors import DatabaseUnavailable
+from keystore.errors import DatabaseUnavailable, KeystoreError
 
 _BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
 _PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
 _CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
-_COMMAND_S: Final = 15.0
+COMMAND_S: Final = 15.0
+_LOG_NAME: Final = "wardgate"
 _BEGIN: Final = "wardgate_begin"  # the execution option that says how SQLite begins a transaction
+_LIBPQ: Final = {"sslmode": "ssl", "connect_timeout": "timeout"}
+_SETTINGS: Final = ("application_name", "options")
 _DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -44,11 +49,12 @@ class Lock(IntEnum):
 class Database:
     """An engine with two ways in: `read()` and `write()`."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, command_s: float | None = COMMAND_S) -> None:
+        """`command_s` bounds each statement on PostgreSQL; None lets it take what it takes."""
         self._url = parse_url(database_url)
         self.name = describe(self._url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._engine = _engine(self._url)
+        self._engine = _engine(self._url, command_s)
         self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
     @asynccontextmanager
@@ -129,17 +135,18 @@ def _try_file(url: URL) -> None:
         raise DatabaseUnavailable(f"{describe(url)} {_what_happened(error)}") from error
 
 
-def make_parent(path: Path, *, what: str) -> None:
-    """Make the directory of `path` when it stands directly in the working directory; any other must be there."""
+def make_parent(path: Path, *, what: str, error: type[KeystoreError] = DatabaseUnavailable) -> None:
+    """Make the directory of `path` when it stands directly in the working directory; any other must be there, else
+    `error`."""
     parent = path.parent
     if parent.is_dir():
         return
     if parent.absolute().parent != Path.cwd():
-        raise DatabaseUnavailable(f"{what} cannot be made: there is no directory {parent}")
+        raise error(f"{what} cannot be made: there is no directory {parent}")
     try:
-        parent.mkdir(mode=0o700)
-    except OSError as error:
-        raise DatabaseUnavailable(f"{what} cannot be made: {parent}: {error.strerror}") from error
+        parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as failed:
+        raise error(f"{what} cannot be made: {parent}: {failed.strerror}") from failed
 
 
 # --- URLs ----------------------------------------------------------------------------------------------------------
@@ -149,6 +156,8 @@ def parse_url(database_url: str) -> URL:
     """The URL with the driver that we use; `postgres://` and libpq's `sslmode` are understood. The message of a bad one
     never quotes it, for it may hold a password."""
     try:
+        if not database_url.isprintable():
+            raise ValueError
         url = make_url(database_url.strip())
     except (ArgumentError, ValueError):
         raise DatabaseUnavailable("the database URL is not a URL; see WARDGATE_DATABASE_URL") from None
@@ -164,10 +173,17 @@ def parse_url(database_url: str) -> URL:
 
 
 def _asyncpg_words(url: URL) -> URL:
-    query = dict(url.query)
-    if "sslmode" in query:
-        query["ssl"] = query.pop("sslmode")
+    """libpq's parameters by asyncpg's names; what has none there is refused when connecting."""
+    query = {_LIBPQ.get(name, name): value for name, value in url.query.items()}
     return url.set(query=query)
+
+
+def _session_settings(url: URL) -> dict[str, str]:
+    """What the session sets: `application_name`, and each `-c name=value` of `options`."""
+    given = {"application_name": "wardgate"} | {name: str(url.query[name]) for name in _SETTINGS if name in url.query}
+    for name, value in re.findall(r"-c\s*([A-Za-z_.]+)=(\S*)", given.pop("options", "")):
+        given[name] = value
+    return given
 
 
 def sqlite_path(url: URL) -> Path | None:
@@ -190,23 +206,31 @@ def describe(url: URL) -> str:
 # --- engines -------------------------------------------------------------------------------------------------------
 
 
-def _engine(url: URL) -> AsyncEngine:
+def _engine(url: URL, command_s: float | None) -> AsyncEngine:
+    logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").setLevel(logging.WARNING)  # DEBUG shows rows: plain keys
     try:
         if url.get_backend_name() == "sqlite":
             return _sqlite_engine(url)
         return create_async_engine(
-            url,
+            url.difference_update_query(_SETTINGS),
             hide_parameters=True,
+            logging_name=_LOG_NAME,
             pool_pre_ping=True,
             pool_timeout=_CONNECT_S,
-            connect_args={"timeout": _CONNECT_S, "command_timeout": _COMMAND_S},
+            connect_args={
+                "timeout": _CONNECT_S,
+                "command_timeout": command_s,
+                "server_settings": _session_settings(url),
+            },
         )
     except (ArgumentError, TypeError, ValueError):
         raise DatabaseUnavailable(f"{describe(url)}: the URL has a parameter that is not understood") from None
 
 
 def _sqlite_engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, hide_parameters=True, pool_timeout=_CONNECT_S, connect_args={"timeout": _BUSY_S})
+    engine = create_async_engine(
+        url, hide_parameters=True, logging_name=_LOG_NAME, pool_timeout=_CONNECT_S, connect_args={"timeout": _BUSY_S}
+    )
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)
     return engine
@@ -231,19 +255,22 @@ def _on_begin(connection: Connection) -> None:
 # --- the driver's errors -------------------------------------------------------------------------------------------
 
 _SENTENCES: Final = (  # words of the drivers -> what they mean
-    (("readonly database", "read-only transaction", "permission denied for"), "is read-only; Wardgate needs to write"),
+    (("readonly database", "read-only transaction"), "is read-only; Wardgate needs to write"),
+    (("permission denied for",), "does not let this role read and write Wardgate's tables, or read tenant_settings"),
     (("file is not a database", "malformed"), "is not a database, or is damaged"),
     (("unable to open",), "cannot be opened; is the path right, and may this user read and write there?"),
     (("database is locked",), "is locked by another process"),
     (("password authentication", "no password supplied"), "refuses this user or password"),
     (("does not exist",), "does not exist, or lacks a table or role that is needed"),
-    (("unexpected keyword argument",), "cannot be opened: the URL has a parameter that is not understood"),
 )
 
 
 def _what_happened(error: BaseException) -> str:
     words = str(error.orig if isinstance(error, DBAPIError) else error)
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", words):
+        return f"cannot be opened: its URL has a parameter {unknown[1]!r} that is not understood"
     for signs, sentence in _SENTENCES:
         if any(sign in words for sign in signs):
             return sentence
-    return f"does not answer ({type(getattr(error, 'orig', None) or error).__name__})"
+    verb = "failed" if isinstance(error, ProgrammingError | DataError) else "does not answer"
+    return f"{verb} ({type(getattr(error, 'orig', None) or error).__name__})"

@@ -15,7 +15,7 @@ from keystore.engine import Database
 from keystore.errors import EnvelopeDamaged
 from keystore.legacy import LegacyStore, LegacyValue
 from keystore.providers import Provider, Registry
-from keystore.resolve import Store, Unusable, inspect_value, provider_for_setting
+from keystore.resolve import Store, Unusable, inspect_value, known_names, provider_for_setting
 from keystore.sealing import Place
 from keystore.secret import Secret
 from keystore.tables import credentials
@@ -49,8 +49,8 @@ class HoldingReader:
     def __init__(self, database: Database, keys: TenantKeys, registry: Registry, legacy: LegacyStore | None) -> None:
         self._database = database
         self._keys = keys
-        self._registry = registry
         self._legacy = legacy
+        self._owners = {name: provider_for_setting(name, registry) for name in known_names(registry)}
 
     async def read(self, tenant: Tenant) -> list[Holding]:
         """Everything `tenant` holds: active credentials by name, then legacy rows by name, shadowed ones too."""
@@ -63,7 +63,7 @@ class HoldingReader:
         return sealed + [self._judge_legacy(legacy[name]) for name in sorted(legacy)]
 
     def _judge_sealed(self, row: Row[Any], sealed: Sealed) -> Holding:
-        owner = provider_for_setting(row.setting_key, self._registry)
+        owner = self._owners.get(row.setting_key)
         try:
             opened = self._keys.open(sealed)
             text = opened.secret.decode("utf-8")
@@ -86,7 +86,7 @@ class HoldingReader:
 
     def _judge_legacy(self, row: LegacyValue) -> Holding:
         """A plain value has no hosts of its own: it gets those of the provider whose name it is stored under."""
-        owner = provider_for_setting(row.setting_key, self._registry)
+        owner = self._owners.get(row.setting_key)
         unusable = Unusable.DAMAGED if row.damaged else inspect_value(row.text)
         text = None if unusable else row.text
         return Holding(

@@ -7,7 +7,7 @@ sealing or which name wins.
 
 import uuid
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from keystore.tenants import Tenant
 
 TABLE: Final = "tenant_settings"
 _NEEDED: Final = ("tenant_id", "setting_key", "setting_value")
+_SAMPLE: Final = 10_000  # rows; one application spells its ids in one way
 _CUT: Final = MAX_VALUE_BYTES + 1  # enough of a value to know that it is too long
 
 
@@ -113,13 +114,11 @@ async def find_legacy(database: Database, names: Collection[str]) -> tuple[Legac
 
 
 async def _look_at_ids(connection: AsyncConnection, shape: LegacyShape) -> LegacyShape:
-    """Whether any id mixes upper and lower case: looked up once, so that the usual look-up can use an index."""
-    tenant_id = column("tenant_id", String)
-    mixed = select(true()).where(tenant_id != func.lower(tenant_id), tenant_id != func.upper(tenant_id))
-    found = await connection.execute(mixed.select_from(table(TABLE)).limit(1))
-    return LegacyShape(
-        shape.id_type, shape.has_created_at, shape.has_updated_at, shape.order, found.first() is not None
-    )
+    """Whether ids mix upper and lower case, as a sample tells: if none does, each look-up can use an index."""
+    sample = select(column("tenant_id", String)).select_from(table(TABLE)).limit(_SAMPLE).subquery()
+    tenant_id = sample.c.tenant_id
+    mixed = select(true()).where(tenant_id != func.lower(tenant_id), tenant_id != func.upper(tenant_id)).limit(1)
+    return replace(shape, mixed_case_ids=(await connection.execute(mixed)).first() is not None)
 
 
 def _inspect(connection: Connection) -> tuple[LegacyShape | None, str | None]:
@@ -136,7 +135,7 @@ def _inspect(connection: Connection) -> tuple[LegacyShape | None, str | None]:
     if not sqlite and not isinstance(columns["setting_value"], String):
         return None, f"the table {TABLE} keeps its values as {columns['setting_value']}, not as text, and is not read"
     shape = LegacyShape(
-        id_type=_id_type(columns["tenant_id"]),
+        id_type=_id_type(columns["tenant_id"], sqlite=sqlite),
         has_created_at="created_at" in columns,
         has_updated_at="updated_at" in columns,
         order=_place(connection, "rowid" if sqlite else "ctid"),
@@ -144,10 +143,11 @@ def _inspect(connection: Connection) -> tuple[LegacyShape | None, str | None]:
     return shape, None
 
 
-def _id_type(declared: sql_types.TypeEngine[Any]) -> sql_types.TypeEngine[Any]:
-    if isinstance(declared, Integer | Uuid):
-        return declared
-    return String()
+def _id_type(declared: sql_types.TypeEngine[Any], *, sqlite: bool) -> sql_types.TypeEngine[Any]:
+    """What to compare with: an integer, a UUID, or text. SQLite's integers all have 64 bits."""
+    if isinstance(declared, Integer):
+        return BigInteger() if sqlite else declared
+    return declared if isinstance(declared, Uuid) and not sqlite else String()
 
 
 def _place(connection: Connection, name: str) -> str | None:

@@ -9,9 +9,8 @@ from enum import StrEnum
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, false, inspect, update
+from sqlalchemy import Connection, String, column, false, inspect, select, table, update
 
 from keystore.engine import Database, Lock, make_room
 from keystore.errors import DatabaseUnavailable, SchemaBehind, SchemaNewer
@@ -32,7 +31,7 @@ async def migrate(database_url: str) -> list[str]:
     """Bring the database's schema up to date, making an SQLite file that is not there; returns the revisions applied,
     oldest first. All or nothing. Raises SchemaNewer or DatabaseUnavailable."""
     make_room(database_url, create=True)
-    database = Database(database_url)
+    database = Database(database_url, command_s=None)
     try:
         return await upgrade(database)
     finally:
@@ -85,9 +84,9 @@ async def ensure_schema(database: Database, *, create: bool) -> None:
 async def _probe_writing(database: Database) -> None:
     """Every table can be written: an update of no row, rolled back. Read-only files, replicas and roles fail here."""
     async with database.write() as connection:
-        for table in metadata.sorted_tables:
-            column = next(iter(table.primary_key.columns))
-            await connection.execute(update(table).where(false()).values({column.name: column}))
+        for ours in metadata.sorted_tables:
+            key = next(iter(ours.primary_key.columns))
+            await connection.execute(update(ours).where(false()).values({key.name: key}))
         await connection.rollback()
 
 
@@ -114,8 +113,9 @@ def _config(connection: Connection) -> Config:
 
 
 def _current(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    return context.get_current_revision()
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.execute(select(column("version_num", String)).select_from(table(VERSION_TABLE))).scalar()
 
 
 def _revisions(script: ScriptDirectory) -> list[str]:
@@ -123,8 +123,9 @@ def _revisions(script: ScriptDirectory) -> list[str]:
 
 
 def _our_tables(connection: Connection) -> list[str]:
-    present = set(inspect(connection).get_table_names())
-    return sorted(present & set(metadata.tables))
+    """Which of our names are taken where our tables would be made: in the first schema of the search path."""
+    present = inspect(connection).get_table_names(schema=connection.dialect.default_schema_name)
+    return sorted(set(present) & set(metadata.tables))
 
 
 def _newer(name: str) -> str:

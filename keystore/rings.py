@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock, make_parent
-from keystore.errors import RingMissing
+from keystore.errors import RingMissing, SealingError
 from keystore.rootkeys import (
     KeyState,
     KnownKey,
@@ -60,7 +60,7 @@ async def _begin(database: Database, source: SealingSource, *, create: bool, now
 def _make(source: SealingSource, *, create: bool, now: Clock, random: Random) -> RootKeys:
     if not create:
         raise RingMissing(f"there is no sealing key file {source.path}; `wardgate migrate` makes it")
-    make_parent(source.path, what=f"the sealing key file {source.path}")
+    make_parent(source.path, what=f"the sealing key file {source.path}", error=SealingError)
     return create_ring(source.path, now=now(), random=random)
 
 

@@ -1,6 +1,6 @@
 """Fixtures of the keystore's tests: the same database twice, once SQLite and once PostgreSQL, empty or with our tables.
 
-Both are migrated once for the session and copied for each test.
+Both are migrated once for the session; SQLite's file is copied for each test, PostgreSQL's database emptied after each.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from keystore.engine import parse_url
 from keystore.keystore import Keystore, SealingSource
 from keystore.migrate import migrate
 from keystore.providers import Registry, load_registry
+from keystore.tables import metadata
 
 START = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 BOTH = [pytest.param("sqlite"), pytest.param("postgres", marks=pytest.mark.services)]
@@ -140,14 +141,77 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
     return f"sqlite+aiosqlite:///{path}"
 
 
+@dataclass
+class SharedPostgres:
+    """One database for many tests: emptied after each, made anew after one that changed more than rows."""
+
+    dsn: str
+    template: str
+    name: str
+
+    @property
+    def url(self) -> str:
+        return named(self.dsn, self.name)
+
+    def make(self) -> None:
+        administer(self.dsn, f'CREATE DATABASE "{self.name}" TEMPLATE "{self.template}" STRATEGY FILE_COPY')
+
+    def drop(self) -> None:
+        administer(self.dsn, f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+
+    def clean(self) -> None:
+        if not apart(self._emptied):
+            self.drop()
+            self.make()
+
+    async def _emptied(self) -> bool:
+        if await shape_of(self.url) != await shape_of(named(self.dsn, self.template)):
+            return False
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(f"TRUNCATE {', '.join(metadata.tables)}")
+        finally:
+            await connection.close()
+        return True
+
+
+async def shape_of(dsn: str) -> list[tuple[str, ...]]:
+    """The columns of a database and its schema's revision; empty when it has none."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        rows = await connection.fetch(
+            "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'public'"
+            " UNION ALL SELECT 'revision', version_num, '' FROM wardgate_schema ORDER BY 1, 2"
+        )
+    except asyncpg.PostgresError:
+        return []
+    finally:
+        await connection.close()
+    return [tuple(row) for row in rows]
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(migrated_postgres: tuple[str, str]) -> Iterator[SharedPostgres]:
+    shared = SharedPostgres(*migrated_postgres, name=f"keystore_{uuid.uuid4().hex}")
+    shared.make()
+    yield shared
+    shared.drop()
+
+
 @pytest.fixture
-def postgres_url(migrated_postgres: tuple[str, str]) -> Iterator[str]:
+def postgres_url(shared_postgres: SharedPostgres) -> Iterator[str]:
     """A PostgreSQL database with our tables and nothing in them."""
-    dsn, template = migrated_postgres
-    name = f"keystore_{uuid.uuid4().hex}"
-    administer(dsn, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    yield named(dsn, name)
-    administer(dsn, f'DROP DATABASE "{name}" WITH (FORCE)')
+    yield shared_postgres.url
+    shared_postgres.clean()
+
+
+@pytest.fixture
+def own_postgres_url(migrated_postgres: tuple[str, str]) -> Iterator[str]:
+    """The same, for a test that sets what holds for a whole database."""
+    own = SharedPostgres(*migrated_postgres, name=f"keystore_{uuid.uuid4().hex}")
+    own.make()
+    yield own.url
+    own.drop()
 
 
 @pytest.fixture(params=BOTH)
@@ -183,9 +247,9 @@ def sqlite_world(sqlite_url: str, tmp_path: Path, clock: FakeClock, registry: Re
 
 
 @pytest.fixture
-def pg_world(postgres_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
-    """`world`, on PostgreSQL alone."""
-    return World(postgres_url, tmp_path / "sealing.keys", clock, registry)
+def pg_world(own_postgres_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    """`world`, on PostgreSQL alone, in a database of its own."""
+    return World(own_postgres_url, tmp_path / "sealing.keys", clock, registry)
 
 
 @pytest.fixture

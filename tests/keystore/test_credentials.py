@@ -281,6 +281,7 @@ async def test_key_is_damaged_and_not_used_when_the_database_was_changed(
     found = ring.resolutions["minimax"]
     assert isinstance(found, Missing)
     assert [each.why for each in found.skipped] == [Unusable.DAMAGED]
+    assert all((each.value is None) == (each.unusable is not None) for each in ring.holdings.values())
     with pytest.raises(CredentialUnusable, match=r"minimax needs a key: looked for MINIMAX_API_KEY.*does not open"):
         two_tenants.unseal(ring, "minimax")
     listed = {info.setting_key: info.unusable for info in await two_tenants.credentials.list(tenant)}

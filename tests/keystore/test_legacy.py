@@ -1,6 +1,7 @@
 """The tenant_settings table of another application: found, read, never written."""
 
 import uuid
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,7 +128,7 @@ async def test_table_is_read_through_a_connection_that_may_not_write_it(pg_role_
 
 
 @pytest.fixture
-async def pg_role_world(pg_world: World) -> World:
+async def pg_role_world(pg_world: World) -> AsyncIterator[World]:
     world = pg_world
     await make_table(world)
     await put(world, "MINIMAX_API_KEY", "mm-brennan")
@@ -138,7 +139,26 @@ async def pg_role_world(pg_world: World) -> World:
         f"REVOKE ALL ON tenant_settings FROM {role}",
         f"GRANT SELECT ON tenant_settings TO {role}",
     )
-    return World(world.url.replace("postgres@", f"{role}@"), world.ring, world.clock, world.registry)
+    yield World(world.url.replace("postgres@", f"{role}@"), world.ring, world.clock, world.registry)
+    await world.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+@pytest.fixture
+async def apart(pg_world: World) -> World:
+    """Another application's database, with a `tenants` of its own, and a schema for us in front of its own."""
+    await pg_world.sql("DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "CREATE SCHEMA wardgate")
+    await pg_world.sql("CREATE TABLE tenants (id integer)", "INSERT INTO tenants VALUES (1)")
+    await make_table(pg_world)
+    await put(pg_world, "MINIMAX_2_7_API_KEY", "mm-brennan")
+    search_path = "&options=-csearch_path%3Dwardgate,public"
+    return World(pg_world.url + search_path, pg_world.ring, pg_world.clock, pg_world.registry)
+
+
+async def test_table_is_read_when_our_own_lie_in_another_schema(apart: World, pg_world: World) -> None:
+    assert await value_of(apart, "minimax") == "mm-brennan"
+    assert await value_of(apart, "minimax") == "mm-brennan"
+    assert await pg_world.sql("SELECT id FROM public.tenants") == [(1,)]
+    assert await pg_world.sql("SELECT slug FROM wardgate.tenants") == [("brennan",)]
 
 
 # --- both stores ---------------------------------------------------------------------------------------------------
@@ -207,6 +227,7 @@ MATCHES: dict[str, tuple[str, str, str, Any, bool]] = {
     "text, a number": ("TEXT", "42", "brennan", "42", True),
     "integer": ("INTEGER", "42", "brennan", 42, True),
     "integer, another's": ("INTEGER", "42", "brennan", 43, False),
+    "integer, above 2 billion": ("BIGINT", "3000000000", "brennan", 3000000000, True),
     "bigint": ("BIGINT", "9007199254740993", "brennan", 9007199254740993, True),
     "integer and an id that is none": ("INTEGER", UUID, "brennan", 42, False),
     "integer and an id that is too long": ("INTEGER", "99999999999999999999", "brennan", 42, False),

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import text
 
 from keystore.engine import parse_url, sqlite_path
 from keystore.errors import (
@@ -144,6 +145,13 @@ async def test_start_stops_when_the_ring_is_gone_before_anything_was_sealed(worl
 async def test_start_stops_when_there_is_no_ring_and_none_may_be_made(world: World) -> None:
     assert isinstance(await refusal(world, create=False), RingMissing)
     assert not world.ring.exists()
+    assert await world.sql("SELECT count(*) FROM root_keys") == [(0,)]
+
+
+async def test_start_stops_when_the_ring_cannot_be_made(world: World, tmp_path: Path) -> None:
+    error = await refusal(world, sealing=SealingSource(None, tmp_path / "no" / "such" / "sealing.keys"))
+    assert isinstance(error, SealingError)
+    assert "there is no directory" in str(error)
     assert await world.sql("SELECT count(*) FROM root_keys") == [(0,)]
 
 
@@ -341,7 +349,7 @@ async def test_start_stops_when_the_role_may_not_write(pg_world: World) -> None:
     finally:
         administer(pg_world.url, f"DROP OWNED BY {role}; DROP ROLE {role}")
     assert isinstance(error, DatabaseUnavailable)
-    assert "is read-only" in str(error)
+    assert "does not let this role read and write" in str(error)
     assert "hunter2" not in str(error)
 
 
@@ -381,6 +389,8 @@ async def test_start_stops_when_postgres_does_not_answer(url: str, tmp_path: Pat
         ("sqlite:///:memory:", "needs a file"),
         ("postgresql://user:hunter2@127.0.0.1:1/wardgate?colour=hunter2", "parameter"),
         ("postgresql://user:hunter2@127.0.0.1:port/wardgate", "not a URL"),
+        ("postgresql://user:hunter2@ho\x00st/wardgate", "not a URL"),
+        ("postgresql://user:hunter2@/wardgate?host=/nowhere&port=hunter2", "parameter"),
     ],
 )
 async def test_start_stops_when_the_url_is_wrong(url: str, word: str, tmp_path: Path, registry: Registry) -> None:
@@ -388,6 +398,20 @@ async def test_start_stops_when_the_url_is_wrong(url: str, word: str, tmp_path: 
     assert isinstance(error, DatabaseUnavailable)
     assert word in str(error)
     assert "hunter2" not in str(error)
+
+
+@pytest.mark.services
+async def test_url_means_what_it_means_to_libpq(pg_world: World) -> None:
+    words = "sslmode=prefer&application_name=shop&connect_timeout=3&options=-csearch_path%3Dpublic%20-c%20jit%3Doff"
+    keystore = await pg_world.open(database_url=pg_world.url.replace("postgresql:", "postgres:") + "&" + words)
+    seen = await pg_world.sql(
+        "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database()"
+    )
+    async with keystore._database.read() as connection:
+        jit = (await connection.execute(text("SHOW jit"))).scalar_one()
+    await keystore.close()
+    assert ("shop",) in seen
+    assert jit == "off"
 
 
 @pytest.mark.services
