@@ -79,6 +79,8 @@ async def open_services(
     except BaseException:
         await keystore.close()
         raise
+    if keystore.legacy_note:
+        log.warning("keystore.legacy_table", note=keystore.legacy_note)
     limits = rules.limits
     transport = Transport(
         connect_timeout_s=limits.connect_timeout_s,

@@ -59,7 +59,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 tenants = Table(
-    "tenants",
+    "wardgate_tenants",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("slug", String(63), nullable=False, unique=True),
@@ -72,7 +72,7 @@ tenants = Table(
 
 # Which root keys (KEKs) seal this database. The keys are outside it; a check value tells the right from the wrong.
 root_keys = Table(
-    "root_keys",
+    "wardgate_root_keys",
     metadata,
     Column("kek_id", String(32), primary_key=True),
     Column("state", String(16), nullable=False),
@@ -81,7 +81,7 @@ root_keys = Table(
     CheckConstraint("state IN ('pending', 'active', 'decrypt', 'retired')", name="state"),
 )
 Index(
-    "uq_root_keys_active",
+    "uq_wardgate_root_keys_active",
     root_keys.c.state,
     unique=True,
     sqlite_where=text("state = 'active'"),
@@ -90,11 +90,11 @@ Index(
 
 # One data key (DEK) per tenant, wrapped by a root key.
 tenant_keys = Table(
-    "tenant_keys",
+    "wardgate_tenant_keys",
     metadata,
     Column("dek_id", String(32), primary_key=True),
-    Column("tenant_id", String(64), ForeignKey("tenants.id"), nullable=False, index=True),
-    Column("kek_id", String(32), ForeignKey("root_keys.kek_id"), nullable=False, index=True),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False, index=True),
+    Column("kek_id", String(32), ForeignKey("wardgate_root_keys.kek_id"), nullable=False, index=True),
     Column("wrapped", LargeBinary, nullable=False),
     Column("seals", Integer, nullable=False),  # how many values were sealed with it
     Column("state", String(16), nullable=False),
@@ -102,7 +102,7 @@ tenant_keys = Table(
     CheckConstraint("state IN ('active', 'decrypt')", name="state"),
 )
 Index(
-    "uq_tenant_keys_active",
+    "uq_wardgate_tenant_keys_active",
     tenant_keys.c.tenant_id,
     unique=True,
     sqlite_where=text("state = 'active'"),
@@ -111,10 +111,10 @@ Index(
 
 # A new value is a new row: updates never overwrite an envelope. A removed row has lost its envelope.
 credentials = Table(
-    "credentials",
+    "wardgate_credentials",
     metadata,
     Column("credential_id", String(36), primary_key=True),
-    Column("tenant_id", String(64), ForeignKey("tenants.id"), nullable=False),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False),
     Column("setting_key", String(128), nullable=False),  # the name as it was stored; part of the associated data
     Column("provider_id", String(64), nullable=False),  # whose name it was when it was stored
     Column("version", Integer, nullable=False),
@@ -132,7 +132,7 @@ credentials = Table(
     CheckConstraint("version > 0", name="version"),
 )
 Index(
-    "uq_credentials_active",
+    "uq_wardgate_credentials_active",
     credentials.c.tenant_id,
     credentials.c.setting_key,
     unique=True,
@@ -141,11 +141,11 @@ Index(
 )
 
 tokens = Table(
-    "tokens",
+    "wardgate_tokens",
     metadata,
     Column("id", String(12), primary_key=True),
     Column("kind", String(8), nullable=False),
-    Column("tenant_id", String(64), ForeignKey("tenants.id"), index=True),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), index=True),
     Column("name", Text, nullable=False),
     Column("scopes", Text, nullable=False),  # space-separated; empty: all that the kind may do
     Column("hash", LargeBinary(32), nullable=False),  # SHA-256 of the secret part

@@ -51,9 +51,9 @@ async def test_key_comes_back_when_it_was_set(keystore: Keystore, tenant: Tenant
 
 async def test_key_is_sealed_in_the_database(world: World, keystore: Keystore, tenant: Tenant) -> None:
     await keystore.credentials.set(tenant, "MINIMAX_API_KEY", KEY)
-    rows = await world.sql("SELECT envelope FROM credentials")
+    rows = await world.sql("SELECT envelope FROM wardgate_credentials")
     assert rows[0][0].startswith("wg1.")
-    for table in ("credentials", "tenant_keys", "root_keys", "tenants"):
+    for table in ("wardgate_credentials", "wardgate_tenant_keys", "wardgate_root_keys", "wardgate_tenants"):
         assert "canary" not in repr(await world.sql(f"SELECT * FROM {table}"))
     path = sqlite_path(parse_url(world.url))
     if path is not None:
@@ -71,7 +71,7 @@ async def test_new_value_is_a_new_version(world: World, keystore: Keystore, tena
     world.clock.advance(hours=1)
     assert (await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-2")).version == 2
     assert await secret_of(keystore, tenant) == "mm-2"
-    rows = await world.sql("SELECT version, state, envelope FROM credentials ORDER BY version")
+    rows = await world.sql("SELECT version, state, envelope FROM wardgate_credentials ORDER BY version")
     assert [row[:2] for row in rows] == [(1, "superseded"), (2, "active")]
     assert rows[0][2] != rows[1][2]
     (listed,) = await keystore.credentials.list(tenant)
@@ -86,8 +86,10 @@ async def test_versions_are_unique_when_many_set_at_once(world: World, keystore:
     )
     await other.close()
     assert sorted(info.version for info in results) == list(range(1, 17))
-    assert await world.sql("SELECT count(*), max(version) FROM credentials WHERE state = 'active'") == [(1, 16)]
-    assert await world.sql("SELECT count(*), max(seals) FROM tenant_keys") == [(1, 16)]
+    assert await world.sql("SELECT count(*), max(version) FROM wardgate_credentials WHERE state = 'active'") == [
+        (1, 16)
+    ]
+    assert await world.sql("SELECT count(*), max(seals) FROM wardgate_tenant_keys") == [(1, 16)]
     last = next(n for n, info in enumerate(results) if info.version == 16)
     assert await secret_of(keystore, tenant) == f"mm-{last // 2}"
 
@@ -154,9 +156,9 @@ async def test_tenant_gets_a_new_data_key_when_the_old_one_is_used_up(
     world: World, keystore: Keystore, tenant: Tenant
 ) -> None:
     await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-1")
-    await world.sql(f"UPDATE tenant_keys SET seals = {MAX_SEALS}")
+    await world.sql(f"UPDATE wardgate_tenant_keys SET seals = {MAX_SEALS}")
     await keystore.credentials.set(tenant, "OPENAI_API_KEY", "sk-2")
-    assert await world.sql("SELECT state, seals FROM tenant_keys ORDER BY seals") == [
+    assert await world.sql("SELECT state, seals FROM wardgate_tenant_keys ORDER BY seals") == [
         ("active", 1),
         ("decrypt", MAX_SEALS),
     ]
@@ -168,8 +170,10 @@ async def test_two_tenants_have_two_data_keys(world: World, keystore: Keystore, 
     other = await keystore.tenants.add("other", "team")
     await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-1")
     await keystore.credentials.set(other, "MINIMAX_API_KEY", "mm-1")
-    rows = await world.sql("SELECT envelope FROM credentials")
-    assert await world.sql("SELECT count(DISTINCT dek_id), count(DISTINCT wrapped) FROM tenant_keys") == [(2, 2)]
+    rows = await world.sql("SELECT envelope FROM wardgate_credentials")
+    assert await world.sql("SELECT count(DISTINCT dek_id), count(DISTINCT wrapped) FROM wardgate_tenant_keys") == [
+        (2, 2)
+    ]
     assert rows[0] != rows[1]
 
 
@@ -182,7 +186,7 @@ async def test_key_is_gone_when_removed(world: World, keystore: Keystore, tenant
     await keystore.credentials.remove(tenant, "MINIMAX_API_KEY")
     assert await keystore.credentials.list(tenant) == []
     assert isinstance((await keystore.keyring(tenant)).resolutions["minimax"], Missing)
-    rows = await world.sql("SELECT state, envelope, hint FROM credentials")
+    rows = await world.sql("SELECT state, envelope, hint FROM wardgate_credentials")
     assert rows == [("removed", None, "")] * 2
     with pytest.raises(CredentialUnknown):
         await keystore.credentials.remove(tenant, "MINIMAX_API_KEY")
@@ -217,11 +221,11 @@ async def test_removing_touches_no_other_tenant(keystore: Keystore, tenant: Tena
 
 # --- a writer of the database, which is not us (RELIABILITY 4.5, 9) ------------------------------------------------
 
-CREDENTIAL = "UPDATE credentials SET {} WHERE tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'"
-DATA_KEY = "UPDATE tenant_keys SET {} WHERE tenant_id = 'a'"
-OF_B = "(SELECT envelope FROM credentials WHERE tenant_id = 'b' AND setting_key = 'MINIMAX_API_KEY')"
-OF_OPENAI = "(SELECT envelope FROM credentials WHERE tenant_id = 'a' AND setting_key = 'OPENAI_API_KEY')"
-DEK_OF_B = "(SELECT dek_id FROM tenant_keys WHERE tenant_id = 'b')"
+CREDENTIAL = "UPDATE wardgate_credentials SET {} WHERE tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'"
+DATA_KEY = "UPDATE wardgate_tenant_keys SET {} WHERE tenant_id = 'a'"
+OF_B = "(SELECT envelope FROM wardgate_credentials WHERE tenant_id = 'b' AND setting_key = 'MINIMAX_API_KEY')"
+OF_OPENAI = "(SELECT envelope FROM wardgate_credentials WHERE tenant_id = 'a' AND setting_key = 'OPENAI_API_KEY')"
+DEK_OF_B = "(SELECT dek_id FROM wardgate_tenant_keys WHERE tenant_id = 'b')"
 TAMPERINGS = {
     "envelope of another tenant": [CREDENTIAL.format(f"envelope = {OF_B}")],
     "envelope of another name": [CREDENTIAL.format(f"envelope = {OF_OPENAI}")],
@@ -237,20 +241,20 @@ TAMPERINGS = {
     "other credential id": [CREDENTIAL.format("credential_id = '00000000-0000-4000-8000-000000000000'")],
     "name changed": [CREDENTIAL.format("setting_key = 'MINIMAX_2_7_API_KEY'")],
     "moved from another tenant": [
-        "DELETE FROM credentials WHERE tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'",
-        "UPDATE credentials SET tenant_id = 'a' WHERE tenant_id = 'b' AND setting_key = 'MINIMAX_API_KEY'",
+        "DELETE FROM wardgate_credentials WHERE tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'",
+        "UPDATE wardgate_credentials SET tenant_id = 'a' WHERE tenant_id = 'b' AND setting_key = 'MINIMAX_API_KEY'",
     ],
     "moved from another tenant with its data key": [
-        "DELETE FROM credentials WHERE tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'",
-        "UPDATE tenant_keys SET state = 'decrypt'",
-        "UPDATE credentials SET tenant_id = 'a' WHERE tenant_id = 'b' AND setting_key = 'MINIMAX_API_KEY'",
-        "UPDATE tenant_keys SET tenant_id = 'a' WHERE tenant_id = 'b'",
+        "DELETE FROM wardgate_credentials WHERE tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'",
+        "UPDATE wardgate_tenant_keys SET state = 'decrypt'",
+        "UPDATE wardgate_credentials SET tenant_id = 'a' WHERE tenant_id = 'b' AND setting_key = 'MINIMAX_API_KEY'",
+        "UPDATE wardgate_tenant_keys SET tenant_id = 'a' WHERE tenant_id = 'b'",
     ],
     "data key of another tenant": [
-        DATA_KEY.format("wrapped = (SELECT wrapped FROM tenant_keys WHERE tenant_id = 'b')")
+        DATA_KEY.format("wrapped = (SELECT wrapped FROM wardgate_tenant_keys WHERE tenant_id = 'b')")
     ],
     "data key cut": [DATA_KEY.format("wrapped = substr(wrapped, 1, 20)")],
-    "data key gone": ["DELETE FROM tenant_keys WHERE tenant_id = 'a'"],
+    "data key gone": ["DELETE FROM wardgate_tenant_keys WHERE tenant_id = 'a'"],
     "data key renamed": [DATA_KEY.format("dek_id = 'other'")],
     "data key of no root key": [DATA_KEY.format("kek_id = 'k209901a'")],
 }
@@ -292,10 +296,10 @@ async def test_every_bit_of_the_stored_envelope_counts(world: World, two_tenants
     """The same through the database, for a sample of bits; test_sealing changes them all."""
     tenant = await two_tenants.tenants.get("a")
     where = "tenant_id = 'a' AND setting_key = 'MINIMAX_API_KEY'"
-    ((envelope,),) = await world.sql(f"SELECT envelope FROM credentials WHERE {where}")
+    ((envelope,),) = await world.sql(f"SELECT envelope FROM wardgate_credentials WHERE {where}")
     for at in range(0, len(envelope), 9):
         changed = envelope[:at] + ("A" if envelope[at] != "A" else "B") + envelope[at + 1 :]
-        await world.sql(f"UPDATE credentials SET envelope = :changed WHERE {where}", changed=changed)
+        await world.sql(f"UPDATE wardgate_credentials SET envelope = :changed WHERE {where}", changed=changed)
         assert isinstance((await two_tenants.keyring(tenant)).resolutions["minimax"], Missing)
 
 

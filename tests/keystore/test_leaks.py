@@ -68,7 +68,7 @@ async def test_error_is_silent_about_the_secret(
     assert_silent(caplog.text)
 
 
-SPOILED = ["DROP TABLE credentials", "ALTER TABLE credentials RENAME COLUMN envelope TO gone"]
+SPOILED = ["DROP TABLE wardgate_credentials", "ALTER TABLE wardgate_credentials RENAME COLUMN envelope TO gone"]
 
 
 @pytest.mark.parametrize("statement", SPOILED)
@@ -94,7 +94,13 @@ async def test_whole_life_of_a_key_is_silent(
         await keystore.credentials.remove(tenant, "MINIMAX_API_KEY")
     assert_silent("".join(shown))
     assert_silent(caplog.text)
-    for table in ("credentials", "tenant_keys", "root_keys", "tenants", "tokens"):
+    for table in (
+        "wardgate_credentials",
+        "wardgate_tenant_keys",
+        "wardgate_root_keys",
+        "wardgate_tenants",
+        "wardgate_tokens",
+    ):
         assert_silent(repr(await world.sql(f"SELECT * FROM {table}")))
 
 

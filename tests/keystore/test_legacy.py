@@ -147,7 +147,7 @@ async def pg_role_world(pg_world: World) -> AsyncIterator[World]:
 async def apart(pg_world: World) -> World:
     """Another application's database, with a `tenants` of its own, and a schema for us in front of its own."""
     await pg_world.sql("DROP SCHEMA public CASCADE", "CREATE SCHEMA public", "CREATE SCHEMA wardgate")
-    await pg_world.sql("CREATE TABLE tenants (id integer)", "INSERT INTO tenants VALUES (1)")
+    await pg_world.sql("CREATE TABLE wardgate_tenants (id integer)", "INSERT INTO wardgate_tenants VALUES (1)")
     await make_table(pg_world)
     await put(pg_world, "MINIMAX_2_7_API_KEY", "mm-brennan")
     search_path = "&options=-csearch_path%3Dwardgate,public"
@@ -157,8 +157,8 @@ async def apart(pg_world: World) -> World:
 async def test_table_is_read_when_our_own_lie_in_another_schema(apart: World, pg_world: World) -> None:
     assert await value_of(apart, "minimax") == "mm-brennan"
     assert await value_of(apart, "minimax") == "mm-brennan"
-    assert await pg_world.sql("SELECT id FROM public.tenants") == [(1,)]
-    assert await pg_world.sql("SELECT slug FROM wardgate.tenants") == [("brennan",)]
+    assert await pg_world.sql("SELECT id FROM public.wardgate_tenants") == [(1,)]
+    assert await pg_world.sql("SELECT slug FROM wardgate.wardgate_tenants") == [("brennan",)]
 
 
 # --- both stores ---------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ async def test_migrations_make_the_same_as_the_tables_would(world: World) -> Non
 
 
 async def test_difference_is_seen_when_there_is_one(world: World) -> None:
-    await world.sql("ALTER TABLE tenants ADD COLUMN colour TEXT")
+    await world.sql("ALTER TABLE wardgate_tenants ADD COLUMN colour TEXT")
     assert len(await in_database(world.url, differences)) == 1
 
 
@@ -115,10 +115,10 @@ async def test_migration_leaves_other_tables_alone(empty_world: World) -> None:
     ("current", "tables", "state"),
     [
         (None, [], SchemaState.EMPTY),
-        (None, ["tenants"], SchemaState.FOREIGN),
-        ("0001", ["tenants"], SchemaState.BEHIND),
-        ("0002", ["tenants"], SchemaState.CURRENT),
-        ("0003", ["tenants"], SchemaState.NEWER),
+        (None, ["wardgate_tenants"], SchemaState.FOREIGN),
+        ("0001", ["wardgate_tenants"], SchemaState.BEHIND),
+        ("0002", ["wardgate_tenants"], SchemaState.CURRENT),
+        ("0003", ["wardgate_tenants"], SchemaState.NEWER),
         ("abcdef", [], SchemaState.NEWER),
     ],
 )
@@ -126,22 +126,26 @@ def test_schema_is_judged_by_its_revision(current: str | None, tables: list[str]
     assert migrating._verdict(current, ["0001", "0002"], tables) is state
 
 
+CREDENTIAL = "INSERT INTO wardgate_credentials VALUES "
+
+
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT INTO root_keys VALUES ('k1', 'active', :blob, :now), ('k2', 'active', :blob, :now)",
-        "INSERT INTO root_keys VALUES ('k1', 'lost', :blob, :now)",
-        "INSERT INTO tokens VALUES ('i', 'admin', 't', '', '', :blob, :now, NULL, NULL)",
-        "INSERT INTO tokens VALUES ('i', 'live', NULL, '', '', :blob, :now, NULL, NULL)",
-        "INSERT INTO tokens VALUES ('i', 'root', 't', '', '', :blob, :now, NULL, NULL)",
-        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 0, 'active', '', 'e', '', :blob, 'set', :now, :now)",
-        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'active', '', NULL, '', :blob, 'set', :now, :now)",
-        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'removed', '', 'e', '', :blob, 'set', :now, :now)",
-        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'active', '', 'e', '', :blob, 'set', :now, :now),"
+        "INSERT INTO wardgate_root_keys VALUES ('k1', 'active', :blob, :now), ('k2', 'active', :blob, :now)",
+        "INSERT INTO wardgate_root_keys VALUES ('k1', 'lost', :blob, :now)",
+        "INSERT INTO wardgate_tokens VALUES ('i', 'admin', 't', '', '', :blob, :now, NULL, NULL)",
+        "INSERT INTO wardgate_tokens VALUES ('i', 'live', NULL, '', '', :blob, :now, NULL, NULL)",
+        "INSERT INTO wardgate_tokens VALUES ('i', 'root', 't', '', '', :blob, :now, NULL, NULL)",
+        CREDENTIAL + "('c', 't', 'K', 'p', 0, 'active', '', 'e', '', :blob, 'set', :now, :now)",
+        CREDENTIAL + "('c', 't', 'K', 'p', 1, 'active', '', NULL, '', :blob, 'set', :now, :now)",
+        CREDENTIAL + "('c', 't', 'K', 'p', 1, 'removed', '', 'e', '', :blob, 'set', :now, :now)",
+        CREDENTIAL + "('c', 't', 'K', 'p', 1, 'active', '', 'e', '', :blob, 'set', :now, :now),"
         " ('d', 't', 'K', 'p', 2, 'active', '', 'e', '', :blob, 'set', :now, :now)",
-        "INSERT INTO credentials VALUES ('c', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now),"
+        CREDENTIAL + "('c', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now),"
         " ('d', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now)",
-        "INSERT INTO tenants VALUES ('a', 's', '', '', NULL, :now, :now), ('b', 's', '', '', NULL, :now, :now)",
+        "INSERT INTO wardgate_tenants VALUES"
+        " ('a', 's', '', '', NULL, :now, :now), ('b', 's', '', '', NULL, :now, :now)",
     ],
 )
 async def test_database_refuses_when_a_row_breaks_a_rule(world: World, statement: str) -> None:

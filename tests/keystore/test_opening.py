@@ -68,7 +68,7 @@ async def test_first_start_makes_tables_and_ring(empty_world: World) -> None:
     await keystore.ping()
     await keystore.close()
     assert stat.S_IMODE(empty_world.ring.stat().st_mode) == 0o600
-    rows = await empty_world.sql("SELECT kek_id, state FROM root_keys")
+    rows = await empty_world.sql("SELECT kek_id, state FROM wardgate_root_keys")
     assert rows == [("k202611a", "active")]
     path = sqlite_path(parse_url(empty_world.url))
     if path is not None:
@@ -90,7 +90,7 @@ async def test_first_start_makes_one_ring_when_two_start_at_once(empty_world: Wo
     await first.credentials.set(tenant, "MINIMAX_API_KEY", "mm-0123456789")
     ring = await second.keyring(await second.tenants.get("acme"))
     assert second.unseal(ring, "minimax").secret.reveal() == "mm-0123456789"
-    assert await empty_world.sql("SELECT count(*) FROM root_keys") == [(1,)]
+    assert await empty_world.sql("SELECT count(*) FROM wardgate_root_keys") == [(1,)]
     await first.close()
     await second.close()
 
@@ -99,9 +99,9 @@ async def test_first_start_takes_the_newest_key_when_the_ring_has_two(world: Wor
     world.ring.write_text(f"{line('k202606a', OLD)}\n{line('k202611a', NEW)}\n")
     world.ring.chmod(0o600)
     await filled(world)
-    rows = await world.sql("SELECT kek_id, state FROM root_keys ORDER BY kek_id")
+    rows = await world.sql("SELECT kek_id, state FROM wardgate_root_keys ORDER BY kek_id")
     assert rows == [("k202606a", "decrypt"), ("k202611a", "active")]
-    assert await world.sql("SELECT kek_id FROM tenant_keys") == [("k202611a",)]
+    assert await world.sql("SELECT kek_id FROM wardgate_tenant_keys") == [("k202611a",)]
 
 
 async def test_start_makes_no_file_when_the_ring_is_given_as_text(world: World) -> None:
@@ -145,14 +145,14 @@ async def test_start_stops_when_the_ring_is_gone_before_anything_was_sealed(worl
 async def test_start_stops_when_there_is_no_ring_and_none_may_be_made(world: World) -> None:
     assert isinstance(await refusal(world, create=False), RingMissing)
     assert not world.ring.exists()
-    assert await world.sql("SELECT count(*) FROM root_keys") == [(0,)]
+    assert await world.sql("SELECT count(*) FROM wardgate_root_keys") == [(0,)]
 
 
 async def test_start_stops_when_the_ring_cannot_be_made(world: World, tmp_path: Path) -> None:
     error = await refusal(world, sealing=SealingSource(None, tmp_path / "no" / "such" / "sealing.keys"))
     assert isinstance(error, SealingError)
     assert "there is no directory" in str(error)
-    assert await world.sql("SELECT count(*) FROM root_keys") == [(0,)]
+    assert await world.sql("SELECT count(*) FROM wardgate_root_keys") == [(0,)]
 
 
 RINGS: dict[str, tuple[Callable[[bytes], bytes], int, type[SealingError]]] = {
@@ -175,7 +175,7 @@ async def test_start_stops_and_writes_nothing_when_the_ring_is_wrong(
     world.ring.write_bytes(spoil(right))
     world.ring.chmod(mode)
     wrong = world.ring.read_bytes()
-    tables = ("root_keys", "tenant_keys", "credentials")
+    tables = ("wardgate_root_keys", "wardgate_tenant_keys", "wardgate_credentials")
     before = [await world.sql(f"SELECT * FROM {table}") for table in tables]
 
     assert isinstance(await refusal(world), error)
@@ -190,9 +190,9 @@ async def test_start_stops_and_writes_nothing_when_the_ring_is_wrong(
 
 async def test_start_stops_when_the_database_forgot_its_ring(world: World) -> None:
     await filled(world)
-    await world.sql("DELETE FROM root_keys")
+    await world.sql("DELETE FROM wardgate_root_keys")
     assert isinstance(await refusal(world), RingMismatch)
-    assert await world.sql("SELECT count(*) FROM root_keys") == [(0,)]
+    assert await world.sql("SELECT count(*) FROM wardgate_root_keys") == [(0,)]
 
 
 async def test_start_goes_on_when_a_key_was_added_to_the_ring(world: World) -> None:
@@ -200,7 +200,7 @@ async def test_start_goes_on_when_a_key_was_added_to_the_ring(world: World) -> N
     with world.ring.open("a") as ring:
         ring.write(line("k202612a", NEW) + "\n")
     assert await opens_to(world, slug) == "mm-0123456789"
-    assert await world.sql("SELECT kek_id FROM root_keys") == [("k202611a",)]
+    assert await world.sql("SELECT kek_id FROM wardgate_root_keys") == [("k202611a",)]
 
 
 # --- the database that is not there, not ours, or not writable -----------------------------------------------------
@@ -230,11 +230,11 @@ async def test_start_stops_when_other_tables_have_our_names(empty_world: World, 
     path = sqlite_path(parse_url(empty_world.url))
     if path is not None:
         path.touch()
-    await empty_world.sql("CREATE TABLE tenants (id integer)")
+    await empty_world.sql("CREATE TABLE wardgate_tenants (id integer)")
     error = await refusal(empty_world)
     assert isinstance(error, DatabaseUnavailable)
     assert "did not make" in str(error)
-    assert "tenants" in str(error)
+    assert "wardgate_tenants" in str(error)
 
 
 def world_at(url: str, tmp_path: Path, registry: Registry) -> World:
@@ -425,7 +425,7 @@ async def test_keystore_goes_on_when_its_connections_were_cut(pg_world: World) -
 
 async def test_keystore_says_so_when_the_database_goes_away(world: World) -> None:
     keystore = await world.open()
-    await world.sql("ALTER TABLE tenants RENAME TO gone")
+    await world.sql("ALTER TABLE wardgate_tenants RENAME TO gone")
     with pytest.raises(DatabaseUnavailable):
         await keystore.tenants.list()
     await keystore.close()

@@ -156,7 +156,7 @@ async def test_list_shows_what_is_not_secret(world: World, keystore: Keystore, t
 
 async def test_database_holds_no_token(world: World, keystore: Keystore, tenant: Tenant) -> None:
     made = await keystore.tokens.create(tenant)
-    rows = repr(await world.sql("SELECT * FROM tokens"))
+    rows = repr(await world.sql("SELECT * FROM wardgate_tokens"))
     assert made.id in rows
     assert made.token[-49:-6] not in rows
     assert made.token not in repr(made)

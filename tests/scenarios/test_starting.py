@@ -80,7 +80,7 @@ def test_file_that_is_no_database_stops_the_start_and_is_left_alone(tmp_path: Pa
 
 def test_unknown_plan_of_a_tenant_stops_the_start(stocked: Path) -> None:
     with sqlite3.connect(stocked / "wardgate.db") as connection:
-        connection.execute("UPDATE tenants SET plan = 'teem'")
+        connection.execute("UPDATE wardgate_tenants SET plan = 'teem'")
     connection.close()
     code, said = serve(stocked)
     assert code == 1 and "teem" in said
@@ -134,6 +134,22 @@ def test_postgresql_serves_like_sqlite(tmp_path: Path, sandbox: SandboxServer, f
         assert (answer.status_code, answer.headers["x-wardgate-key"]) == (200, "byok:former"), answer.text
         listed = gateway.cli("key", "list", "brennan", "--json")
         assert "MINIMAX_2_7_API_KEY" in listed.stdout and "sk-sandbox-p" not in listed.stdout
+
+
+def test_database_of_an_application_with_tables_of_its_own_is_shared(tmp_path: Path, sandbox: SandboxServer) -> None:
+    database = tmp_path / "wardgate.db"
+    with sqlite3.connect(database) as connection:
+        for name in ("tenants", "credentials", "tokens", "alembic_version"):
+            connection.execute(f"CREATE TABLE {name} (theirs TEXT)")
+            connection.execute(f"INSERT INTO {name} VALUES ('untouched')")
+    connection.close()
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as gateway:
+        token = gateway.tenant("acme", "team", {"MINIMAX_API_KEY": "sk-sandbox-a"})
+        assert gateway.post("/v1/chat/completions", token, HELLO).status_code == 200
+    with sqlite3.connect(database) as connection:
+        for name in ("tenants", "credentials", "tokens", "alembic_version"):
+            assert connection.execute(f"SELECT * FROM {name}").fetchall() == [("untouched",)]
+    connection.close()
 
 
 def test_keys_survive_a_restart(tmp_path: Path, sandbox: SandboxServer) -> None:

@@ -17,7 +17,7 @@ _TIME = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     op.create_table(
-        "tenants",
+        "wardgate_tenants",
         sa.Column("id", sa.String(64), nullable=False),
         sa.Column("slug", sa.String(63), nullable=False),
         sa.Column("name", sa.Text, nullable=False),
@@ -25,21 +25,21 @@ def upgrade() -> None:
         sa.Column("default_model", sa.Text),
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_tenants"),
-        sa.UniqueConstraint("slug", name="uq_tenants_slug"),
+        sa.PrimaryKeyConstraint("id", name="pk_wardgate_tenants"),
+        sa.UniqueConstraint("slug", name="uq_wardgate_tenants_slug"),
     )
     op.create_table(
-        "root_keys",
+        "wardgate_root_keys",
         sa.Column("kek_id", sa.String(32), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("kcv", sa.LargeBinary(8), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("kek_id", name="pk_root_keys"),
-        sa.CheckConstraint("state IN ('pending', 'active', 'decrypt', 'retired')", name=op.f("ck_root_keys_state")),
+        sa.PrimaryKeyConstraint("kek_id", name="pk_wardgate_root_keys"),
+        sa.CheckConstraint("state IN ('pending', 'active', 'decrypt', 'retired')", name=op.f("ck_wardgate_root_keys_state")),
     )
-    _one_active("root_keys", ["state"])
+    _one_active("wardgate_root_keys", ["state"])
     op.create_table(
-        "tenant_keys",
+        "wardgate_tenant_keys",
         sa.Column("dek_id", sa.String(32), nullable=False),
         sa.Column("tenant_id", sa.String(64), nullable=False),
         sa.Column("kek_id", sa.String(32), nullable=False),
@@ -47,16 +47,16 @@ def upgrade() -> None:
         sa.Column("seals", sa.Integer, nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("dek_id", name="pk_tenant_keys"),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_tenant_keys_tenant_id"),
-        sa.ForeignKeyConstraint(["kek_id"], ["root_keys.kek_id"], name="fk_tenant_keys_kek_id"),
-        sa.CheckConstraint("state IN ('active', 'decrypt')", name=op.f("ck_tenant_keys_state")),
+        sa.PrimaryKeyConstraint("dek_id", name="pk_wardgate_tenant_keys"),
+        sa.ForeignKeyConstraint(["tenant_id"], ["wardgate_tenants.id"], name="fk_wardgate_tenant_keys_tenant_id"),
+        sa.ForeignKeyConstraint(["kek_id"], ["wardgate_root_keys.kek_id"], name="fk_wardgate_tenant_keys_kek_id"),
+        sa.CheckConstraint("state IN ('active', 'decrypt')", name=op.f("ck_wardgate_tenant_keys_state")),
     )
-    op.create_index("ix_tenant_keys_tenant_id", "tenant_keys", ["tenant_id"])
-    op.create_index("ix_tenant_keys_kek_id", "tenant_keys", ["kek_id"])
-    _one_active("tenant_keys", ["tenant_id"])
+    op.create_index("ix_wardgate_tenant_keys_tenant_id", "wardgate_tenant_keys", ["tenant_id"])
+    op.create_index("ix_wardgate_tenant_keys_kek_id", "wardgate_tenant_keys", ["kek_id"])
+    _one_active("wardgate_tenant_keys", ["tenant_id"])
     op.create_table(
-        "credentials",
+        "wardgate_credentials",
         sa.Column("credential_id", sa.String(36), nullable=False),
         sa.Column("tenant_id", sa.String(64), nullable=False),
         sa.Column("setting_key", sa.String(128), nullable=False),
@@ -70,18 +70,18 @@ def upgrade() -> None:
         sa.Column("source", sa.String(16), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("credential_id", name="pk_credentials"),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_credentials_tenant_id"),
-        sa.UniqueConstraint("tenant_id", "setting_key", "version", name="uq_credentials_tenant_id_setting_key_version"),
+        sa.PrimaryKeyConstraint("credential_id", name="pk_wardgate_credentials"),
+        sa.ForeignKeyConstraint(["tenant_id"], ["wardgate_tenants.id"], name="fk_wardgate_credentials_tenant_id"),
+        sa.UniqueConstraint("tenant_id", "setting_key", "version", name="uq_wardgate_credentials_tenant_id_setting_key_version"),
         sa.CheckConstraint(
-            "state IN ('active', 'superseded', 'removed', 'quarantined')", name=op.f("ck_credentials_state")
+            "state IN ('active', 'superseded', 'removed', 'quarantined')", name=op.f("ck_wardgate_credentials_state")
         ),
-        sa.CheckConstraint("(state = 'removed') = (envelope IS NULL)", name=op.f("ck_credentials_envelope")),
-        sa.CheckConstraint("version > 0", name=op.f("ck_credentials_version")),
+        sa.CheckConstraint("(state = 'removed') = (envelope IS NULL)", name=op.f("ck_wardgate_credentials_envelope")),
+        sa.CheckConstraint("version > 0", name=op.f("ck_wardgate_credentials_version")),
     )
-    _one_active("credentials", ["tenant_id", "setting_key"])
+    _one_active("wardgate_credentials", ["tenant_id", "setting_key"])
     op.create_table(
-        "tokens",
+        "wardgate_tokens",
         sa.Column("id", sa.String(12), nullable=False),
         sa.Column("kind", sa.String(8), nullable=False),
         sa.Column("tenant_id", sa.String(64)),
@@ -91,16 +91,16 @@ def upgrade() -> None:
         sa.Column("created_at", _TIME, nullable=False),
         sa.Column("expires_at", _TIME),
         sa.Column("revoked_at", _TIME),
-        sa.PrimaryKeyConstraint("id", name="pk_tokens"),
-        sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], name="fk_tokens_tenant_id"),
-        sa.CheckConstraint("kind IN ('live', 'test', 'admin')", name=op.f("ck_tokens_kind")),
-        sa.CheckConstraint("(kind = 'admin') = (tenant_id IS NULL)", name=op.f("ck_tokens_tenant")),
+        sa.PrimaryKeyConstraint("id", name="pk_wardgate_tokens"),
+        sa.ForeignKeyConstraint(["tenant_id"], ["wardgate_tenants.id"], name="fk_wardgate_tokens_tenant_id"),
+        sa.CheckConstraint("kind IN ('live', 'test', 'admin')", name=op.f("ck_wardgate_tokens_kind")),
+        sa.CheckConstraint("(kind = 'admin') = (tenant_id IS NULL)", name=op.f("ck_wardgate_tokens_tenant")),
     )
-    op.create_index("ix_tokens_tenant_id", "tokens", ["tenant_id"])
+    op.create_index("ix_wardgate_tokens_tenant_id", "wardgate_tokens", ["tenant_id"])
 
 
 def downgrade() -> None:
-    for table in ("tokens", "credentials", "tenant_keys", "root_keys", "tenants"):
+    for table in ("wardgate_tokens", "wardgate_credentials", "wardgate_tenant_keys", "wardgate_root_keys", "wardgate_tenants"):
         op.drop_table(table)
 
 
