@@ -16,7 +16,7 @@ help:
 	@echo "make setup   the virtual environment alone, in $(VENV)"
 
 run: $(VENV)/.runtime
-	@$(BIN)/wardgate demo
+	@$(BIN)/wardgate demo $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS)

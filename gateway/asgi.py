@@ -17,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
+BODY_TIMEOUT_S = 30.0  # how long a request's body may take to arrive
 
 
 class ClientLeft(Exception):
@@ -38,8 +39,17 @@ def headers_named(scope: Scope, name: str) -> list[str]:
     return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == wanted]
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes; raises ApiError 413 above it and ClientLeft when the client goes."""
+async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
+    """The whole body, at most `limit` bytes and within `timeout_s`; raises ApiError 413 and 408 otherwise, and
+    ClientLeft when the client goes."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_parts(scope, receive, limit)
+    except TimeoutError:
+        raise _too_slow(timeout_s) from None
+
+
+async def _read_parts(scope: Scope, receive: Receive, limit: int) -> bytes:
     declared = header(scope, "content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
@@ -61,6 +71,12 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
 def _too_large(limit: int) -> ApiError:
     message = f"The request body is larger than {limit} bytes, the most that this gateway accepts."
     return ApiError(Problem(413, "request_too_large", message, Fault.CALLER, headers={"connection": "close"}))
+
+
+def _too_slow(timeout_s: float) -> ApiError:
+    message = f"The request body did not arrive within {timeout_s:g} seconds. Send it again."
+    headers = {"connection": "close"}
+    return ApiError(Problem(408, "request_timeout", message, Fault.CALLER, caller_may_retry=True, headers=headers))
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

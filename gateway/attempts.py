@@ -5,7 +5,7 @@ The predicate that says again or stop is the router's and pure; this module only
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from keystore.keystore import Keystore
 from keystore.providers import Provider, Registry
 from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
-from router.retry import Progress, again, most_useful, shares_fate
+from router.retry import Progress, again, most_useful, order_after
 
 Reply = TypeVar("Reply")
 
@@ -32,8 +32,8 @@ Reply = TypeVar("Reply")
 class OpenStream:
     """A stream that has begun: its first chunk was read, so its provider did answer."""
 
-    first: Mapping[str, object]
-    rest: AsyncIterator[Mapping[str, object]]
+    first: bytes
+    rest: AsyncIterator[bytes]
     reply: StreamReply
 
 
@@ -72,7 +72,8 @@ class Attempts:
                 return await self._once(candidate, request, keyring, tally, send)
             except UpstreamFailed as failed:
                 failures.append(failed.failure)
-                queue = [item for item in queue if not shares_fate(failed.failure, item.offer.provider_id)]
+                order = order_after(failed.failure, [item.offer.provider_id for item in queue])
+                queue = [queue[place] for place in order]
                 if not self._again(failed.failure, failures, queue, tally):
                     break
                 self.events.publish(
@@ -139,11 +140,12 @@ class Attempts:
             raise UpstreamFailed(failure) from None
 
     async def _complete(self, call: UpstreamCall, left_s: float) -> PlainReply:
+        wait_s = min(left_s, self.limits.attempt_timeout_s)
         try:
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(wait_s):
                 return await self.lane.complete(call)
         except TimeoutError:
-            raise UpstreamFailed(timed_out(call.provider.id, call.model, left_s)) from None
+            raise UpstreamFailed(timed_out(call.provider.id, call.model, wait_s)) from None
 
     async def _begin(self, call: UpstreamCall, left_s: float) -> OpenStream:
         wait_s = min(left_s, self.limits.first_event_timeout_s)

@@ -35,6 +35,7 @@ class Bootstrap:
     """What the first run made. Tokens are None where they exist already and are not known any more."""
 
     tenant: Tenant
+    names: tuple[str, ...]  # under which its keys are stored
     token: str
     admin_token: str | None
 
@@ -70,7 +71,8 @@ async def bootstrap(keystore: Keystore, token_file: Path = TOKEN_FILE) -> Bootst
     admin = None
     if not any(info.kind == "admin" for info in await keystore.tokens.list(None)):
         admin = (await keystore.tokens.create(None, kind="admin", name=ADMIN_NAME)).token
-    return Bootstrap(tenant, token, admin)
+    names = tuple(info.setting_key for info in await keystore.credentials.list(tenant))
+    return Bootstrap(tenant, names, token, admin)
 
 
 async def _known_token(keystore: Keystore, token_file: Path) -> str | None:

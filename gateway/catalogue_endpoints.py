@@ -4,7 +4,7 @@ import orjson
 
 from gateway.asgi import Receive, Scope, Send, read_body, send_body
 from gateway.chat import identify, keyring_of
-from gateway.chat_request import read_chat_request
+from gateway.chat_request import read_chat_request_async
 from gateway.deciding import decide, usable_offers
 from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
@@ -66,7 +66,9 @@ class Route:
         services, tally = self._services, scope[KEY]
         tally.endpoint = Endpoint.ROUTE
         tenant = await identify(scope, services, tally)
-        request = read_chat_request(await read_body(scope, receive, limit=services.limits.max_body_bytes))
+        limits = services.limits
+        raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        request = await read_chat_request_async(raw)
         tally.requested_model = request.model
         keyring = await keyring_of(tenant, services)
         decision = decide(request, tenant, keyring, services.book, services.now().date())

@@ -1,11 +1,9 @@
 """`POST /v1/chat/completions`: one request as a straight line of named steps."""
 
-import orjson
-
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
 from gateway.auth import KEYSTORE_AWAY, authenticate
-from gateway.chat_request import ChatRequest, read_chat_request
+from gateway.chat_request import ChatRequest, read_chat_request_async
 from gateway.deciding import decide, refused
 from gateway.errors import ApiError
 from gateway.events import Endpoint, TokenUsage
@@ -32,14 +30,16 @@ class ChatCompletions:
         tally: Tally = scope[KEY]
         tally.endpoint = Endpoint.CHAT_COMPLETIONS
         tenant = await identify(scope, self._services, tally)
-        raw = await read_body(scope, receive, limit=self._services.limits.max_body_bytes)
-        request = read_chat_request(raw)
+        limits = self._services.limits
+        raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+        request = await read_chat_request_async(raw)
         tally.requested_model, tally.stream = request.model, request.stream
         await while_connected(receive, self._answer(request, tenant, tally, send), answered=lambda: tally.ended)
 
     async def _answer(self, request: ChatRequest, tenant: Tenant, tally: Tally, send: Send) -> None:
         keyring = await keyring_of(tenant, self._services)
-        decision = decide(request, tenant, keyring, self._services.book, self._services.now().date())
+        book, today = self._services.book, self._services.now().date()
+        decision = decide(request, tenant, keyring, book, today, enough=self._services.limits.max_attempts)
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:
@@ -52,18 +52,18 @@ class ChatCompletions:
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
         account(tally, decision, reply.usage)
-        await send_body(send, 200, orjson.dumps(reply.body))
+        await send_body(send, 200, reply.body)
 
     async def _stream(
         self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
     ) -> None:
         stream = await self._attempts.stream(request, decision, keyring, tally)
         try:
-            idle_s = self._services.limits.idle_timeout_s
-            await relay_stream(send, stream, tally, include_usage=request.include_usage, idle_s=idle_s)
+            most_s = self._services.limits.answer_timeout_s
+            await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
         finally:
-            await stream.reply.aclose()
             account(tally, decision, stream.reply.usage)
+            await stream.reply.aclose()
 
 
 async def identify(scope: Scope, services: Services, tally: Tally) -> Tenant:
@@ -91,6 +91,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None) -> None:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cached_input_tokens=usage.cached_input_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
         )
 
 

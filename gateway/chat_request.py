@@ -4,7 +4,10 @@ Only what is listed in PARAMETERS travels, so that no field of a caller can name
 a callback. What is not listed is refused by name instead of being dropped.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -17,6 +20,11 @@ Check = Callable[[object], bool]
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MODEL_LENGTH = 256
 MAX_DEPTH = 64
+MAX_VALUES = 100_000  # of a body, objects and lists included
+MAX_MESSAGES = 10_000
+SHOWN_LENGTH = 64  # characters of a caller's field name that are repeated, and compared with the known names
+ON_LOOP_BYTES = 32 * 1024  # a larger body is read in a thread, so that nobody else waits for it
+CHUNK_BYTES = 256 * 1024  # of a body's text, measured at a time: between two of them other threads may run
 
 
 def _is_number(value: object) -> bool:
@@ -88,12 +96,14 @@ PARAMETERS: Mapping[str, Parameter] = {
     "max_completion_tokens": POSITIVE,
     "max_tokens": POSITIVE,
     "metadata": OBJECT,
+    "moderation": OBJECT,
     "modalities": Parameter(_is_texts, "a list of strings"),
     "n": POSITIVE,
     "parallel_tool_calls": FLAG,
     "prediction": OBJECT,
     "presence_penalty": NUMBER,
     "prompt_cache_key": TEXT,
+    "prompt_cache_options": OBJECT,
     "prompt_cache_retention": TEXT,
     "reasoning_effort": TEXT,
     "response_format": OBJECT,
@@ -148,47 +158,137 @@ def read_chat_request(raw: bytes) -> ChatRequest:
     """Parse and check a body; raises ApiError 400 that names the field and says what it must be."""
     body = parse_object(raw)
     parameters = {name: _checked(name, value) for name, value in body.items() if _travels(name, value)}
-    options = body.get("stream_options")
+    if "max_tokens" in parameters and "max_completion_tokens" in parameters:  # a row may rename one into the other
+        message = "`max_tokens` and `max_completion_tokens` set the same limit; send one of them."
+        raise bad_request(message, param="max_completion_tokens")
     stream = _flag(body, "stream")
-    if options is not None and not isinstance(options, dict):
-        raise bad_request("`stream_options` must be an object.", param="stream_options")
-    if options is not None and not stream:
-        raise bad_request("`stream_options` is only allowed when `stream` is true.", param="stream_options")
     return ChatRequest(
         model=_model(body),
         messages=_messages(body),
         parameters=parameters,
         stream=stream,
-        include_usage=bool(options and options.get("include_usage")),
+        include_usage=_include_usage(body.get("stream_options"), stream),
         body=body,
     )
 
 
+async def read_chat_request_async(raw: bytes) -> ChatRequest:
+    """`read_chat_request`; a large body is read in a thread, so that the event loop goes on."""
+    if len(raw) <= ON_LOOP_BYTES:
+        return read_chat_request(raw)
+    return await asyncio.to_thread(read_chat_request, raw)
+
+
 def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object in `raw`; raises ApiError 400 for anything else."""
-    if not raw.strip():
-        raise bad_request("The request body is empty; send a JSON object.", code="invalid_json")
+    """The JSON object in `raw`; raises ApiError 400 for anything else, and for what readers of JSON disagree about:
+    a name twice in one object, and whole numbers beyond 64 bits."""
+    if not raw or raw.isspace():
+        raise _not_json("The request body is empty; send a JSON object.")
+    pairs = _measure(raw)
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         message = f"The request body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        raise bad_request(message, code="invalid_json") from error
+        raise _not_json(message) from error
     if not isinstance(body, dict):
-        raise bad_request(f"The request body must be a JSON object, not {_kind(body)}.", code="invalid_json")
-    _check_depth(body)
+        raise _not_json(f"The request body must be a JSON object, not {_kind(body)}.")
+    if _count_pairs(body) != pairs:
+        raise _not_json(f"The name {_duplicate(raw)} stands twice in one JSON object; send it once.")
     return body
 
 
-def _check_depth(body: dict[str, object]) -> None:
-    """Refuse what is nested too deep for the libraries on the way; level by level, so that it needs no stack."""
+def _not_json(message: str) -> ApiError:
+    return bad_request(message, code="invalid_json")
+
+
+_UNFINISHED = re.compile(rb"[\\0-9.eE+\-]*")  # what may go on in the next chunk: a number, an escape
+_LONG_WHOLE = re.compile(rb"(?<![0-9.eE+\-])-?[0-9]{19,}(?![0-9.eE])")
+
+
+def _measure(raw: bytes) -> int:
+    """How many name-value pairs the text has outside its strings. Refuses too many values, before they become objects,
+    and whole numbers beyond 64 bits, which the parser would round. What is no JSON is left to the parser."""
+    start, inside, values, pairs = 0, 0, 1, 0
+    while start < len(raw):
+        end = _chunk_end(raw, start + CHUNK_BYTES)
+        pieces = raw[start:end].replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
+        outside = b'"'.join(pieces[inside::2])
+        start, inside = end, (inside + len(pieces) - 1) % 2
+        pairs += outside.count(b":")
+        values += outside.count(b",") + outside.count(b"{") + outside.count(b"[")
+        if values > MAX_VALUES:
+            raise bad_request(f"The request body has more than {MAX_VALUES} values; send a smaller one.")
+        for number in _LONG_WHOLE.findall(outside):
+            if len(number) > 20 or not -(2**63) <= int(number) < 2**64:
+                shown = number[:24].decode() + ("..." if len(number) > 24 else "")
+                raise _not_json(f"The request body holds the whole number {shown}, which does not fit in 64 bits.")
+    return pairs
+
+
+def _chunk_end(raw: bytes, wanted: int) -> int:
+    """Where a chunk may end so that it splits no number and no escape of a string."""
+    if wanted >= len(raw):
+        return len(raw)
+    unfinished = _UNFINISHED.match(raw, wanted - 1)
+    end = max(wanted, unfinished.end() if unfinished else 0)
+    return end + 1 if raw[end - 1] == ord("\\") else end
+
+
+def _count_pairs(body: dict[str, object]) -> int:
+    """How many name-value pairs all objects have; refuses what is nested too deep for the libraries on the way. Level
+    by level, so that it needs no stack."""
+    pairs = 0
     level: list[object] = [body]
     for _ in range(MAX_DEPTH):
-        children = [v for item in level if isinstance(item, dict) for v in item.values()]
-        children += [v for item in level if isinstance(item, list) for v in item]
-        level = [child for child in children if isinstance(child, dict | list)]
+        objects = [item for item in level if isinstance(item, dict)]
+        pairs += sum(map(len, objects))
+        inner: list[Iterable[object]] = [item.values() for item in objects if item]
+        inner += [item for item in level if isinstance(item, list)]
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
         if not level:
-            return
-    raise bad_request(f"The request body is nested more than {MAX_DEPTH} levels deep.", code="invalid_json")
+            return pairs
+    raise _not_json(f"The request body is nested more than {MAX_DEPTH} levels deep.")
+
+
+def _duplicate(raw: bytes) -> str:
+    """The first name that stands twice in one object of `raw`, for the message."""
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                found.append(name)
+            seen.add(name)
+
+    json.loads(raw, object_pairs_hook=look)
+    return f"`{_shown(found[0])}`" if found else "of a field"
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= SHOWN_LENGTH else name[:SHOWN_LENGTH] + "..."
+
+
+def _include_usage(options: object, stream: bool) -> bool:
+    """Whether the caller asked for the usage chunk. `stream_options` is not forwarded: each of its fields is known here
+    or refused."""
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise bad_request("`stream_options` must be an object.", param="stream_options")
+    if not stream:
+        raise bad_request("`stream_options` is only allowed when `stream` is true.", param="stream_options")
+    for name, value in options.items():
+        where = f"stream_options.{_shown(name)}"
+        if name not in ("include_usage", "include_obfuscation"):
+            message = f"`{where}` is not known here, and nothing is dropped silently; remove it."
+            raise bad_request(message, param=where, code="unsupported_parameter")
+        if value is not None and not isinstance(value, bool):
+            raise bad_request(f"`{where}` must be true or false, not {_kind(value)}.", param=where)
+    if options.get("include_obfuscation"):
+        message = "`stream_options.include_obfuscation` is not forwarded; remove it or set it to false."
+        raise bad_request(message, param="stream_options.include_obfuscation", code="unsupported_parameter")
+    return bool(options.get("include_usage"))
 
 
 def _travels(name: str, value: object) -> bool:
@@ -204,9 +304,9 @@ def _unknown(name: str) -> ApiError:
         return bad_request(
             f"`{name}` has no effect here yet: {NOT_YET[name]}.", param=name, code="unsupported_parameter"
         )
-    near = get_close_matches(name, PARAMETERS, n=1)
+    near = get_close_matches(name[:SHOWN_LENGTH], PARAMETERS, n=1)
     hint = f" Did you mean `{near[0]}`?" if near else ""
-    shown = name if len(name) <= 64 else name[:64] + "..."
+    shown = _shown(name)
     message = f"`{shown}` is not a parameter that this gateway forwards, and it drops none silently; remove it.{hint}"
     return bad_request(message, param=shown, code="unsupported_parameter")
 
@@ -214,7 +314,7 @@ def _unknown(name: str) -> ApiError:
 def _checked(name: str, value: object) -> object:
     parameter = PARAMETERS[name]
     if not parameter.check(value):
-        raise bad_request(f"`{name}` must be {parameter.must_be}, not {_kind(value)}.", param=name)
+        raise bad_request(f"`{name}` must be {parameter.must_be}, not {_shown(value)}.", param=name)
     return value
 
 
@@ -244,6 +344,9 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, object]]:
         raise bad_request(f"`messages` must be a list of messages, not {_kind(messages)}.", param="messages")
     if not messages:
         raise bad_request("`messages` is empty; send at least one message.", param="messages")
+    if len(messages) > MAX_MESSAGES:
+        message = f"`messages` has {len(messages)} messages; this gateway takes at most {MAX_MESSAGES}."
+        raise bad_request(message, param="messages")
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]")
     return messages
@@ -268,3 +371,12 @@ def _kind(value: object) -> str:
     """What a JSON value is, in JSON's own words."""
     kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
     return kinds.get(type(value), "a list" if isinstance(value, list) else "an object")
+
+
+def _shown(value: object) -> str:
+    """A small number as it is, anything else by its kind."""
+    return (
+        str(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
+        else _kind(value)
+    )

@@ -3,6 +3,7 @@
 Every unknown name is an error that names the nearest known one: a mistyped setting must not be silently without effect.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -28,9 +29,18 @@ class Limits:
     connect_timeout_s: float = 5.0
     first_event_timeout_s: float = 60.0  # a stream's first event
     idle_timeout_s: float = 60.0  # between two events of a stream
+    attempt_timeout_s: float = 300.0  # one attempt at a plain answer; then the next candidate is tried
     answer_timeout_s: float = 570.0  # a plain answer, and a request as a whole
     max_attempts: int = 3
     max_connections: int = 1000
+    body_timeout_s: float = 30.0  # for a request's body to arrive
+    drain_notice_s: float = (
+        5.0  # after a signal, `/readyz` says 503 and requests are still taken: load balancers turn away
+    )
+    drain_s: float = 60.0  # then running answers may go on for so long before they are told
+
+
+MAY_BE_ZERO = ("drain_notice_s", "drain_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,7 @@ def load_config(path: Path | None) -> Config:
         raise ConfigError(f"{path}: there is no such file (WARDGATE_CONFIG names it)")
     try:
         document = tomllib.loads(chosen.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits
         raise ConfigError(f"{chosen}: not TOML: {error}") from error
     except OSError as error:
         raise ConfigError(f"{chosen}: cannot be read: {error.strerror}") from error
@@ -70,6 +80,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
             raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, ('providers', 'plans', 'limits'))}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: [{name}] must be a table")
+        _check_finite(value, name, where)
     return Config(
         providers=_rows(document, "providers", where),
         plans=_rows(document, "plans", where),
@@ -81,6 +92,26 @@ def nearest(name: str, known: "tuple[str, ...] | list[str]") -> str:
     """`; did you mean "x"?`, or the list of what is known when nothing is near."""
     close = get_close_matches(name, known, n=1)
     return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _check_finite(value: object, path: str, where: str) -> None:
+    """Refuse nan, inf and whole numbers that no float can hold: every comparison with nan is false, so no later check
+    would notice."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_finite(inner, f"{path}.{name}", where)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_finite(inner, path, where)
+    elif isinstance(value, int | float) and not _is_finite(value):
+        raise ConfigError(f"{where}: {path} must be a finite number, not {str(value)[:24]}")
+
+
+def _is_finite(value: int | float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _rows(document: Mapping[str, object], table: str, where: str) -> Mapping[str, Mapping[str, object]]:
@@ -103,8 +134,10 @@ def _limits(table: object, where: str) -> Limits:
     for name, value in table.items():
         if name not in known:
             raise ConfigError(f"{where}: unknown limit {name!r} in [limits]{nearest(name, list(known))}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise ConfigError(f"{where}: [limits] {name} must be a number above 0, not {value!r}")
+        floor = "at least 0" if name in MAY_BE_ZERO else "above 0"
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
+            raise ConfigError(f"{where}: [limits] {name} must be a number {floor}, not {value!r}")
         if known[name] is int and not isinstance(value, int):
             raise ConfigError(f"{where}: [limits] {name} must be a whole number, not {value!r}")
         values[name] = known[name](value)

@@ -1,23 +1,25 @@
 """From a tenant and its keyring to the router's question, and from an empty answer to an error. No I/O."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem
 from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.tally import Tally
+from gateway.translation import Refused, untranslatable
 from keystore.keyring import Keyring
-from keystore.providers import Registry
+from keystore.providers import Registry, Wire
 from keystore.resolve import Found, Missing, names_for
 from keystore.tenants import Tenant
 from router.catalogue import Catalogue, Offer
-from router.decision import Decision, route, usable
+from router.decision import Decision, Rejection, route, usable
 from router.explain import refusal
 from router.needs import Needs, read_needs
 from router.plans import Plans
 from router.query import Holding, KeySource, Lacking, Query
+from router.ranking import Candidate
 from router.reasons import Fault, Reason
 
 NO_PLAN = "tenant_plan_unknown"
@@ -52,10 +54,40 @@ class RuleBook:
     catalogue: Catalogue
 
 
-def decide(request: ChatRequest, tenant: Tenant, keyring: Keyring, book: RuleBook, today: date) -> Decision:
-    """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row."""
+def decide(
+    request: ChatRequest, tenant: Tenant, keyring: Keyring, book: RuleBook, today: date, *, enough: int | None = None
+) -> Decision:
+    """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row.
+
+    `enough` spares work on a request that is served: behind so many candidates that can take it, the others are not
+    looked at for what their wire cannot carry. None looks at all, for an explanation.
+    """
     query = _query(request.model, read_needs(request.body), tenant, book, today)
-    return route(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+    decision = route(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+    return _without_untranslatable(decision, request, book.registry, enough)
+
+
+def _without_untranslatable(
+    decision: Decision, request: ChatRequest, registry: Registry, enough: int | None
+) -> Decision:
+    """The decision without candidates on a wire into which this request cannot be translated without loss."""
+    ranked: list[Candidate] = []
+    rejected: list[Rejection] = []
+    whole_wire: dict[str, Refused] = {}  # what messages hold is refused for every model of a wire
+    for candidate in decision.ranked:
+        offer, provider = candidate.offer, registry.get(candidate.offer.provider_id)
+        refused = None
+        if provider is not None and provider.wire is not Wire.OPENAI and (enough is None or len(ranked) < enough):
+            prefix = provider.litellm_prefix
+            refused = whole_wire.get(prefix) or untranslatable(request, prefix, offer.model)
+            if refused is not None and refused.param.startswith("messages"):
+                whole_wire[prefix] = refused
+        if refused is None:
+            ranked.append(candidate)
+        else:
+            reason = Reason.LACKS_PARAMETER
+            rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, refused.sentence))
+    return replace(decision, ranked=tuple(ranked), rejected=(*decision.rejected, *rejected))
 
 
 def usable_offers(tenant: Tenant, keyring: Keyring, book: RuleBook, today: date) -> list[Offer]:

@@ -52,7 +52,9 @@ class _Answer:
 
     def __init__(self, scope: Scope, tally: Tally, send: Send) -> None:
         incoming = header(scope, "x-request-id") or ""
-        self._public_id = incoming if WELL_FORMED_ID.match(incoming) else tally.request_id
+        if WELL_FORMED_ID.match(incoming):
+            tally.client_request_id = incoming
+        self._public_id = tally.client_request_id or tally.request_id
         self._browser = header(scope, "origin") is not None
         self._tally = tally
         self._send = send

@@ -1,12 +1,19 @@
-"""Takes provider credentials out of the process's environment.
+"""Takes provider credentials out of the process's environment, and the process's memory out of others' reach.
 
 LiteLLM reads them when a key is missing and would spend the operator's money for a tenant (LIBRARIES.md 1.8). Wardgate
 never passes an empty key; with nothing in the environment there is nothing to fall back to either.
 """
 
+import contextlib
+import ctypes
 import re
+import sys
 from collections.abc import Iterable, MutableMapping
 
+from keystore.providers import Registry
+from keystore.resolve import names_for
+
+PR_SET_DUMPABLE = 4  # linux/prctl.h
 PROVIDER_VARIABLE = re.compile(
     r"(?!WARDGATE_)(?:.*_API_KEY|.*_API_BASE|.*_BASE_URL|AWS_.*|AZURE_.*|GOOGLE_APPLICATION_CREDENTIALS|VERTEX.*"
     r"|HF_TOKEN|HUGGINGFACE_TOKEN|ANTHROPIC_.*|OPENAI_.*|LITELLM_.*|DATABRICKS_.*|WATSONX_.*|REPLICATE_.*)\Z"
@@ -20,3 +27,20 @@ def scrub_environment(environ: MutableMapping[str, str], family_names: Iterable[
     for name in found:
         del environ[name]
     return found
+
+
+def family_names(registry: Registry) -> frozenset[str]:
+    """Every name under which a key of some row is looked for, former and sibling names included."""
+    names = {name for provider in registry.providers for name, _ in names_for(provider, registry)}
+    return frozenset(name for name in names if not name.startswith("WARDGATE_"))
+
+
+def forbid_dumps() -> None:
+    """Keep keys in memory from core files and, on Linux, from other processes of the same user (ptrace, /proc)."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # not everywhere, and not worth a failed start
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -17,6 +17,7 @@ TYPE_OF_STATUS = {
     403: "permission_error",
     404: "invalid_request_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     413: "invalid_request_error",
     424: "provider_error",
     429: "rate_limit_error",

@@ -40,6 +40,7 @@ class TokenUsage:
     output_tokens: int
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class RequestCompleted:
     key_source: str | None = None
     key_via: str | None = None
     attempts: int = 0
+    client_request_id: str | None = None  # what the caller sent as x-request-id, when it is well formed
     stream: bool = False
     usage: TokenUsage | None = None
     cost_usd: Decimal | None = None  # None when the price is unknown: never zero for want of a price

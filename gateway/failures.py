@@ -41,8 +41,8 @@ def problem_of(chosen: Failure, failures: Sequence[Failure]) -> Problem:
         consequence.code,
         sentence,
         consequence.fault,
-        param="model" if chosen.kind is FailureKind.MODEL_UNAVAILABLE else None,
-        retry_after_s=chosen.retry_after_s if consequence.status == 429 else None,
+        param="model" if chosen.kind is FailureKind.MODEL_UNAVAILABLE else chosen.param,
+        retry_after_s=chosen.retry_after_s if consequence.caller_may_retry else None,
         caller_may_retry=consequence.caller_may_retry,
         extra={"attempts": [_line(failure) for failure in failures], "upstream_status": chosen.status},
     )

@@ -8,21 +8,28 @@ arguments. Facts about its behaviour: LIBRARIES.md section 1, and docs/adr/0002.
 import asyncio
 import copy
 import importlib
+import logging
 import os
-from collections.abc import AsyncIterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any, Final
 
 import httpx
+import orjson
 
 from gateway import openai_shape
 from gateway.chat_request import PARAMETERS
-from gateway.events import TokenUsage
 from gateway.logs import quiet_libraries
+from gateway.scrub import scrub
+from gateway.seen import parse
+from gateway.streams import OpenAIStream, TranslatedStream, check_error, told_reason
+from gateway.translation import untranslatable
+from gateway.translation_rules import asks_nothing
 from gateway.transport import HANDLE, CurrentExchangeTransport, Exchange, Transport
-from gateway.upstream import PlainReply, UpstreamCall, UpstreamFailed
+from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
 from gateway.upstream_errors import failure, failure_of
 from keystore.providers import Wire
-from router.failure import FailureKind
+from router.failure import Failure, FailureKind
 
 # Read by LiteLLM at import: no price map or header list from the network, no .env file, no chatter.
 SWITCHES = {
@@ -33,7 +40,9 @@ SWITCHES = {
     "LITELLM_OFFLINE_MODE": "true",
     "LITELLM_MODE": "PRODUCTION",
     "LITELLM_LOG": "ERROR",
+    "REPEATED_STREAMING_CHUNK_LIMIT": "1000000000",  # a table of equal pieces is no loop
 }
+LOG: Final = logging.getLogger(__name__)
 # Stands where LiteLLM insists on messages while the caller's own travel untouched beside it.
 PLACEHOLDER_MESSAGES = ({"role": "user", "content": "-"},)
 
@@ -70,9 +79,10 @@ def import_litellm(environ: MutableMapping[str, str] | None = None) -> Any:
 class LiteLLMLane:
     """Reaches every provider that LiteLLM can translate to. Call `open` once before use."""
 
-    def __init__(self, transport: Transport, *, answer_timeout_s: float) -> None:
+    def __init__(self, transport: Transport, *, answer_timeout_s: float, idle_timeout_s: float) -> None:
         self._transport = transport
         self._timeout_s = answer_timeout_s
+        self._idle_s = idle_timeout_s
         self._litellm: Any = None
         self._handler: Any = None
         self._opening: asyncio.Task[None] | None = None
@@ -87,45 +97,49 @@ class LiteLLMLane:
         litellm = await asyncio.to_thread(import_litellm)
         http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
         self._handler = http.AsyncHTTPHandler(transport=CurrentExchangeTransport(), follow_redirects=False)
+        await _warm_up(litellm)
         self._litellm = litellm
 
     async def complete(self, call: UpstreamCall) -> PlainReply:
         """One plain answer; raises UpstreamFailed."""
+        native = call.provider.wire is Wire.OPENAI
         exchange, response = await self._send(call, stream=False)
-        try:
-            dumped = response.model_dump()
-            body = openai_shape.completion(dumped)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise UpstreamFailed(failure_of(call, exchange, error)) from error
-        if not body.get("choices"):
-            text = "the provider's answer holds no choice"
-            raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
-        if not exchange.finished:
-            openai_shape.without_finish(body)  # LiteLLM invents a reason where the provider gave none
-        usage = openai_shape.token_usage(dumped.get("usage")) if exchange.usage_seen else None
-        if usage is None:
-            body.pop("usage", None)  # LiteLLM invents counts where the provider gave none
-        return PlainReply(body, usage)
+        check_error(call, exchange)
+        return openai_reply(call, exchange) if native else translated_reply(call, exchange, response)
 
-    async def stream(self, call: UpstreamCall) -> "LiteLLMStream":
-        """A stream whose answer has begun (its status was a success); raises UpstreamFailed."""
+    async def stream(self, call: UpstreamCall) -> StreamReply:
+        """A stream that was opened (its status was a success); raises UpstreamFailed."""
         exchange, wrapper = await self._send(call, stream=True)
-        return LiteLLMStream(call, exchange, wrapper)
+        if call.provider.wire is not Wire.OPENAI:
+            return TranslatedStream(call, exchange, wrapper)
+        if "application/json" in exchange.headers.get("content-type", ""):
+            await wrapper.aclose()
+            text = "the provider sent one JSON answer where a stream was asked for"
+            raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
+        return OpenAIStream(call, exchange, wrapper.completion_stream.response)
 
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
         await self.open()
         arguments = self._arguments(call, stream=stream)
-        exchange = self._transport.begin(call.credential, frozenset(call.provider.hosts))
+        idle_s = self._idle_s if stream else self._timeout_s
+        exchange = self._transport.begin(call.credential, call.provider, idle_s=idle_s)
         try:
             return exchange, await self._litellm.acompletion(**arguments)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
+            if call.provider.wire is Wire.OPENAI and exchange.status == 200 and exchange.whole and not stream:
+                return exchange, None  # the answer is there; only the library could not make sense of it
             raise UpstreamFailed(self._failure(call, exchange, error)) from None
 
-    def _failure(self, call: UpstreamCall, exchange: Exchange, error: Exception) -> Any:
-        if not exchange.sent and isinstance(error, self._litellm.BadRequestError):
-            message = f"{call.provider.name} cannot take this request: {error.message}"
-            return failure(call, FailureKind.UNSUPPORTED_PARAMETER, message)
-        return failure_of(call, exchange, error)
+    def _failure(self, call: UpstreamCall, exchange: Exchange, error: Exception) -> Failure:
+        """What LiteLLM refused before it sent anything is a request that it cannot translate."""
+        if exchange.sent or exchange.error is not None or isinstance(error, TimeoutError):
+            return failure_of(call, exchange, error)
+        reason = scrub(str(error))
+        LOG.warning(
+            "LiteLLM could not translate a request for %s: %s: %s", call.provider.id, type(error).__name__, reason
+        )
+        text = f"{call.provider.name} cannot be sent this request; ask for a provider on OpenAI's wire, or change it"
+        return failure(call, FailureKind.UNSUPPORTED_PARAMETER, text)
 
     def _arguments(self, call: UpstreamCall, *, stream: bool) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -147,19 +161,31 @@ class LiteLLMLane:
     def _translated(self, call: UpstreamCall) -> dict[str, Any]:
         """For another wire: named parameters, each of which LiteLLM says that it can translate."""
         prefix = call.provider.litellm_prefix
+        refused = untranslatable(call.request, prefix, call.model)
+        if refused is not None:
+            raise UpstreamFailed(
+                failure(call, FailureKind.UNSUPPORTED_PARAMETER, refused.sentence, param=refused.param)
+            )
         supported = self._litellm.get_supported_openai_params(model=call.model, custom_llm_provider=prefix) or []
-        parameters = _renamed(call)
+        parameters = {name: value for name, value in _renamed(call).items() if not asks_nothing(name, value)}
         for name in parameters:
             # `metadata` is taken by LiteLLM for itself and never sent: for a translated wire it is not supported.
             if name not in supported or name == "metadata":
-                text = f"{call.provider.name} does not take `{name}`"
-                raise UpstreamFailed(failure(call, FailureKind.UNSUPPORTED_PARAMETER, text))
+                text = f"{call.provider.name} does not take `{name}`; leave it out, or ask for another provider"
+                raise UpstreamFailed(failure(call, FailureKind.UNSUPPORTED_PARAMETER, text, param=name))
         return {
             "model": f"{prefix}/{call.model}",
-            "messages": copy.deepcopy(call.request.messages),
+            "messages": [_without_empty_content(message) for message in copy.deepcopy(call.request.messages)],
             "client": self._handler,
             **parameters,
         }
+
+
+def _without_empty_content(message: dict[str, object]) -> dict[str, object]:
+    """An assistant's empty text beside tool calls is no text; some SDKs send it."""
+    if message.get("role") == "assistant" and message.get("tool_calls") and message.get("content") == "":
+        return message | {"content": None}
+    return message
 
 
 def _openai_wire(call: UpstreamCall) -> dict[str, Any]:
@@ -177,68 +203,37 @@ def _renamed(call: UpstreamCall) -> dict[str, object]:
     return {quirks.get(name, name): value for name, value in call.request.parameters.items() if name in PARAMETERS}
 
 
-class LiteLLMStream:
-    """LiteLLM's stream, watched: what it invents at the end of a broken one does not pass."""
-
-    def __init__(self, call: UpstreamCall, exchange: Exchange, wrapper: Any) -> None:
-        self._call = call
-        self._exchange = exchange
-        self._wrapper = wrapper
-        self._closed = False
-        self.usage: TokenUsage | None = None
-        self.usage_chunk: Mapping[str, object] | None = None
-
-    async def __aiter__(self) -> AsyncIterator[dict[str, object]]:
-        iterator = self._wrapper.__aiter__()
-        while True:
-            try:
-                item = await anext(iterator)
-                dumped: dict[str, object] = item.model_dump()
-            except StopAsyncIteration:
-                break
-            except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
-                raise UpstreamFailed(self._broken(error)) from None
-            self._note_usage(dumped)
-            if not self._exchange.finished and _finishes(dumped):
-                break  # an ending that the provider never sent
-            if _says_something(dumped):
-                yield openai_shape.chunk(dumped, with_usage=False)
-        if not self._exchange.finished:
-            text = "the provider's stream ended without its end"
-            raise UpstreamFailed(failure(self._call, FailureKind.TRUNCATED, text, status=self._exchange.status))
-
-    async def aclose(self) -> None:
-        """Close the upstream, also while the task is being cancelled."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.shield(self._wrapper.aclose())
-
-    def _broken(self, error: Exception) -> Any:
-        if self._exchange.error is None and (self._exchange.status or 0) < 300:
-            text = "the provider broke off its stream with an error"
-            return failure(self._call, FailureKind.TRUNCATED, text, status=self._exchange.status)
-        return failure_of(self._call, self._exchange, error)
-
-    def _note_usage(self, dumped: Mapping[str, object]) -> None:
-        usage = dumped.get("usage")
-        if usage is not None and self._exchange.usage_seen:
-            self.usage = openai_shape.token_usage(usage)
-            head = openai_shape.chunk({**dumped, "choices": []}, with_usage=True)
-            self.usage_chunk = head | {"usage": openai_shape.usage_object(usage)}
+async def _warm_up(litellm: Any) -> None:
+    """Go once through all that LiteLLM does before it sends, so that the first caller does not wait for its late
+    imports. Nothing is sent: the transport refuses a request outside an exchange."""
+    arguments = {"messages": list(PLACEHOLDER_MESSAGES), "api_base": "http://127.0.0.1:9", "max_retries": 0}
+    with suppress(Exception):
+        await litellm.acompletion(model="openai/warm-up", api_key=HANDLE, num_retries=0, **arguments)
 
 
-def _finishes(dumped: Mapping[str, object]) -> bool:
-    choices = dumped.get("choices")
-    return isinstance(choices, list) and any(choice.get("finish_reason") for choice in choices)
+def openai_reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
+    """A provider's own answer on OpenAI's wire, byte for byte."""
+    body = parse(bytes(exchange.body))
+    if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
+        text = "the provider's answer holds no choice"
+        raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
+    return PlainReply(bytes(exchange.body), openai_shape.token_usage(body.get("usage")))
 
 
-def _says_something(dumped: Mapping[str, object]) -> bool:
-    """False for a chunk that only carries usage: no choice with a delta or a finish reason."""
-    choices = dumped.get("choices")
-    if not isinstance(choices, list) or not choices:
-        return False
-    if dumped.get("usage") is None:
-        return True
-    return _finishes(dumped) or any(
-        any(value is not None for value in (choice.get("delta") or {}).values()) for choice in choices
-    )
+def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> PlainReply:
+    """LiteLLM's translation of an answer, with the provider's own finish reasons and no usage that it did not count."""
+    try:
+        dumped = response.model_dump()
+        body = openai_shape.completion(dumped)
+        choices = body["choices"]
+        if not isinstance(choices, list) or not choices:
+            raise ValueError("no choices")
+        for choice in choices:
+            seen = exchange.seen.finish.get(choice["index"])
+            choice["finish_reason"] = None if seen is None else told_reason(seen, choice["finish_reason"], call)
+        usage = openai_shape.token_usage(dumped.get("usage")) if exchange.seen.usage else None
+        if usage is None:
+            body.pop("usage", None)
+        return PlainReply(orjson.dumps(body), usage)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UpstreamFailed(failure_of(call, exchange, error)) from error

@@ -233,7 +233,7 @@ def _facts(record: object) -> dict[str, object]:
 
 
 def _legacy_sentence(event: KeyResolved) -> str:
-    parts = [f"{event.provider} was answered with the key stored as {event.setting_key}"]
+    parts = [f"the key for {event.provider} is the one stored as {event.setting_key}"]
     if event.canonical_name is not None and event.canonical_name != event.setting_key:
         parts.append(f"its canonical name is {event.canonical_name}")
     if event.store == Store.LEGACY:

@@ -1,47 +1,35 @@
-"""From LiteLLM's objects to OpenAI's wire shape: what a caller sees holds no trace of the library.
+"""From LiteLLM's objects to OpenAI's wire shape, for the wires that LiteLLM translates: no trace of it is left.
 
-Required fields are present (`refusal` and `logprobs` are, as null), the library's own are gone, and what a provider
-added beyond OpenAI's fields (`reasoning_content`, ...) is kept.
+Required fields are present (`refusal` and `logprobs` are, as null), the library's own are gone.
 """
 
+import json
 from collections.abc import Mapping
+from typing import Final
+
+import orjson
 
 from gateway.events import TokenUsage
 
-LIBRARY_FIELDS = ("provider_specific_fields", "_hidden_params", "moderation", "citations")
+LIBRARY_FIELDS: Final = frozenset({"provider_specific_fields", "_hidden_params"})
+ANSWER_FIELDS: Final = ("id", "object", "created", "model", "service_tier")
 Json = dict[str, object]
 
 
 def completion(dumped: Mapping[str, object]) -> Json:
     """A plain answer from the dump of LiteLLM's ModelResponse."""
-    body = _without_empty(dumped, keep=("system_fingerprint",))
-    body["object"] = "chat.completion"
+    body = _head(dumped, "chat.completion")
     body["choices"] = [_choice(choice) for choice in _objects(dumped.get("choices"))]
     if isinstance(dumped.get("usage"), Mapping):
         body["usage"] = usage_object(dumped["usage"])
     return body
 
 
-def chunk(dumped: Mapping[str, object], *, with_usage: bool) -> Json:
-    """One stream chunk from the dump of LiteLLM's ModelResponseStream; `usage: null` when usage was asked for."""
-    body = _without_empty(dumped, keep=("system_fingerprint",))
-    body.pop("usage", None)
-    body["object"] = "chat.completion.chunk"
+def chunk(dumped: Mapping[str, object]) -> Json:
+    """One stream chunk, without usage, from the dump of LiteLLM's ModelResponseStream."""
+    body = _head(dumped, "chat.completion.chunk")
     body["choices"] = [_chunk_choice(choice) for choice in _objects(dumped.get("choices"))]
-    if with_usage:
-        body["usage"] = None
     return body
-
-
-def without_finish(body: Json) -> None:
-    """Take back the finish reasons of a plain answer whose provider gave none."""
-    for choice in _choices(body):
-        choice["finish_reason"] = None
-
-
-def _choices(body: Json) -> list[Json]:
-    choices = body.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def usage_object(usage: object) -> Json:
@@ -50,9 +38,8 @@ def usage_object(usage: object) -> Json:
     counts: Json = {name: _count(source.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
     for name in ("prompt_tokens_details", "completion_tokens_details"):
         details = source.get(name)
-        if isinstance(details, Mapping) and (
-            known := {key: value for key, value in details.items() if value is not None}
-        ):
+        known = _known(details) if isinstance(details, Mapping) else {}
+        if known:
             counts[name] = known
     return counts
 
@@ -61,36 +48,52 @@ def token_usage(usage: object) -> TokenUsage | None:
     """The counts that cost is reckoned from; None when there are none."""
     if not isinstance(usage, Mapping) or usage.get("prompt_tokens") is None:
         return None
+    written = _count(usage.get("cache_creation_input_tokens"))
     return TokenUsage(
         input_tokens=_count(usage.get("prompt_tokens")),
         output_tokens=_count(usage.get("completion_tokens")),
         cached_input_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens") or written,
     )
+
+
+def encode(value: object) -> bytes:
+    """JSON text of what was read with `seen.parse`; half emojis and Infinity go out as they came in."""
+    try:
+        return orjson.dumps(value)
+    except (TypeError, orjson.JSONEncodeError):
+        return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def _head(dumped: Mapping[str, object], kind: str) -> Json:
+    return _known({name: dumped.get(name) for name in ANSWER_FIELDS}) | {"object": kind}
 
 
 def _choice(choice: Mapping[str, object]) -> Json:
     message = choice.get("message")
     source = message if isinstance(message, Mapping) else {}
-    shaped = _without_empty(source, keep=("content",))
-    shaped.setdefault("refusal", _refusal(source))
-    return {
-        "index": choice.get("index", 0),
-        "message": shaped,
-        "logprobs": choice.get("logprobs"),
-        "finish_reason": choice.get("finish_reason"),
-    }
+    shaped = {"role": "assistant", "content": source.get("content")} | _known(source)
+    shaped.setdefault("refusal", None)
+    calls = shaped.get("tool_calls")
+    if isinstance(calls, list):
+        shaped["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in _objects(calls)]
+    return _outer(choice, "message", shaped)
 
 
 def _chunk_choice(choice: Mapping[str, object]) -> Json:
     delta = choice.get("delta")
-    shaped = _without_empty(delta if isinstance(delta, Mapping) else {})
+    shaped = _known(delta if isinstance(delta, Mapping) else {})
     calls = shaped.get("tool_calls")
     if isinstance(calls, list):
         shaped["tool_calls"] = [_tool_call_delta(call) for call in _objects(calls)]
+    return _outer(choice, "delta", shaped)
+
+
+def _outer(choice: Mapping[str, object], name: str, inner: Json) -> Json:
     return {
         "index": choice.get("index", 0),
-        "delta": shaped,
+        name: inner,
         "logprobs": choice.get("logprobs"),
         "finish_reason": choice.get("finish_reason"),
     }
@@ -98,23 +101,16 @@ def _chunk_choice(choice: Mapping[str, object]) -> Json:
 
 def _tool_call_delta(call: Mapping[str, object]) -> Json:
     """`id`, `type` and the function's name stand in the first piece only; the rest are fragments of arguments."""
-    shaped = _without_empty(call)
+    shaped = _known(call)
     function = shaped.get("function")
     if isinstance(function, Mapping):
-        shaped["function"] = {key: value for key, value in function.items() if value is not None}
+        shaped["function"] = _known(function)
     return shaped
 
 
-def _refusal(message: Mapping[str, object]) -> object:
-    fields = message.get("provider_specific_fields")
-    return fields.get("refusal") if isinstance(fields, Mapping) else None
-
-
-def _without_empty(source: Mapping[str, object], keep: tuple[str, ...] = ()) -> Json:
+def _known(source: Mapping[str, object]) -> Json:
     return {
-        key: value
-        for key, value in source.items()
-        if key not in LIBRARY_FIELDS and (value is not None or key in keep) and not (key == "annotations" and not value)
+        key: value for key, value in source.items() if value is not None and value != [] and key not in LIBRARY_FIELDS
     }
 
 

@@ -79,12 +79,13 @@ async def open_services(
     except BaseException:
         await keystore.close()
         raise
+    if keystore.reads_legacy:
+        log.info("keystore.legacy_table", note="a tenant_settings table is read as a second source of keys")
     if keystore.legacy_note:
         log.warning("keystore.legacy_table", note=keystore.legacy_note)
     limits = rules.limits
     transport = Transport(
         connect_timeout_s=limits.connect_timeout_s,
-        read_timeout_s=limits.answer_timeout_s,
         max_connections=limits.max_connections,
     )
     metrics = Metrics(
@@ -99,7 +100,7 @@ async def open_services(
         book=RuleBook(rules.registry, rules.plans, catalogue),
         keystore=keystore,
         transport=transport,
-        lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s),
+        lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
         events=events,
         metrics=metrics,
         limits=limits,

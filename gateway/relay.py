@@ -5,7 +5,7 @@ After the first byte no other model may speak. A stream that breaks says so in t
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 import orjson
 
@@ -24,21 +24,21 @@ STREAM_HEADERS = {
 DONE = b"data: [DONE]\n\n"
 
 
-def event(payload: Mapping[str, object]) -> bytes:
+def event(payload: bytes) -> bytes:
     """One server-sent event: JSON on a single `data:` line."""
-    return b"data: " + orjson.dumps(payload) + b"\n\n"
+    return b"data: " + payload.replace(b"\n", b" ") + b"\n\n"
 
 
-async def relay_stream(send: Send, stream: OpenStream, tally: Tally, *, include_usage: bool, idle_s: float) -> None:
-    """Send a begun stream to its end; returns also when it broke, with the outcome in `tally`."""
+async def relay_stream(send: Send, stream: OpenStream, tally: Tally, *, include_usage: bool, most_s: float) -> None:
+    """Send a begun stream to its end, at most `most_s` after the request began; returns also when it broke, with the
+    outcome in `tally`."""
     await send({"type": "http.response.start", "status": 200, "headers": encode_headers(STREAM_HEADERS)})
     tally.first_token_s = time.monotonic() - tally.started
-    chunk: Mapping[str, object] | None = stream.first
+    chunk: bytes | None = stream.first
     try:
         while chunk is not None:
-            payload = {**chunk, "usage": None} if include_usage else chunk
-            await _write(send, event(payload))
-            chunk = await _next(stream.rest, tally, idle_s)
+            await _write(send, event(chunk))
+            chunk = await _next(stream.rest, tally, most_s)
     except UpstreamFailed as failed:
         await _break_off(send, failed, tally)
         return
@@ -51,16 +51,18 @@ async def _write(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
-async def _next(rest: AsyncIterator[Mapping[str, object]], tally: Tally, idle_s: float) -> Mapping[str, object] | None:
-    """The next chunk, or None at the end; raises UpstreamFailed when the stream breaks or is silent for too long."""
+async def _next(rest: AsyncIterator[bytes], tally: Tally, most_s: float) -> bytes | None:
+    """The next chunk, or None at the end; raises UpstreamFailed when the stream breaks or the time is up."""
     started = time.monotonic()
     try:
-        async with asyncio.timeout(idle_s):
+        async with asyncio.timeout(most_s - (started - tally.started)):
             return await anext(rest)
     except StopAsyncIteration:
         return None
     except TimeoutError:
-        raise UpstreamFailed(timed_out(tally.provider or "", tally.model or "", idle_s)) from None
+        raise UpstreamFailed(
+            timed_out(tally.provider or "", tally.model or "", time.monotonic() - tally.started)
+        ) from None
     finally:
         tally.upstream_s += time.monotonic() - started
 
@@ -69,5 +71,5 @@ async def _break_off(send: Send, failed: UpstreamFailed, tally: Tally) -> None:
     """Tell the client in the stream that it broke; both OpenAI SDKs raise on this event."""
     problem = problem_of(failed.failure, [failed.failure])
     tally.outcome, tally.fault, tally.code = Outcome.CUT, problem.fault.value, problem.code
-    body = event({"error": problem.error_object()})
+    body = event(orjson.dumps({"error": problem.error_object()}))
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -3,10 +3,17 @@
 What the operator decides about providers, plans and limits is in `wardgate.toml` (`gateway.config`), not here.
 """
 
+from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gateway.config import ConfigError, nearest
+
+PREFIX = "WARDGATE_"
+FOR_TESTS = "WARDGATE_TEST_"  # the test suite's own; no setting
+SEALING_KEYS = "WARDGATE_SEALING_KEYS"
 
 
 class Settings(BaseSettings):
@@ -25,3 +32,18 @@ class Settings(BaseSettings):
     metrics_port: int = Field(default=9091, ge=0, le=65535)
     log_level: str = "info"
     keep_provider_env: bool = False  # leave OPENAI_API_KEY and its like in the process's environment
+
+
+def check_names(environ: Iterable[str]) -> None:
+    """Raise ConfigError for a `WARDGATE_*` variable that is no setting: mistyped, it would be without effect."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in environ:
+        written = name.upper()
+        if written.startswith(PREFIX) and not written.startswith(FOR_TESTS) and written not in known:
+            raise ConfigError(f"{name} is in the environment and is no setting{nearest(written, known)}")
+
+
+def take_sealing_keys(environ: MutableMapping[str, str]) -> None:
+    """Remove the ring's text from the environment once it was read: child processes and dumps of it need no keys."""
+    for name in [name for name in environ if name.upper() == SEALING_KEYS]:
+        del environ[name]

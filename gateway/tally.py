@@ -42,6 +42,7 @@ class Tally:
     key_source: str | None = None
     key_via: str | None = None
     attempts: int = 0
+    client_request_id: str | None = None
     stream: bool = False
     upstream_s: float = 0.0
     first_token_s: float | None = None
@@ -71,17 +72,19 @@ class Tally:
             self.outcome = Outcome.ERROR if problem.fault is Fault.GATEWAY else Outcome.REFUSED
 
     def completed(self, now: float) -> RequestCompleted:
-        """The event for the end of the request at `now`."""
+        """The event for the end of the request at `now`; what nobody judged and did not end is an error of ours."""
+        outcome = self.outcome or (Outcome.OK if self.ended else Outcome.ERROR)
+        fault = Fault.GATEWAY.value if outcome is Outcome.ERROR and self.fault is None else self.fault
         return RequestCompleted(
             request_id=self.request_id,
             endpoint=self.endpoint,
             method=self.method,
             status=self.status,
-            outcome=self.outcome or Outcome.OK,
+            outcome=outcome,
             duration_s=now - self.started,
             upstream_s=self.upstream_s,
             first_token_s=self.first_token_s,
-            fault=self.fault,
+            fault=fault,
             code=self.code,
             tenant=self.tenant,
             token_id=self.token_id,
@@ -91,6 +94,7 @@ class Tally:
             key_source=self.key_source,
             key_via=self.key_via,
             attempts=self.attempts,
+            client_request_id=self.client_request_id,
             stream=self.stream,
             usage=self.usage,
             cost_usd=self.cost_usd,

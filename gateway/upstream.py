@@ -1,6 +1,6 @@
 """What a lane is: something that sends one request to one provider with one credential, or says why it could not."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,22 +23,22 @@ class UpstreamCall:
 
 @dataclass(frozen=True, slots=True)
 class PlainReply:
-    """A complete answer in OpenAI's shape; `usage` is None when the provider counted none."""
+    """A complete answer: JSON text in OpenAI's shape; `usage` is None when the provider counted none."""
 
-    body: Mapping[str, object]
+    body: bytes
     usage: TokenUsage | None
 
 
 class StreamReply(Protocol):
-    """Chunks in OpenAI's shape; the usage chunk is not among them but in `usage` once the chunks have ended.
+    """The JSON texts of chunks in OpenAI's shape; the usage chunk is apart, and known once the chunks have ended.
 
     Iterating raises UpstreamFailed when the stream breaks, also when the provider ended it without saying so.
     """
 
     usage: TokenUsage | None
-    usage_chunk: Mapping[str, object] | None
+    usage_chunk: bytes | None
 
-    def __aiter__(self) -> AsyncIterator[dict[str, object]]: ...
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
 
     async def aclose(self) -> None:
         """Close the upstream; may be called at any time, more than once, and while being cancelled."""

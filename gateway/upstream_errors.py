@@ -1,6 +1,7 @@
 """What a provider's failure means: one table from what was seen on the wire to a FailureKind.
 
-It reads the raw status and body, not the exceptions of the library above, which fold several failures into one.
+It reads the raw status and body, not the exceptions of the library above, which fold several failures into one. The
+words of a code are trusted first; a message only where it is a whole phrase, because messages repeat what callers sent.
 """
 
 import re
@@ -8,69 +9,133 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 import httpx
-import orjson
 
 from gateway.scrub import scrub
+from gateway.seen import parse
 from gateway.transport import Exchange, TransportRefusal
 from gateway.upstream import UpstreamCall
 from router.failure import Failure, FailureKind
 
-ANY = re.compile("")
+LONGEST_WAIT_S: Final = 86_400.0  # a provider that asks for more than a day is not believed
+ANY: Final = re.compile("")
+NEVER: Final = re.compile(r"(?!)")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an error says: its codes, its sentence for people, the field it names, the wait it asks for."""
+
+    codes: str = ""  # code, type and status words, joined
+    message: str = ""
+    param: str | None = None
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A failure by status range and by words in the provider's error object; the first row that fits wins."""
+    """A failure by status range and by words; the first row that fits wins. `codes` and `message` are alternatives."""
 
     first_status: int
     last_status: int
-    words: re.Pattern[str]
     kind: FailureKind
+    codes: re.Pattern[str] = ANY
+    message: re.Pattern[str] = NEVER
+
+    def fits(self, status: int, facts: Facts) -> bool:
+        if not self.first_status <= status <= self.last_status:
+            return False
+        return bool(self.codes.search(facts.codes) or self.message.search(facts.message))
 
 
 def _words(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE)
 
 
-BAD_KEY = _words(r"api[_ ]key[_ ](?:invalid|not valid)|invalid[_ ]api[_ ]key|incorrect api key")
-CONTENT = _words(r"content[_ ]?(?:filter|policy)|moderation|safety (?:system|setting)")
-NO_QUOTA = _words(r"insufficient[_ ](?:quota|balance|credit)|credit balance|billing")
-TOO_LONG = _words(r"context[_ ](?:length|window)|maximum context|prompt is too long|too many tokens|input token count")
-NO_MODEL = _words(r"model[_ ]not[_ ]found|(?:unknown|no such) model|model .{0,80}does not exist")
-
-ROWS = (
-    Row(300, 399, ANY, FailureKind.MALFORMED),  # a redirect is never followed
-    Row(400, 400, BAD_KEY, FailureKind.KEY_REJECTED),  # Google answers 400 to a bad key
-    Row(401, 401, ANY, FailureKind.KEY_REJECTED),
-    Row(402, 402, ANY, FailureKind.QUOTA_EXHAUSTED),
-    Row(403, 403, CONTENT, FailureKind.CONTENT_FILTER),
-    Row(403, 403, ANY, FailureKind.KEY_REJECTED),
-    Row(404, 404, ANY, FailureKind.MODEL_UNAVAILABLE),
-    Row(408, 408, ANY, FailureKind.TIMEOUT),
-    Row(429, 429, NO_QUOTA, FailureKind.QUOTA_EXHAUSTED),
-    Row(429, 429, ANY, FailureKind.RATE_LIMITED),
-    Row(400, 499, TOO_LONG, FailureKind.CONTEXT_LENGTH),
-    Row(400, 499, CONTENT, FailureKind.CONTENT_FILTER),
-    Row(400, 499, NO_MODEL, FailureKind.MODEL_UNAVAILABLE),
-    Row(400, 499, NO_QUOTA, FailureKind.QUOTA_EXHAUSTED),
-    Row(400, 499, ANY, FailureKind.BAD_REQUEST),
-    Row(504, 504, ANY, FailureKind.TIMEOUT),
-    Row(500, 599, ANY, FailureKind.SERVER_ERROR),
+NO_QUOTA: Final = _words(
+    r"\b(?:insufficient_quota|insufficient_(?:balance|credits?)|billing_error|billing_not_active)\b"
 )
+NO_QUOTA_SAID: Final = _words(
+    r"credit balance is too low|insufficient (?:balance|credits?|quota)|exceeded your current quota"
+)
+TOO_LONG: Final = _words(r"\b(?:context_length_exceeded|string_above_max_length|request_too_large)\b")
+TOO_LONG_SAID: Final = _words(
+    r"maximum context length|prompt is too long|input token count .*exceed|exceeds? the context window"
+)
+CONTENT: Final = _words(r"\b(?:content_filter|content_policy_violation|moderation_blocked)\b")
+CONTENT_SAID: Final = _words(
+    r"content management policy|flagged by (?:our )?moderation|violat\w+ (?:our|the) (?:usage|content) polic"
+)
+NO_MODEL: Final = _words(r"\b(?:model_not_found|not_found_error|model_not_available)\b")
+NO_MODEL_SAID: Final = _words(
+    r"^(?:the )?model .{0,120}(?:does not exist|not found|is not available)|^(?:unknown|no such) model"
+)
+BAD_KEY: Final = _words(r"\b(?:invalid_api_key|api_key_invalid|authentication_error|account_deactivated)\b")
+BAD_KEY_SAID: Final = _words(r"api[ _]key (?:is )?(?:not valid|invalid|expired)|(?:invalid|incorrect) api key")
+DENIED: Final = _words(r"\b(?:permission_error|permission_denied|insufficient_permissions|forbidden)\b")
+DENIED_SAID: Final = _words(r"\b(?:api key|permission|access)\b")
+
+ROWS: Final = (
+    Row(300, 399, FailureKind.MALFORMED),  # a redirect is never followed
+    Row(400, 400, FailureKind.KEY_REJECTED, BAD_KEY, BAD_KEY_SAID),  # Google answers 400 to a bad key
+    Row(401, 401, FailureKind.KEY_REJECTED),
+    Row(402, 402, FailureKind.QUOTA_EXHAUSTED),
+    Row(403, 404, FailureKind.CONTENT_FILTER, CONTENT, CONTENT_SAID),
+    Row(403, 404, FailureKind.MODEL_UNAVAILABLE, NO_MODEL, NO_MODEL_SAID),
+    Row(403, 403, FailureKind.KEY_REJECTED, BAD_KEY, BAD_KEY_SAID),
+    Row(403, 403, FailureKind.KEY_REJECTED, DENIED, DENIED_SAID),
+    Row(403, 403, FailureKind.SERVER_ERROR),  # a region, a firewall: not the key, as far as it says
+    Row(404, 404, FailureKind.MODEL_UNAVAILABLE),
+    Row(408, 408, FailureKind.TIMEOUT),
+    Row(409, 409, FailureKind.SERVER_ERROR),
+    Row(425, 425, FailureKind.SERVER_ERROR),
+    Row(429, 429, FailureKind.QUOTA_EXHAUSTED, NO_QUOTA),
+    Row(429, 429, FailureKind.RATE_LIMITED),
+    Row(400, 499, FailureKind.QUOTA_EXHAUSTED, NO_QUOTA, NO_QUOTA_SAID),
+    Row(400, 499, FailureKind.CONTEXT_LENGTH, TOO_LONG, TOO_LONG_SAID),
+    Row(400, 499, FailureKind.CONTENT_FILTER, CONTENT, CONTENT_SAID),
+    Row(400, 499, FailureKind.MODEL_UNAVAILABLE, NO_MODEL, NO_MODEL_SAID),
+    Row(400, 499, FailureKind.BAD_REQUEST),
+    Row(504, 504, FailureKind.TIMEOUT),
+    Row(500, 599, FailureKind.SERVER_ERROR),
+)
+# The status that an error word stands for, where a provider sends the error inside a successful answer.
+STATUS_OF_WORD: Final[Mapping[str, int]] = {
+    "authentication_error": 401,
+    "invalid_api_key": 401,
+    "permission_error": 403,
+    "insufficient_quota": 429,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "content_filter": 400,
+    "not_found_error": 404,
+    "overloaded_error": 529,
+    "timeout_error": 504,
+}
 
 
-def failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException) -> Failure:
+def failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException | None) -> Failure:
     """The failure of an attempt that ended in `error`, by what the exchange saw of it."""
+    if exchange.status is not None and exchange.status >= 300:
+        facts = read_error(bytes(exchange.body))
+        return _by_table(call, exchange.status, facts, retry_after_s(exchange.headers, datetime.now(UTC)))
+    if exchange.seen.blocked is not None:
+        return failure(
+            call, FailureKind.CONTENT_FILTER, f"the prompt was blocked ({exchange.seen.blocked})", status=200
+        )
+    if exchange.seen.error is not None:
+        facts = facts_of(exchange.seen.error)
+        return _by_table(call, status_inside(exchange.seen.error), facts, None)
     if exchange.error is not None:
         return _network_failure(call, exchange, exchange.error)
-    if exchange.status is not None and exchange.status >= 300:
-        return _status_failure(call, exchange)
     if exchange.status is not None:
-        return failure(call, FailureKind.MALFORMED, "the provider's answer could not be read", status=exchange.status)
+        return failure(call, FailureKind.MALFORMED, "the answer could not be read", status=exchange.status)
     if isinstance(error, TimeoutError):
-        return failure(call, FailureKind.TIMEOUT, "the provider did not answer in time")
+        return failure(call, FailureKind.TIMEOUT, "nothing came in time")
     return failure(call, FailureKind.GATEWAY, f"the call could not be made ({type(error).__name__})")
 
 
@@ -81,6 +146,7 @@ def failure(
     *,
     status: int | None = None,
     retry_after_s: float | None = None,
+    param: str | None = None,
 ) -> Failure:
     """A Failure of this call; `message` is scrubbed of the call's own key and of anything that looks like one."""
     return Failure(
@@ -90,6 +156,18 @@ def failure(
         status=status,
         retry_after_s=retry_after_s,
         message=scrub(message, call.credential.secret.reveal()),
+        param=param,
+    )
+
+
+def _by_table(call: UpstreamCall, status: int, facts: Facts, wait_s: float | None) -> Failure:
+    return failure(
+        call,
+        kind_of(status, facts),
+        facts.message or f"HTTP {status}",
+        status=status,
+        retry_after_s=facts.retry_after_s if wait_s is None else wait_s,
+        param=facts.param,
     )
 
 
@@ -97,47 +175,80 @@ def _network_failure(call: UpstreamCall, exchange: Exchange, error: httpx.HTTPEr
     if isinstance(error, TransportRefusal):
         return failure(call, FailureKind.KEY_UNUSABLE, str(error))
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return failure(call, FailureKind.CONNECT, "the provider could not be reached")
+        return failure(call, FailureKind.CONNECT, "no connection could be made")
     if isinstance(error, httpx.TimeoutException):
-        return failure(call, FailureKind.TIMEOUT, "the provider did not answer in time")
-    if isinstance(error, httpx.ProtocolError):
-        return failure(call, FailureKind.MALFORMED, "the provider broke off, or what it sent is not HTTP")
+        text = "nothing came in time" if exchange.status is None else "it fell silent in the middle of its answer"
+        return failure(call, FailureKind.TIMEOUT, text, status=exchange.status)
+    if exchange.seen.malformed:
+        text = "an event of the stream is not JSON"
+        return failure(call, FailureKind.MALFORMED, text, status=exchange.status)
     if exchange.status is not None:
         text = "the connection broke in the middle of the answer"
         return failure(call, FailureKind.TRUNCATED, text, status=exchange.status)
-    return failure(call, FailureKind.CONNECT, "the connection to the provider broke")
+    if isinstance(error, httpx.ProtocolError):
+        return failure(call, FailureKind.MALFORMED, "what it sent is not HTTP, or it hung up without an answer")
+    return failure(call, FailureKind.CONNECT, "the connection broke before an answer")
 
 
-def _status_failure(call: UpstreamCall, exchange: Exchange) -> Failure:
-    status = exchange.status or 0
-    words, message = read_error(exchange.error_body)
-    kind = kind_of(status, words)
-    retry_after = retry_after_s(exchange.headers, datetime.now(UTC))
-    return failure(call, kind, message or f"HTTP {status}", status=status, retry_after_s=retry_after)
-
-
-def kind_of(status: int, words: str) -> FailureKind:
-    """The first row whose status range and words fit."""
+def kind_of(status: int, facts: Facts) -> FailureKind:
+    """The kind of the first row that fits."""
     for row in ROWS:
-        if row.first_status <= status <= row.last_status and row.words.search(words):
+        if row.fits(status, facts):
             return row.kind
     return FailureKind.MALFORMED
 
 
-def read_error(body: bytes) -> tuple[str, str]:
-    """(all words to search in, message for people) of an error body in OpenAI's, Anthropic's, Google's or no shape."""
-    text = body.decode("utf-8", "replace")
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return text[:2000], ""
+def status_inside(error: Mapping[str, object]) -> int:
+    """The HTTP status that an error inside a 200 answer stands for; 502 when it does not say."""
+    for name in ("code", "status", "type"):
+        value = error.get(name)
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and 400 <= value <= 599:
+            return value
+        if isinstance(value, str) and value in STATUS_OF_WORD:
+            return STATUS_OF_WORD[value]
+    return 502
+
+
+def read_error(body: bytes) -> Facts:
+    """What an error body says, in OpenAI's, Anthropic's, Google's, FastAPI's or no shape."""
+    document = parse(body)
     if isinstance(document, list) and document:
         document = document[0]
-    error = document.get("error", document) if isinstance(document, dict) else document
-    if isinstance(error, dict):
-        message = error.get("message")
-        return text[:4000], message if isinstance(message, str) else ""
-    return text[:4000], error if isinstance(error, str) else ""
+    if not isinstance(document, dict):
+        return Facts(message=document if isinstance(document, str) else "")
+    error = document.get("error", document.get("detail", document))
+    if isinstance(error, list) and error and isinstance(error[0], dict):
+        return Facts(message=str(error[0].get("msg", "")))
+    return facts_of(error) if isinstance(error, dict) else Facts(message=error if isinstance(error, str) else "")
+
+
+def facts_of(error: Mapping[str, object]) -> Facts:
+    """The facts of an error object."""
+    message, param = error.get("message"), error.get("param")
+    details = error.get("details")
+    words = [error.get(name) for name in ("code", "type", "status")] + _reasons(details)
+    return Facts(
+        codes=" ".join(str(word) for word in words if isinstance(word, str)),
+        message=message if isinstance(message, str) else "",
+        param=param[:128] if isinstance(param, str) and param and param != "None" else None,
+        retry_after_s=_retry_info(details),
+    )
+
+
+def _reasons(details: object) -> list[object]:
+    """Google's ErrorInfo: `details[].reason`, e.g. API_KEY_INVALID."""
+    return [item.get("reason") for item in details if isinstance(item, dict)] if isinstance(details, list) else []
+
+
+def _retry_info(details: object) -> float | None:
+    """Google's RetryInfo: `details[].retryDelay`, e.g. "22s"."""
+    for item in details if isinstance(details, list) else []:
+        delay = item.get("retryDelay") if isinstance(item, dict) else None
+        if isinstance(delay, str) and re.fullmatch(r"\d+(?:\.\d+)?s", delay):
+            return min(float(delay[:-1]), LONGEST_WAIT_S)
+    return None
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -148,11 +259,11 @@ def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
             seconds = float(text) / unit if text else None
         except ValueError:
             seconds = None
-        if seconds is not None and 0.0 <= seconds < 1e9:
-            return seconds
+        if seconds is not None and 0.0 <= seconds < float("inf"):
+            return min(seconds, LONGEST_WAIT_S)
     if value is None:
         return None
     try:
-        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+        return min(max(0.0, (parsedate_to_datetime(value) - now).total_seconds()), LONGEST_WAIT_S)
     except (TypeError, ValueError):
         return None

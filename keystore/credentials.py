@@ -4,6 +4,7 @@ Owns the writing statements on `credentials` and what may be stored. Must not kn
 never gives a value back.
 """
 
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,6 +65,7 @@ class CredentialStore:
         travel to the hosts that the name's provider has today. Raises SettingUnknown or CredentialRefused."""
         provider = self._owner(setting_key)
         _refuse_unusable(setting_key, value)
+        _refuse_unlike(setting_key, value, provider)
         place = Place(tenant.id, str(uuid.UUID(bytes=self._random(16), version=4)), setting_key)
         content = Opened(value.encode("utf-8"), hosts_of(provider))
         now = self._now()
@@ -147,6 +149,14 @@ def _refuse_unusable(setting_key: str, value: str) -> None:
     why = inspect_value(value)
     if why is not None:
         raise CredentialRefused(f"the value for {setting_key} is not stored: {UNUSABLE_BECAUSE[why]}")
+
+
+def _refuse_unlike(setting_key: str, value: str, provider: Provider) -> None:
+    pattern = provider.key_pattern
+    if pattern is not None and not re.fullmatch(pattern, value.strip()):
+        raise CredentialRefused(
+            f"the value for {setting_key} is not stored: it does not look like a key of {provider.name}"
+        )
 
 
 async def _hold(connection: AsyncConnection, tenant: Tenant) -> None:

@@ -96,6 +96,9 @@ class Database:
             yield
         except IntegrityError:
             raise
+        except (ValueError, OverflowError) as error:  # a stored value that the driver cannot turn into Python's
+            kind = type(error).__name__
+            raise DatabaseUnavailable(f"{self.name} holds a value that cannot be read ({kind})") from _emptied(error)
         except (SQLAlchemyError, OSError, TypeError) as error:
             if isinstance(error, TypeError) and "connect()" not in str(error):
                 raise
@@ -263,6 +266,16 @@ _SENTENCES: Final = (  # words of the drivers -> what they mean
     (("password authentication", "no password supplied"), "refuses this user or password"),
     (("does not exist",), "does not exist, or lacks a table or role that is needed"),
 )
+
+
+def _emptied(error: Exception) -> Exception:
+    """The error without its arguments: a decoder quotes what it could not decode, which may be a key."""
+    error.args = ()
+    if isinstance(error, UnicodeDecodeError):
+        error.object = b""
+    elif isinstance(error, UnicodeEncodeError):
+        error.object = ""
+    return error
 
 
 def _what_happened(error: BaseException) -> str:

@@ -5,30 +5,41 @@ Owns finding that table, understanding its columns, and choosing one row where t
 sealing or which name wins.
 """
 
-import uuid
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    CHAR,
     BigInteger,
     ColumnElement,
     Connection,
+    Date,
+    DateTime,
+    Double,
     Integer,
     LargeBinary,
+    Numeric,
+    Row,
     SmallInteger,
     String,
     Text,
     Uuid,
+    and_,
+    case,
     cast,
     column,
+    exists,
+    extract,
     func,
     inspect,
     literal_column,
     null,
+    or_,
     select,
     table,
+    text,
     true,
 )
 from sqlalchemy import types as sql_types
@@ -37,7 +48,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.engine import Database
 from keystore.resolve import MAX_VALUE_BYTES
-from keystore.tenants import Tenant
+from keystore.tenants import Tenant, as_uuid
 
 TABLE: Final = "tenant_settings"
 _NEEDED: Final = ("tenant_id", "setting_key", "setting_value")
@@ -47,13 +58,16 @@ _CUT: Final = MAX_VALUE_BYTES + 1  # enough of a value to know that it is too lo
 
 @dataclass(frozen=True, slots=True)
 class LegacyShape:
-    """What one such table looks like. `id_type` compares with tenant_id; `order` is the row's place on disk, when the
-    database tells it."""
+    """What one such table looks like. `id_type` compares with tenant_id, which may be `padded` with spaces; the times
+    are as declared, if they are there; `order` is the row's place on disk, when the database tells it; `encoding` is
+    that of SQLite's texts."""
 
     id_type: sql_types.TypeEngine[Any]
-    has_created_at: bool
-    has_updated_at: bool
+    padded: bool
+    created_at: sql_types.TypeEngine[Any] | None
+    updated_at: sql_types.TypeEngine[Any] | None
     order: str | None
+    encoding: str
     mixed_case_ids: bool = False
 
 
@@ -77,29 +91,46 @@ class LegacyStore:
         self._sqlite = sqlite
 
     async def values(self, connection: AsyncConnection, tenant: Tenant) -> dict[str, LegacyValue]:
-        """The tenant's rows under the names that were asked for, one for each name."""
+        """The tenant's rows under the names that were asked for, one for each name. What the column's collation or
+        affinity takes for an id of the tenant is not enough: the id itself must be one of its spellings."""
         of_tenant = _of_tenant(tenant, self._shape)
         if of_tenant is None:
             return {}
         query = (
             select(
+                column("tenant_id", self._shape.id_type),
                 column("setting_key", String),
-                self._value().label("value"),
-                _optional("created_at", self._shape.has_created_at),
-                _optional("updated_at", self._shape.has_updated_at),
+                *self._value(),
+                self._time("created_at", self._shape.created_at),
+                self._time("updated_at", self._shape.updated_at),
                 (literal_column(self._shape.order) if self._shape.order else null()).label("place"),
             )
             .select_from(table(TABLE))
             .where(of_tenant, column("setting_key", String).in_(self._names))
         )
-        return newest_of(_Row.read(row) for row in await connection.execute(query))
+        rows = [row for row in await connection.execute(query) if _is_of(row.tenant_id, tenant, self._shape)]
+        return newest_of(_Row.read(row, self._shape.encoding) for row in rows)
 
-    def _value(self) -> ColumnElement[Any]:
-        """The value's first bytes. On SQLite as bytes, since a TEXT column there may hold anything."""
+    def _value(self) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+        """The value's first bytes, and whether they are a blob's. On SQLite as bytes, since a TEXT column there may
+        hold anything; a text's are in the database's encoding, and UTF-16 has two of them for each of ASCII's."""
         stored: ColumnElement[Any] = column("setting_value")
+        if not self._sqlite:
+            return func.left(cast(stored, Text), _CUT, type_=Text).label("value"), null().label("is_blob")
+        first = func.substr(cast(stored, LargeBinary), 1, 2 * _CUT, type_=LargeBinary)
+        return first.label("value"), (func.typeof(stored) == "blob").label("is_blob")
+
+    def _time(self, name: str, declared: sql_types.TypeEngine[Any] | None) -> ColumnElement[Any]:
+        """A timestamp in a form that the driver can always read: PostgreSQL's, which reach from 4713 BC to infinity, as
+        seconds, and SQLite's texts, which may be no text, as bytes."""
+        stored: ColumnElement[Any] = column(name)
+        if declared is None:
+            return null().label(name)
         if self._sqlite:
-            return func.substr(cast(stored, LargeBinary), 1, _CUT, type_=LargeBinary)
-        return func.left(cast(stored, Text), _CUT, type_=Text)
+            return case((func.typeof(stored) == "text", cast(stored, LargeBinary)), else_=stored).label(name)
+        if isinstance(declared, DateTime | Date):
+            return cast(extract("epoch", stored), Double).label(name)
+        return (stored if isinstance(declared, Integer | Numeric) else cast(stored, Text)).label(name)
 
 
 async def find_legacy(database: Database, names: Collection[str]) -> tuple[LegacyStore | None, str | None]:
@@ -136,9 +167,11 @@ def _inspect(connection: Connection) -> tuple[LegacyShape | None, str | None]:
         return None, f"the table {TABLE} keeps its values as {columns['setting_value']}, not as text, and is not read"
     shape = LegacyShape(
         id_type=_id_type(columns["tenant_id"], sqlite=sqlite),
-        has_created_at="created_at" in columns,
-        has_updated_at="updated_at" in columns,
+        padded=not sqlite and isinstance(columns["tenant_id"], CHAR),
+        created_at=columns.get("created_at"),
+        updated_at=columns.get("updated_at"),
         order=_place(connection, "rowid" if sqlite else "ctid"),
+        encoding=str(connection.execute(text("PRAGMA encoding")).scalar_one()) if sqlite else "UTF-8",
     )
     return shape, None
 
@@ -164,31 +197,37 @@ def _place(connection: Connection, name: str) -> str | None:
 
 
 def _of_tenant(tenant: Tenant, shape: LegacyShape) -> ColumnElement[bool] | None:
-    """The condition that a row is this tenant's, or None when this column cannot hold such an id."""
+    """The condition that a row may be this tenant's, or None when this column cannot hold such an id. The slug names
+    rows only where none has the id."""
     tenant_id: ColumnElement[Any] = column("tenant_id", shape.id_type)
     if isinstance(shape.id_type, Uuid):
-        found = _as_uuid(tenant.id)
+        found = as_uuid(tenant.id)
         return None if found is None else tenant_id == (found if shape.id_type.as_uuid else str(found))
     if isinstance(shape.id_type, Integer):
         return tenant_id == int(tenant.id) if _fits(tenant.id, shape.id_type) else None
-    spellings = id_spellings(tenant)
-    if shape.mixed_case_ids and _as_uuid(tenant.id) is not None:
-        return func.lower(tenant_id).in_(sorted({spelling.lower() for spelling in spellings}))
-    return tenant_id.in_(spellings)
+    by_id = tenant_id.in_(id_spellings(tenant))
+    if shape.mixed_case_ids and as_uuid(tenant.id) is not None:
+        by_id = func.lower(tenant_id).in_(sorted({spelling.lower() for spelling in id_spellings(tenant)}))
+    none_by_id = ~exists(select(true()).select_from(table(TABLE)).where(by_id))
+    return or_(by_id, and_(tenant_id == tenant.slug, none_by_id))
+
+
+def _is_of(stored: object, tenant: Tenant, shape: LegacyShape) -> bool:
+    """Whether a row's id, as it is stored, is one of this tenant's spellings."""
+    if isinstance(shape.id_type, Integer):
+        return stored == int(tenant.id)
+    spelled = str(stored).rstrip(" ") if shape.padded else str(stored)
+    found = as_uuid(tenant.id)
+    if found is not None and spelled.lower() in (str(found), found.hex):
+        return True
+    return spelled in (tenant.id, tenant.slug)
 
 
 def id_spellings(tenant: Tenant) -> list[str]:
-    """How a text column may spell this tenant: id, slug, and a UUID in either case, with and without hyphens."""
-    found = _as_uuid(tenant.id)
+    """How a text column may spell this tenant's id: as it is, and a UUID in either case, with and without hyphens."""
+    found = as_uuid(tenant.id)
     uuids = {str(found), found.hex, str(found).upper(), found.hex.upper()} if found else set()
-    return sorted({tenant.id, tenant.slug} | uuids)
-
-
-def _as_uuid(text: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
+    return sorted({tenant.id} | uuids)
 
 
 def _fits(text: str, declared: Integer) -> bool:
@@ -207,10 +246,13 @@ class _Row:
     order: tuple[float, float, Any]
 
     @classmethod
-    def read(cls, row: Any) -> "_Row":
-        text, damaged = _text(row.value)
-        created_at, updated_at = as_time(row.created_at), as_time(row.updated_at)
-        value = LegacyValue(row.setting_key, text, damaged, created_at, updated_at)
+    def read(cls, row: Row[Any], encoding: str) -> "_Row":
+        found, damaged = _text(row.value, "UTF-8" if row.is_blob else encoding)
+        created_at, updated_at = (
+            as_time(_text(time, encoding)[0] if isinstance(time, bytes) else time)
+            for time in (row.created_at, row.updated_at)
+        )
+        value = LegacyValue(row.setting_key, found, damaged, created_at, updated_at)
         return cls(value, (_seconds(updated_at), _seconds(created_at), row.place or 0))
 
 
@@ -232,26 +274,22 @@ def as_time(stored: object) -> datetime | None:
             stored = datetime.fromisoformat(stored.strip())
         if isinstance(stored, int | float):
             stored = datetime.fromtimestamp(stored, UTC)
-    except (ValueError, OverflowError, OSError):
+        if not isinstance(stored, datetime):
+            return None
+        return stored.astimezone(UTC) if stored.tzinfo else stored.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):  # the first and last days of the calendar have no UTC everywhere
         return None
-    if not isinstance(stored, datetime):
-        return None
-    return stored.astimezone(UTC) if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 
 def _seconds(time: datetime | None) -> float:
     return float("-inf") if time is None else time.timestamp()
 
 
-def _text(stored: object) -> tuple[str | None, bool]:
+def _text(stored: object, encoding: str) -> tuple[str | None, bool]:
     """The value as text, and whether its bytes are none. A value that was cut is too long whatever it says."""
     if not isinstance(stored, bytes):
         return (None if stored is None else str(stored)), False
     try:
-        return stored.decode("utf-8", "replace" if len(stored) >= _CUT else "strict"), False
+        return stored.decode(encoding, "replace" if len(stored) >= _CUT else "strict"), False
     except UnicodeDecodeError:
         return None, True
-
-
-def _optional(name: str, present: bool) -> ColumnElement[Any]:
-    return column(name) if present else null().label(name)

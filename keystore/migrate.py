@@ -24,12 +24,14 @@ class SchemaState(StrEnum):
     FOREIGN = "foreign"
     BEHIND = "behind"
     CURRENT = "current"
+    INCOMPLETE = "incomplete"  # current by its revision, but tables are missing
     NEWER = "newer"
 
 
 async def migrate(database_url: str) -> list[str]:
     """Bring the database's schema up to date, making an SQLite file that is not there; returns the revisions applied,
-    oldest first. All or nothing. Raises SchemaNewer or DatabaseUnavailable."""
+    oldest first. All or nothing. Raises SchemaNewer, or DatabaseUnavailable when tables of our names are not ours, or
+    tables are missing that its revision says are there."""
     make_room(database_url, create=True)
     database = Database(database_url, command_s=None)
     try:
@@ -49,13 +51,11 @@ def _upgrade(connection: Connection, name: str) -> list[str]:
     config = _config(connection)
     script = ScriptDirectory.from_config(config)
     current, known = _current(connection), _revisions(script)
-    match _verdict(current, known, _our_tables(connection)):
-        case SchemaState.NEWER:
-            raise SchemaNewer(_newer(name))
-        case SchemaState.FOREIGN:
-            raise DatabaseUnavailable(_foreign(name, _our_tables(connection)))
-        case SchemaState.CURRENT:
-            return []
+    tables = _our_tables(connection)
+    state = _verdict(current, known, tables)
+    _refuse_unusable(state, name, tables)
+    if state is SchemaState.CURRENT:
+        return []
     command.upgrade(config, "head")
     return known[known.index(current) + 1 :] if current else known
 
@@ -64,12 +64,9 @@ async def ensure_schema(database: Database, *, create: bool) -> None:
     """Have the schema that this Wardgate needs, or say why not: an empty database is migrated when `create`, one that
     is behind, ahead, or cannot be written is refused."""
     async with database.read() as connection:
-        state, foreign = await connection.run_sync(_state)
+        state, tables = await connection.run_sync(_state)
+    _refuse_unusable(state, database.name, tables)
     match state:
-        case SchemaState.NEWER:
-            raise SchemaNewer(_newer(database.name))
-        case SchemaState.FOREIGN:
-            raise DatabaseUnavailable(_foreign(database.name, foreign))
         case SchemaState.BEHIND:
             raise SchemaBehind(f"{database.name} has an older schema than this Wardgate; run `wardgate migrate`")
         case SchemaState.EMPTY if not create:
@@ -79,6 +76,17 @@ async def ensure_schema(database: Database, *, create: bool) -> None:
         case SchemaState.CURRENT:
             await database.use_wal()
     await _probe_writing(database)
+
+
+def _refuse_unusable(state: SchemaState, name: str, tables: Collection[str]) -> None:
+    """A schema that no migration can mend stops here."""
+    match state:
+        case SchemaState.NEWER:
+            raise SchemaNewer(_newer(name))
+        case SchemaState.FOREIGN:
+            raise DatabaseUnavailable(_foreign(name, tables))
+        case SchemaState.INCOMPLETE:
+            raise DatabaseUnavailable(_incomplete(name, tables))
 
 
 async def _probe_writing(database: Database) -> None:
@@ -101,7 +109,9 @@ def _verdict(current: str | None, known: list[str], our_tables: Collection[str])
         return SchemaState.FOREIGN if our_tables else SchemaState.EMPTY
     if current not in known:
         return SchemaState.NEWER
-    return SchemaState.CURRENT if current == known[-1] else SchemaState.BEHIND
+    if current != known[-1]:
+        return SchemaState.BEHIND
+    return SchemaState.CURRENT if set(our_tables) == set(metadata.tables) else SchemaState.INCOMPLETE
 
 
 def _config(connection: Connection) -> Config:
@@ -123,9 +133,13 @@ def _revisions(script: ScriptDirectory) -> list[str]:
 
 
 def _our_tables(connection: Connection) -> list[str]:
-    """Which of our names are taken where our tables would be made: in the first schema of the search path."""
-    present = inspect(connection).get_table_names(schema=connection.dialect.default_schema_name)
-    return sorted(set(present) & set(metadata.tables))
+    """Which of our names are taken: where our tables would be made, in the first schema of the search path, or, once
+    they are made, anywhere on it."""
+    inspector = inspect(connection)
+    present = set(inspector.get_table_names(schema=connection.dialect.default_schema_name)) & set(metadata.tables)
+    if inspector.has_table(VERSION_TABLE):
+        present |= {name for name in set(metadata.tables) - present if inspector.has_table(name)}
+    return sorted(present)
 
 
 def _newer(name: str) -> str:
@@ -136,4 +150,12 @@ def _foreign(name: str, tables: Collection[str]) -> str:
     return (
         f"{name} has tables that Wardgate did not make, with the names it needs: {', '.join(tables)};"
         " give Wardgate a database of its own, or a PostgreSQL role whose search_path begins with a schema of its own"
+    )
+
+
+def _incomplete(name: str, tables: Collection[str]) -> str:
+    lacking = ", ".join(sorted(set(metadata.tables) - set(tables)))
+    return (
+        f"{name} says that its schema is current, but lacks the tables {lacking}: they were removed or renamed, or made"
+        " by an unfinished version of Wardgate; restore them from a backup, or begin with an empty database"
     )

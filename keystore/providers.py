@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from importlib.resources import files
+from ipaddress import ip_address
 from types import MappingProxyType
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from keystore.errors import RegistryError, did_you_mean
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
-_HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+_HOST: Final = re.compile(r"(?:http://)?(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = MappingProxyType({"https": 443, "http": 80})
 
 
@@ -42,6 +43,15 @@ class Auth(StrEnum):
     X_GOOG_API_KEY = "x-goog-api-key"
 
 
+_AUTHS: Final[Mapping[Wire, tuple[Auth, ...]]] = MappingProxyType(
+    {
+        Wire.OPENAI: (Auth.BEARER, Auth.API_KEY, Auth.X_API_KEY),
+        Wire.ANTHROPIC: (Auth.X_API_KEY, Auth.BEARER),
+        Wire.LITELLM: tuple(Auth),
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
     """One row. `former_ids` are newest first and outlive the rows they once named."""
@@ -50,13 +60,13 @@ class Provider:
     name: str
     wire: Wire
     base_url: str
-    hosts: tuple[str, ...]  # where its keys may travel: host, or host:port when the port is not the scheme's own
+    hosts: tuple[str, ...]  # where its keys may travel, spelled as `host_of` does
     auth: Auth
     api_key_env_var: str  # its key family
     former_ids: tuple[str, ...] = ()
     catalogue_ids: tuple[str, ...] = ()  # values of litellm_provider in LiteLLM's price map
-    litellm_prefix: str = ""
-    key_pattern: str | None = None
+    litellm_prefix: str = ""  # needed by every wire but openai
+    key_pattern: str | None = None  # a regular expression that the whole of every key matches
     retired: bool = False  # a tombstone: no traffic, its names still resolve
     open_models: bool = False  # any model id may be asked for by its qualified name
     free: bool = False  # a zero price in the map is real
@@ -130,13 +140,23 @@ def setting_key_of(provider_id: str) -> str:
 
 def host_of(url: str) -> str:
     """The host a request to `url` goes to, as `hosts` spells it: lower-case, with the port unless it is the scheme's
-    own. Raises ValueError when the URL has none."""
+    own, and with `http://` in front where a key would leave this machine in clear. A key for the one is none for the
+    other. Raises ValueError when the URL has none."""
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("the URL names no host")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = parts.port
-    return host if port is None or port == _DEFAULT_PORTS.get(parts.scheme) else f"{host}:{port}"
+    if port is not None and port != _DEFAULT_PORTS.get(parts.scheme):
+        host = f"{host}:{port}"
+    return host if parts.scheme == "https" or _is_loopback(parts.hostname) else f"{parts.scheme}://{host}"
+
+
+def _is_loopback(hostname: str) -> bool:
+    try:
+        return hostname == "localhost" or ip_address(hostname).is_loopback
+    except ValueError:
+        return False
 
 
 # --- one row -------------------------------------------------------------------------------------------------------
@@ -154,7 +174,7 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
         name=reader.text("name", provider_id),
         wire=reader.choice("wire", Wire),
         base_url=reader.text("base_url").rstrip("/"),
-        hosts=reader.texts("hosts", required=True),
+        hosts=tuple(map(_as_host_of, reader.texts("hosts", required=True))),
         auth=reader.choice("auth", Auth, Auth.BEARER),
         api_key_env_var=reader.text("api_key_env_var", setting_key_of(provider_id)),
         former_ids=reader.texts("former_ids"),
@@ -168,6 +188,14 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
     )
     _check_row(provider)
     return provider
+
+
+def _as_host_of(host: str) -> str:
+    """A listed host as `host_of` spells it: `http://127.0.0.1:9200` is `127.0.0.1:9200`."""
+    try:
+        return host_of(host) if host.startswith("http://") and _HOST.fullmatch(host) else host
+    except ValueError:
+        return host
 
 
 _FIELDS: Final = tuple(each.name for each in fields(Provider) if each.name != "id")
@@ -244,8 +272,10 @@ def _check_row(row: Provider) -> None:
             raise _wrong(row.id, "former_ids", "must be provider ids", former)
         if former == row.id:
             raise _wrong(row.id, "former_ids", "must not name the row itself", former)
-    if row.wire is Wire.LITELLM and not row.litellm_prefix:
-        raise RegistryError(f"provider {row.id!r}: litellm_prefix is missing; a row with wire litellm needs it")
+    if row.wire is not Wire.OPENAI and not row.litellm_prefix:
+        raise RegistryError(f"provider {row.id!r}: litellm_prefix is missing; a row with wire {row.wire} needs it")
+    if row.auth not in _AUTHS[row.wire]:
+        raise _wrong(row.id, "auth", f"must be one of {', '.join(_AUTHS[row.wire])} on wire {row.wire}", row.auth.value)
     _check_pattern(row)
 
 
@@ -264,11 +294,18 @@ def _check_hosts(row: Provider) -> None:
     for host in row.hosts:
         if not _HOST.fullmatch(host):
             raise _wrong(row.id, "hosts", 'must be lower-case hosts like "api.example.com" or "127.0.0.1:9200"', host)
-    if host_of(row.base_url) not in row.hosts:
+    where = host_of(row.base_url)
+    if where in row.hosts:
+        return
+    if where.startswith("http://"):
         raise RegistryError(
-            f"provider {row.id!r}: base_url goes to {host_of(row.base_url)!r}, which is not among hosts"
-            f" {list(row.hosts)!r}; set hosts beside base_url"
+            f"provider {row.id!r}: base_url is http, and keys would leave this machine in clear; use https, or, in a"
+            f' network that is trusted with them, list the host with its scheme: hosts = ["{where}"]'
         )
+    raise RegistryError(
+        f"provider {row.id!r}: base_url goes to {where!r}, which is not among hosts {list(row.hosts)!r};"
+        " set hosts beside base_url"
+    )
 
 
 def _check_pattern(row: Provider) -> None:

@@ -70,6 +70,14 @@ tenants = Table(
     Column("updated_at", UtcDateTime, nullable=False),
 )
 
+# Every id and slug in its canonical form (tenants.canonical): no two tenants may be taken for each other.
+tenant_names = Table(
+    "wardgate_tenant_names",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False, index=True),
+)
+
 # Which root keys (KEKs) seal this database. The keys are outside it; a check value tells the right from the wrong.
 root_keys = Table(
     "wardgate_root_keys",

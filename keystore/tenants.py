@@ -16,10 +16,11 @@ from sqlalchemy.exc import IntegrityError
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
 from keystore.errors import TenantExists, TenantInvalid, TenantUnknown, UnknownPlan, did_you_mean
-from keystore.tables import tenants
+from keystore.tables import tenant_names, tenants
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_HEX: Final = re.compile(r"[0-9A-Fa-f]{32}")
 _LOOKED_THROUGH: Final = 500  # slugs that are searched for a near one
 
 
@@ -70,13 +71,10 @@ class TenantStore:
         return tenant
 
     async def _insert(self, tenant: Tenant) -> None:
-        """No tenant's id may be another's slug: a row of tenant_settings is found by either."""
-        taken = select(tenants.c.id).where(
-            or_(tenants.c.slug.in_([tenant.slug, tenant.id]), tenants.c.id.in_([tenant.slug, tenant.id]))
-        )
+        """A row of tenant_settings is found by id or slug, so neither may be, in any spelling, another's id or slug:
+        the database keeps the canonical names apart. Raises IntegrityError."""
+        names = sorted({canonical(tenant.id), canonical(tenant.slug)})
         async with self._database.write(lock=Lock.TENANTS) as connection:
-            if (await connection.execute(taken)).first() is not None:
-                raise _exists(tenant)
             await connection.execute(
                 insert(tenants).values(
                     id=tenant.id,
@@ -88,6 +86,7 @@ class TenantStore:
                     updated_at=tenant.created_at,
                 )
             )
+            await connection.execute(insert(tenant_names), [{"name": name, "tenant_id": tenant.id} for name in names])
 
     async def list(self) -> list[Tenant]:
         """Every tenant, by slug."""
@@ -120,16 +119,6 @@ class TenantStore:
         count = select(tenants.c.plan, func.count().label("tenants")).group_by(tenants.c.plan).order_by(tenants.c.plan)
         async with self._database.read() as connection:
             return {row.plan: row.tenants for row in await connection.execute(count)}
-
-    async def check_plans(self) -> None:
-        """For start-up: every tenant's plan is known, else UnknownPlan names the plans and how to mend it."""
-        unknown = {plan: count for plan, count in (await self.plans_in_use()).items() if plan not in self._known_plans}
-        if unknown:
-            found = ", ".join(f"{plan!r} ({count} tenants)" for plan, count in unknown.items())
-            raise UnknownPlan(
-                f"there are tenants on plans that do not exist: {found}; add the plan to wardgate.toml,"
-                " or move them with `wardgate tenant set-plan`"
-            )
 
     def _check_plan(self, plan: str) -> None:
         if plan not in self._known_plans:
@@ -167,11 +156,24 @@ def _checked_id(tenant_id: str) -> str:
 
 def _normal_id(tenant_id: str) -> str:
     """A UUID in its usual spelling, any other id as it is."""
-    try:
-        return str(uuid.UUID(tenant_id))
-    except ValueError:
-        return tenant_id
+    found = as_uuid(tenant_id)
+    return tenant_id if found is None else str(found)
+
+
+def as_uuid(text: str) -> uuid.UUID | None:
+    """The UUID that this spells, in either case and wherever its hyphens stand, or None."""
+    digits = text.replace("-", "")
+    return uuid.UUID(digits) if _HEX.fullmatch(digits) else None
+
+
+def canonical(name: str) -> str:
+    """One form for all the spellings of an id or slug that could be taken for each other: a UUID's 32 digits, a number
+    without leading zeros, else lower case."""
+    found = as_uuid(name)
+    if found is not None:
+        return found.hex
+    return (name.lstrip("0") or "0") if name.isascii() and name.isdecimal() else name.casefold()
 
 
 def _exists(tenant: Tenant) -> TenantExists:
-    return TenantExists(f'a tenant with the slug or id "{tenant.slug}" or "{tenant.id}" exists')
+    return TenantExists(f'a tenant with the slug or id "{tenant.slug}" or "{tenant.id}", or a spelling of one, exists')

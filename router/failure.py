@@ -74,6 +74,7 @@ class Failure:
     status: int | None = None  # the provider's own, when it answered
     retry_after_s: float | None = None  # as the provider asked
     message: str = ""
+    param: str | None = None  # the request field that the provider named
 
     @property
     def consequence(self) -> Consequence:

@@ -4,7 +4,7 @@ Owns how needs are read from a body in OpenAI's shape. Reads what it knows and p
 since the body was checked before. Must not know models or providers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,23 +52,23 @@ def read_needs(body: Mapping[str, object]) -> Needs:
     )
 
 
-def _messages(value: object) -> Iterator[Mapping[str, object]]:
+def _messages(value: object) -> Iterator[dict[str, object]]:
     for message in value if isinstance(value, list) else ():
-        if isinstance(message, Mapping):
+        if isinstance(message, dict):
             yield message
 
 
-def _parts(messages: object) -> Iterator[Mapping[str, object]]:
+def _parts(messages: object) -> Iterator[dict[str, object]]:
     """The content parts of all messages; a plain text is one part."""
     for message in _messages(messages):
         content = message.get("content")
         if isinstance(content, str):
             yield {"type": "text", "text": content}
         elif isinstance(content, list):
-            yield from (part for part in content if isinstance(part, Mapping))
+            yield from (part for part in content if isinstance(part, dict))
 
 
-def _input_tokens(body: Mapping[str, object], parts: list[Mapping[str, object]]) -> int:
+def _input_tokens(body: Mapping[str, object], parts: Sequence[Mapping[str, object]]) -> int:
     messages = list(_messages(body.get("messages")))
     size = sum(_bytes(part.get("text")) for part in parts)
     size += sum(_written(message.get("tool_calls")) for message in messages)
@@ -78,24 +78,31 @@ def _input_tokens(body: Mapping[str, object], parts: list[Mapping[str, object]])
 
 
 def _bytes(text: object) -> int:
-    return len(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else 0
+    if not isinstance(text, str):
+        return 0
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _written(value: object) -> int:
-    """About how many bytes a value has as JSON, however deep it is nested."""
-    size, left = 0, [value]
-    while left:
-        item = left.pop()
-        if isinstance(item, str):
-            size += _bytes(item) + 2
-        elif isinstance(item, Mapping):
-            size += 2 * len(item)
-            left += [*item.keys(), *item.values()]
-        elif isinstance(item, list):
-            size += len(item)
-            left += item
-        elif item is not None:
-            size += 4  # a number, true or false
+    """About how many bytes a value has as JSON, however deep it is nested. `dict` and not `Mapping`: the values come
+    from a JSON parser, and asking for the abstract type costs more than all the rest."""
+    size = 0
+    level: list[object] = [value]
+    while level:
+        deeper: list[object] = []
+        for item in level:
+            if isinstance(item, str):
+                size += (len(item) if item.isascii() else _bytes(item)) + 2
+            elif isinstance(item, dict):
+                size += 2 * len(item)
+                deeper += item
+                deeper += item.values()
+            elif isinstance(item, list):
+                size += len(item)
+                deeper += item
+            elif item is not None:
+                size += 4  # a number, true or false
+        level = deeper
     return size
 
 
@@ -107,7 +114,7 @@ def _max_output_tokens(body: Mapping[str, object]) -> int | None:
     return None
 
 
-def _part_capabilities(parts: list[Mapping[str, object]]) -> Iterator[Capability]:
+def _part_capabilities(parts: Sequence[Mapping[str, object]]) -> Iterator[Capability]:
     for part in parts:
         need = _PART_NEEDS.get(str(part.get("type")))
         if need:

@@ -29,13 +29,15 @@ _MAX_DIGITS: Final = 17
 
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _TIER: Final = re.compile(
-    r"(input_cost_per_token|output_cost_per_token|cache_read_input_token_cost)_above_(\d{1,6})k_tokens"
+    r"(input_cost_per_token|output_cost_per_token|cache_read_input_token_cost|cache_creation_input_token_cost)"
+    r"_above_(\d{1,6})k_tokens"
 )
 _TIER_FIELDS: Final = MappingProxyType(
     {
         "input_cost_per_token": "input",
         "output_cost_per_token": "output",
         "cache_read_input_token_cost": "cached_input",
+        "cache_creation_input_token_cost": "cache_write",
     }
 )
 
@@ -189,7 +191,7 @@ def _price_list(row: Row) -> Prices | None:
     (first, base), *others = ranges
     if first != 0:
         raise _Malformed
-    tiers = tuple(PriceTier(start, at.input, at.output, at.cached_input) for start, at in others)
+    tiers = tuple(PriceTier(start, at.input, at.output, at.cached_input, at.cache_write) for start, at in others)
     return Prices(base.input, base.output, base.cached_input, base.cache_write, tiers)
 
 

@@ -20,6 +20,7 @@ class PriceTier:
     input: Decimal | None = None
     output: Decimal | None = None
     cached_input: Decimal | None = None
+    cache_write: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Prices:
     input: Decimal | None = None
     output: Decimal | None = None
     cached_input: Decimal | None = None  # None: a cached token costs what any input token costs
-    cache_write: Decimal | None = None
+    cache_write: Decimal | None = None  # None: a token that is put into the cache costs what any input token costs
     tiers: tuple[PriceTier, ...] = ()
 
     @property
@@ -54,7 +55,7 @@ def prices_at(prices: Prices, input_tokens: int) -> Prices:
         input=_first([*(tier.input for tier in reached), prices.input]),
         output=_first([*(tier.output for tier in reached), prices.output]),
         cached_input=_first([*(tier.cached_input for tier in reached), prices.cached_input]),
-        cache_write=prices.cache_write,
+        cache_write=_first([*(tier.cache_write for tier in reached), prices.cache_write]),
     )
 
 
@@ -62,16 +63,26 @@ def _first(known: Iterable[Decimal | None]) -> Decimal | None:
     return next((price for price in known if price is not None), None)
 
 
-def cost(prices: Prices, *, input_tokens: int, output_tokens: int, cached_input_tokens: int = 0) -> Decimal | None:
-    """USD for these tokens, exactly, or None when a price that it needs is not known. Cached tokens are part of the
-    input tokens."""
+def cost(
+    prices: Prices,
+    *,
+    input_tokens: int,
+    output_tokens: int,
+    cached_input_tokens: int = 0,
+    cache_write_tokens: int = 0,
+) -> Decimal | None:
+    """USD for these tokens, exactly, or None when a price that it needs is not known. Tokens read from the cache and
+    tokens written to it are part of the input tokens."""
     at = prices_at(prices, input_tokens)
     if at.input is None or (at.output is None and output_tokens):
         return None
     cached = min(cached_input_tokens, input_tokens)
+    stored = min(cache_write_tokens, input_tokens - cached)
     cached_price = at.input if at.cached_input is None else at.cached_input
+    stored_price = at.input if at.cache_write is None else at.cache_write
+    read = at.input * (input_tokens - cached - stored) + cached_price * cached + stored_price * stored
     written = at.output * output_tokens if at.output is not None else Decimal(0)
-    return at.input * (input_tokens - cached) + cached_price * cached + written
+    return read + written
 
 
 def usd(amount: Decimal) -> str:

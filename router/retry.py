@@ -63,6 +63,27 @@ def shares_fate(failure: Failure, provider_id: str) -> bool:
     return failure.kind in _WHOLE_PROVIDER and failure.provider_id == provider_id
 
 
+# The provider may be in trouble as a whole: another one is worth asking before its other models.
+_PROVIDER_IN_TROUBLE: Final = frozenset(
+    {
+        FailureKind.SERVER_ERROR,
+        FailureKind.TIMEOUT,
+        FailureKind.RATE_LIMITED,
+        FailureKind.MALFORMED,
+        FailureKind.TRUNCATED,
+    }
+)
+
+
+def order_after(failure: Failure, provider_ids: Sequence[str]) -> list[int]:
+    """Which of the remaining candidates, given by their providers, to ask next and in which order: those that share
+    the failure's fate are left out, and those of a provider in trouble come after the others."""
+    left = [place for place, provider_id in enumerate(provider_ids) if not shares_fate(failure, provider_id)]
+    if failure.kind not in _PROVIDER_IN_TROUBLE:
+        return left
+    return sorted(left, key=lambda place: provider_ids[place] == failure.provider_id)
+
+
 def most_useful(failures: Sequence[Failure]) -> Failure:
     """The failure to tell the caller. Of equals the first, which is that of the better candidate. Raises ValueError
     when there is none."""

@@ -4,13 +4,17 @@ Exit codes: 0 done, 1 refused or failed (the sentence says why), 2 wrong usage, 
 """
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from gateway.cli import explaining, keys, rows, running, tenants, tokens
 from gateway.config import ConfigError
+from gateway.errors import ApiError
 from gateway.logs import LogLevelError
 from gateway.metrics_server import MetricsPortError
+from gateway.scrub import scrub
 from gateway.server import PortTaken
 from keystore.errors import KeystoreError
 from router.errors import RouterError
@@ -33,7 +37,23 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(rows.provider_app, name="provider")
 app.add_typer(rows.plan_app, name="plan")
 
-EXPECTED = (ConfigError, KeystoreError, RouterError, LogLevelError, MetricsPortError, PortTaken)
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"wardgate {version('wardgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+EXPECTED = (ApiError, ConfigError, KeystoreError, RouterError, LogLevelError, MetricsPortError, PortTaken)
 
 
 def main() -> None:
@@ -43,5 +63,16 @@ def main() -> None:
     except EXPECTED as error:
         sys.stderr.write(f"wardgate: {error}\n")
         raise SystemExit(1) from None
+    except (OSError, ValueError, ArithmeticError) as error:
+        sys.stderr.write(f"wardgate: {_sentence(error)}\n")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _sentence(error: Exception) -> str:
+    """One line about an error that no command foresaw: the kind, and the file where it is about one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    said = scrub(" ".join(str(error).split()))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

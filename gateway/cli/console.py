@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
@@ -13,10 +14,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway.config import ConfigError
 from gateway.opening import Rules, load_rules, open_keystore
-from gateway.settings import Settings
+from gateway.settings import Settings, check_names, take_sealing_keys
 from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
@@ -25,18 +27,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def settings() -> Settings:
-    """The settings of the environment; raises ConfigError that names the variables that are wrong, never a value."""
+    """The settings of the environment, from which the sealing keys are then taken out: a command reads them once.
+
+    Raises ConfigError that names the variables that are wrong, never a value.
+    """
+    check_names(os.environ)
     try:
         return Settings()
     except ValidationError as error:
         wrong = [f"WARDGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
         raise ConfigError("; ".join(wrong)) from None
+    finally:
+        take_sealing_keys(os.environ)
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[tuple[Keystore, Rules]]:
-    """The keystore and the rules of the environment; an empty database is made ready first."""
-    chosen = settings()
+async def opened(chosen: Settings) -> AsyncIterator[tuple[Keystore, Rules]]:
+    """The keystore and the rules of these settings; an empty database is made ready first."""
     rules = load_rules(chosen)
     keystore = await open_keystore(chosen, rules, create=True)
     try:
@@ -49,7 +56,7 @@ def with_keystore(work: Callable[[Keystore, Rules], Awaitable[Result]]) -> Resul
     """Run `work` with an open keystore and return what it returns."""
 
     async def run() -> Result:
-        async with opened() as (keystore, rules):
+        async with opened(settings()) as (keystore, rules):
             return await work(keystore, rules)
 
     return asyncio.run(run())
@@ -78,16 +85,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     """A table for people, or the sentence `empty` when there are no rows."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(column), overflow="fold")
     for row in rows:
-        table.add_row(*[_shown(cell) for cell in row])
+        table.add_row(*[Text(_shown(cell)) for cell in row])  # Text: brackets in a name are no markup
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)  # what is piped on is not folded
     if table.row_count:
         console.print(table)
     else:
-        console.print(empty)
+        console.print(Text(empty))
 
 
 def _shown(cell: object) -> str:
@@ -99,4 +106,4 @@ def _shown(cell: object) -> str:
         return str(cell.value)
     if isinstance(cell, tuple | list | frozenset | set):
         return ", ".join(map(str, cell)) or "-"
-    return str(cell).replace("[", "\\[")
+    return str(cell)

@@ -53,10 +53,16 @@ def _request(model: str | None, body: Path | None) -> ChatRequest:
     if body is None:
         if model is None:
             raise typer.BadParameter("give --model MODEL, or --body FILE")
-        return read_chat_request(json.dumps({"model": model, "messages": [QUESTION]}).encode())
+        return read_chat_request(_question(model))
     raw = sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
+    if model is not None:
+        read_chat_request(_question(model))  # the name is checked as one in a body is
     request = read_chat_request(raw)
-    return replace(request, model=model) if model else request
+    return request if model is None else replace(request, model=model.strip())
+
+
+def _question(model: str) -> bytes:
+    return json.dumps({"model": model, "messages": [QUESTION]}).encode()
 
 
 def _print(document: Mapping[str, Any]) -> None:
@@ -69,6 +75,8 @@ def _print(document: Mapping[str, Any]) -> None:
         empty="No candidate is left.",
     )
     _more(len(ranked))
+    for remark in sorted({remark for item in ranked for remark in item["key"]["remarks"]}):
+        print(f"Note: {remark}.")
     print()
     print_table(
         ("rejected", "reason", "why"),

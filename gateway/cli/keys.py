@@ -11,6 +11,7 @@ from gateway.cli.tenants import Slug
 from gateway.opening import Rules
 from keystore.credentials import CredentialInfo
 from keystore.keystore import Keystore
+from keystore.resolve import Found, provider_for_setting
 
 app = typer.Typer(help="Provider keys of tenants. Values are read from stdin or a prompt.", no_args_is_help=True)
 SettingKey = Annotated[str, typer.Argument(help="The name that it is stored under, e.g. MINIMAX_API_KEY.")]
@@ -22,11 +23,16 @@ def as_row(info: CredentialInfo) -> dict[str, object]:
         "provider": info.provider_id,
         "store": info.store.value,
         "version": info.version,
-        "state": info.state,
+        "state": state_of(info),
         "hint": info.hint,
         "created_at": info.created_at,
         "updated_at": info.updated_at,
     }
+
+
+def state_of(info: CredentialInfo) -> str:
+    """active, shadowed, or why the value is never used."""
+    return info.state if info.unusable is None else f"unusable: {info.unusable.value}"
 
 
 def read_value(setting_key: str) -> str:
@@ -66,7 +72,7 @@ def list_keys(slug: Slug, as_json: AsJson = False) -> None:
         return
     print_table(
         ("stored as", "provider", "store", "version", "state", "ends in", "updated"),
-        [(i.setting_key, i.provider_id, i.store, i.version, i.state, i.hint, i.updated_at) for i in infos],
+        [(i.setting_key, i.provider_id, i.store, i.version, state_of(i), i.hint, i.updated_at) for i in infos],
         empty=f"{slug} holds no provider key. Store one: printf %s VALUE | wardgate key set {slug} MINIMAX_API_KEY",
     )
 
@@ -75,11 +81,24 @@ def list_keys(slug: Slug, as_json: AsJson = False) -> None:
 def remove(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> None:
     """Remove a stored key; a row of a legacy table is never touched."""
 
-    async def work(keystore: Keystore, rules: Rules) -> None:
-        await keystore.credentials.remove(await keystore.tenants.get(slug), setting_key)
+    async def work(keystore: Keystore, rules: Rules) -> dict[str, object]:
+        tenant = await keystore.tenants.get(slug)
+        await keystore.credentials.remove(tenant, setting_key)
+        owner = provider_for_setting(setting_key, keystore.registry)
+        found = (await keystore.keyring(tenant)).resolutions.get(owner.id) if owner else None
+        return {
+            "tenant": slug,
+            "setting_key": setting_key,
+            "removed": True,
+            "provider": owner.id if owner else None,
+            "answers_now": found.setting_key if isinstance(found, Found) else None,
+            "store": found.store if isinstance(found, Found) else None,
+        }
 
-    with_keystore(work)
+    done = with_keystore(work)
     if as_json:
-        print_json({"tenant": slug, "setting_key": setting_key, "removed": True})
-    else:
-        print(f"Removed {setting_key} of {slug}.")
+        print_json(done)
+        return
+    print(f"Removed {setting_key} of {slug}.")
+    if done["answers_now"]:
+        print(f"{done['provider']} is now answered with {done['answers_now']} from {done['store']}.")

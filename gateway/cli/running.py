@@ -12,16 +12,21 @@ import uvloop
 from gateway.bootstrap import Bootstrap, bootstrap, points_at_sandbox, write_config
 from gateway.cli.console import AsJson, opened, print_json, settings
 from gateway.config import DEFAULT_PATH
+from gateway.environment import forbid_dumps
 from gateway.opening import load_rules
-from gateway.server import Listening
+from gateway.server import Listening, PortTaken
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings
 from keystore.migrate import migrate as run_migrations
 
 SANDBOX_PORT = 9200
+OTHER_PORT = (
+    "stop what listens there, or delete wardgate.toml and take another port: make run ARGS='--sandbox-port 9299'"
+)
 
 
 def _run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
+    forbid_dumps()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_forever(chosen, on_ready))
 
@@ -38,7 +43,7 @@ def serve() -> None:
 
 def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] = SANDBOX_PORT) -> None:
     """Serve with the sandbox as MiniMax, a demo tenant and a token: what `make run` does."""
-    from gateway.sandbox.server import SandboxServer
+    from gateway.sandbox.server import SandboxError, SandboxServer
 
     chosen = settings()
     if chosen.config is None and write_config(DEFAULT_PATH, sandbox_port):
@@ -46,16 +51,19 @@ def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] 
     rules = load_rules(chosen)
     with ExitStack() as stack:
         if points_at_sandbox(rules.registry, sandbox_port):
-            stack.enter_context(SandboxServer(port=sandbox_port))
-            made: Bootstrap | None = asyncio.run(_bootstrap())
+            try:
+                stack.enter_context(SandboxServer(port=sandbox_port))
+            except SandboxError as error:
+                raise PortTaken(f"{error}; {OTHER_PORT}") from None
+            made: Bootstrap | None = asyncio.run(_bootstrap(chosen))
         else:
             print("MiniMax does not point at the sandbox in your configuration: no demo tenant, no sandbox.")
             made = None
         _run(chosen, lambda listening: _announce(listening, made))
 
 
-async def _bootstrap() -> Bootstrap:
-    async with opened() as (keystore, _):
+async def _bootstrap(chosen: Settings) -> Bootstrap:
+    async with opened(chosen) as (keystore, _):
         return await bootstrap(keystore)
 
 
@@ -64,7 +72,7 @@ def _announce(listening: Listening, made: Bootstrap | None) -> None:
     if made is not None:
         lines += [
             "",
-            f"Tenant   {made.tenant.slug} on plan {made.tenant.plan}; its only key is stored as MINIMAX_2_7_API_KEY",
+            f"Tenant   {made.tenant.slug} on plan {made.tenant.plan}; keys stored as {', '.join(made.names)}",
         ]
         lines += [f"Token    {made.token}"]
         lines += [f"Admin    {made.admin_token} (shown once)"] if made.admin_token else []
@@ -87,14 +95,17 @@ def sandbox(
     gap_ms: Annotated[float, typer.Option(help="Milliseconds between two tokens of a stream.")] = 0.0,
 ) -> None:
     """Run the stand-in for a provider: it speaks OpenAI's wire and misbehaves as told (docs/sandbox.md)."""
-    from gateway.sandbox.server import run_sandbox
+    from gateway.sandbox.server import SandboxError, run_sandbox
 
     accepted = "keys that begin with sk-sandbox-" if not key else f"{len(key)} given key(s)"
 
     def announce(url: str) -> None:
         print(f"The sandbox listens on {url}/v1 and accepts {accepted}. Ctrl-C stops it.", flush=True)
 
-    run_sandbox(host, port, keys=key or None, gap_s=gap_ms / 1000.0, on_ready=announce)
+    try:
+        run_sandbox(host, port, keys=key or None, gap_s=gap_ms / 1000.0, on_ready=announce)
+    except SandboxError as error:
+        raise PortTaken(f"{error}; choose another with --port") from None
 
 
 def migrate(as_json: AsJson = False) -> None:

@@ -6,10 +6,12 @@ from typing import Annotated
 import typer
 
 from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.config import ConfigError
 from gateway.opening import Rules
 from keystore.keystore import Keystore
 from keystore.tokens import NewToken, TokenInfo
 
+LONGEST_DAYS = 36_500
 app = typer.Typer(help="API tokens of tenants.", no_args_is_help=True)
 
 
@@ -25,6 +27,12 @@ def as_row(info: TokenInfo) -> dict[str, object]:
     }
 
 
+def _days(number: float) -> timedelta:
+    if not 0 < number <= LONGEST_DAYS:  # false for nan too
+        raise ConfigError(f"--expires-in-days must be above 0 and at most {LONGEST_DAYS}, not {number:g}")
+    return timedelta(days=number)
+
+
 @app.command("create")
 def create(
     slug: Annotated[str | None, typer.Argument(help="The tenant; left out for --kind admin.")] = None,
@@ -36,7 +44,7 @@ def create(
     """Make a token and print it once."""
     if (slug is None) != (kind == "admin"):
         raise typer.BadParameter("a tenant's token needs its slug; an admin token takes none")
-    expires_at = None if expires_in_days is None else datetime.now(UTC) + timedelta(days=expires_in_days)
+    expires_at = None if expires_in_days is None else datetime.now(UTC) + _days(expires_in_days)
 
     async def work(keystore: Keystore, rules: Rules) -> NewToken:
         tenant = await keystore.tenants.get(slug) if slug is not None else None

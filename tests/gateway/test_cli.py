@@ -1,6 +1,7 @@
 """The command line as scripts and people use it: the real script in a process of its own."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,57 @@ def test_refusal_is_one_sentence_that_helps_and_shows_no_value(cli: Cli, name: s
     said = cli(*arguments, stdin=stdin, code=1)
     assert said.startswith("wardgate: ") and hint in said, said
     assert "CANARY" not in said and "sk-value" not in said
+
+
+SENTENCES = {
+    "no name of a model": (("explain", "--tenant", "acme", "--model", ""), "1 to 256 characters"),
+    "name of a model over a body": (("explain", "--tenant", "acme", "--model", " ", "--body", "good.json"), "1 to 256"),
+    "body that is no JSON": (("explain", "--tenant", "acme", "--body", "bad.json"), "not valid JSON"),
+    "body that is absent": (("explain", "--tenant", "acme", "--body", "nosuch"), "nosuch"),
+    "body that is a folder": (("explain", "--tenant", "acme", "--body", "."), "directory"),
+    "plan that has gone": (("explain", "--tenant", "lost", "--model", "auto"), "teem"),
+    "days that are none": (("token", "create", "acme", "--expires-in-days", "nan"), "--expires-in-days"),
+    "days without end": (("token", "create", "acme", "--expires-in-days", "1e12"), "--expires-in-days"),
+    "days gone by": (("token", "create", "acme", "--expires-in-days", "-1"), "--expires-in-days"),
+}
+
+
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """A command line over a tenant, and one whose plan has gone."""
+    cli = Cli(tmp_path_factory.mktemp("cli"))
+    for slug in ("acme", "lost"):
+        cli("tenant", "add", slug, "--plan", "team")
+    with sqlite3.connect(cli.folder / "w.db") as connection:
+        connection.execute("UPDATE wardgate_tenants SET plan = 'teem' WHERE slug = 'lost'")
+    connection.close()
+    (cli.folder / "bad.json").write_text("{")
+    (cli.folder / "good.json").write_text('{"model": "auto", "messages": [{"role": "user", "content": "a"}]}')
+    return cli
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_what_goes_wrong_is_one_sentence_and_no_traceback(stocked: Cli, name: str) -> None:
+    arguments, hint = SENTENCES[name]
+    said = stocked(*arguments, code=1)
+    assert said.startswith("wardgate: ") and said.count("\n") == 1 and hint.lower() in said.lower(), said
+
+
+def test_brackets_in_a_name_are_shown_as_they_are(cli: Cli) -> None:
+    name = "[red]Acme[/red] [/] \\[x] :smile:"
+    cli("tenant", "add", "acme", "--plan", "team", "--name", name)
+    assert name in cli("tenant", "list") and name in cli("tenant", "show", "acme")
+    cli("token", "create", "acme", "--name", "[/nope]")
+    assert "[/nope]" in cli("token", "list", "acme")
+
+
+def test_sealing_keys_of_the_environment_are_read(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    cli("key", "set", "acme", "MINIMAX_API_KEY", stdin="sk-very-secret-value-123")
+    ring = (cli.folder / "keys").read_text()
+    env = {"WARDGATE_DATABASE_URL": ENV["WARDGATE_DATABASE_URL"], "WARDGATE_SEALING_KEYS": ring}
+    done = run_cli("tenant", "show", "acme", "--json", env=env, cwd=cli.folder)
+    assert json.loads(done.stdout)["providers"]["minimax"]["setting_key"] == "MINIMAX_API_KEY", done.stderr
 
 
 def test_wrong_usage_is_exit_code_2(cli: Cli) -> None:

@@ -109,6 +109,7 @@ def test_request_completed_is_one_line_with_every_known_fact(stream: io.StringIO
         "stream": False,
         "input_tokens": 11,
         "output_tokens": 7,
+        "cache_write_tokens": 0,
         "cached_input_tokens": 0,
         "reasoning_tokens": 0,
         "cost_usd": "0.0000001",
@@ -153,7 +154,7 @@ def test_key_under_a_former_name_logs_one_line_that_names_it(stream: io.StringIO
     [line] = logged(stream, RESOLVED, "info")
     assert (line["event"], line["level"]) == ("key.legacy_name", "info")
     assert line["message"] == (
-        "minimax was answered with the key stored as MINIMAX_2_7_API_KEY; its canonical name is MINIMAX_API_KEY"
+        "the key for minimax is the one stored as MINIMAX_2_7_API_KEY; its canonical name is MINIMAX_API_KEY"
     )
     wanted = {
         "tenant": "acme",
@@ -187,7 +188,7 @@ def test_line_of_a_resolved_key_follows_from_name_and_store(
 def test_legacy_table_is_named_when_the_key_came_from_it(stream: io.StringIO) -> None:
     [line] = logged(stream, replace(RESOLVED, via="canonical", setting_key="MINIMAX_API_KEY", store="legacy"))
     assert line["message"] == (
-        "minimax was answered with the key stored as MINIMAX_API_KEY; "
+        "the key for minimax is the one stored as MINIMAX_API_KEY; "
         "it stands unsealed in the legacy table tenant_settings"
     )
 

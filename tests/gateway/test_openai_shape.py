@@ -10,6 +10,7 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": None},
     "completion_tokens_details": {"reasoning_tokens": 2},
     "cache_read_input_tokens": 3,
+    "cache_creation_input_tokens": 5,
 }
 MESSAGE = {
     "role": "assistant",
@@ -39,7 +40,6 @@ def test_plain_answer_has_the_required_fields_and_none_of_the_librarys() -> None
         "created": 1,
         "model": "m",
         "object": "chat.completion",
-        "system_fingerprint": None,
         "service_tier": "default",
         "choices": [
             {
@@ -49,7 +49,7 @@ def test_plain_answer_has_the_required_fields_and_none_of_the_librarys() -> None
                     "content": None,
                     "tool_calls": MESSAGE["tool_calls"],
                     "reasoning_content": "because",
-                    "refusal": "no",
+                    "refusal": None,
                 },
                 "logprobs": None,
                 "finish_reason": "tool_calls",
@@ -73,7 +73,7 @@ def test_chunk_keeps_fragments_of_arguments_and_drops_empty_fields() -> None:
         "provider_specific_fields": None,
     }
     dumped = {"id": "x", "created": 1, "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    chunk = openai_shape.chunk(dumped, with_usage=True)
+    chunk = openai_shape.chunk(dumped)
     assert chunk["choices"] == [
         {
             "index": 0,
@@ -82,11 +82,10 @@ def test_chunk_keeps_fragments_of_arguments_and_drops_empty_fields() -> None:
             "finish_reason": None,
         }
     ]
-    assert chunk["usage"] is None and chunk["object"] == "chat.completion.chunk"
-    assert "usage" not in openai_shape.chunk(dumped, with_usage=False)
+    assert "usage" not in chunk and chunk["object"] == "chat.completion.chunk"
 
 
 def test_usage_counts_cached_and_reasoning_tokens_and_is_unknown_when_absent() -> None:
-    assert openai_shape.token_usage(USAGE) == TokenUsage(9, 4, 3, 2)
+    assert openai_shape.token_usage(USAGE) == TokenUsage(9, 4, 3, 2, 5)
     assert openai_shape.token_usage(None) is None
     assert openai_shape.token_usage({"total_tokens": 3}) is None

@@ -1,9 +1,11 @@
 """Secrets are taken out of foreign text and out of the environment."""
 
+import base64
+
 import pytest
 
 from gateway.environment import scrub_environment
-from gateway.scrub import LONGEST, scrub
+from gateway.scrub import LONGEST, MASK, scrub
 
 LEAKS = [
     "Incorrect API key provided: sk-proj-abcdEFGH1234567890.",
@@ -25,6 +27,32 @@ def test_what_looks_like_a_key_is_taken_out(text: str, piece: str) -> None:
 
 def test_the_exact_secret_is_taken_out_whatever_it_looks_like() -> None:
     assert "hunter2" not in scrub("you sent hunter2, hunter2!", "hunter2", "")
+
+
+KEY = "Zq7-plainLookingKey.0123456789+abcdef"
+ECHOES = [
+    KEY,
+    KEY[:12],
+    KEY[-12:],
+    KEY.lower(),
+    KEY.upper(),
+    base64.b64encode(KEY.encode()).decode(),
+    base64.b64encode(b"Bearer " + KEY.encode()).decode(),
+    KEY.replace("+", "%2B"),
+]
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+def test_no_echo_of_a_key_without_a_known_shape_passes(echo: str) -> None:
+    told = scrub(f"you sent <{echo}>, İ", KEY).replace(MASK + MASK, MASK).replace("=", "")
+    assert told == f"you sent <{MASK}>, İ"
+
+
+def test_internal_urls_and_control_characters_do_not_pass() -> None:
+    told = scrub(
+        "see https://docs.acme.com/errors?x=1 not http://10.0.3.7:8000/internal http://db.svc.cluster.local/x\x1b[31m"
+    )
+    assert told == f"see https://docs.acme.com/errors?x=1 not {MASK} {MASK} [31m"
 
 
 def test_plain_sentences_are_left_alone_and_long_ones_are_cut() -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.upstream_errors import kind_of, read_error, retry_after_s
+from gateway.upstream_errors import kind_of, read_error, retry_after_s, status_inside
 from router.failure import FailureKind as Kind
 
 OPENAI = '{"error": {"message": "%s", "type": "invalid_request_error", "param": null, "code": "%s"}}'
@@ -14,6 +14,37 @@ GOOGLE = '{"error": {"code": 400, "message": "%s", "status": "%s"}}'
 ROWS = {
     "OpenAI, bad key": (401, OPENAI % ("Incorrect API key provided", "invalid_api_key"), Kind.KEY_REJECTED),
     "OpenAI, no access to the project": (403, OPENAI % ("You do not have access", ""), Kind.KEY_REJECTED),
+    "a firewall's page": (403, "<html>Attention Required! | Cloudflare</html>", Kind.SERVER_ERROR),
+    "a region": (
+        403,
+        OPENAI % ("Country, region, or territory not supported", "unsupported_country"),
+        Kind.SERVER_ERROR,
+    ),
+    "no such model as 403": (403, OPENAI % ("Project x", "model_not_found"), Kind.MODEL_UNAVAILABLE),
+    "a limit that mentions billing": (
+        429,
+        OPENAI % ("TPM limit; see /account/billing", "rate_limit_exceeded"),
+        Kind.RATE_LIMITED,
+    ),
+    "Google, per minute": (
+        429,
+        GOOGLE % ("check your plan and billing details", "RESOURCE_EXHAUSTED"),
+        Kind.RATE_LIMITED,
+    ),
+    "a function called billing": (
+        400,
+        OPENAI % ("Invalid schema for function 'get_billing_address'", ""),
+        Kind.BAD_REQUEST,
+    ),
+    "a field called moderation": (
+        400,
+        OPENAI % ("Unknown parameter: 'moderation'.", "unknown_parameter"),
+        Kind.BAD_REQUEST,
+    ),
+    "a field called context_window": (400, OPENAI % ("Unknown parameter: 'context_window'.", ""), Kind.BAD_REQUEST),
+    "input that was echoed": (400, OPENAI % ("Invalid input: 'the safety setting of my car'", ""), Kind.BAD_REQUEST),
+    "conflict": (409, OPENAI % ("try again", ""), Kind.SERVER_ERROR),
+    "too early": (425, "", Kind.SERVER_ERROR),
     "OpenAI, moderated": (403, OPENAI % ("Blocked by moderation", "content_policy_violation"), Kind.CONTENT_FILTER),
     "Google answers 400 to a bad key": (400, GOOGLE % ("API key not valid.", "INVALID_ARGUMENT"), Kind.KEY_REJECTED),
     "OpenAI, rate": (429, OPENAI % ("Rate limit reached", "rate_limit_exceeded"), Kind.RATE_LIMITED),
@@ -42,7 +73,7 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_failure_kind_follows_from_status_and_words(name: str) -> None:
     status, body, kind = ROWS[name]
-    assert kind_of(status, read_error(body.encode())[0]) is kind
+    assert kind_of(status, read_error(body.encode())) is kind
 
 
 MESSAGES = {
@@ -53,6 +84,8 @@ MESSAGES = {
     '{"message": "m"}': "m",
     '{"error": {"message": 5}}': "",
     '"m"': "m",
+    '{"detail": "m"}': "m",
+    '{"detail": [{"loc": ["body"], "msg": "m"}]}': "m",
     "5": "",
     "[]": "",
     "not JSON": "",
@@ -62,7 +95,7 @@ MESSAGES = {
 
 @pytest.mark.parametrize("body", MESSAGES)
 def test_message_for_people_is_found_in_every_shape(body: str) -> None:
-    assert read_error(body.encode())[1] == MESSAGES[body]
+    assert read_error(body.encode()).message == MESSAGES[body]
 
 
 NOW = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -75,6 +108,7 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
     ({"retry-after": "Fri, 20 Nov 2026 12:01:00 GMT"}, 60.0),
     ({"retry-after": "Fri, 20 Nov 2026 11:00:00 GMT"}, 0.0),
     ({"retry-after": "-5"}, None),
+    ({"retry-after": "2301032573"}, 86_400.0),
     ({"retry-after": "inf"}, None),
     ({"retry-after": "nan"}, None),
     ({"retry-after": "tomorrow"}, None),
@@ -84,3 +118,25 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
 @pytest.mark.parametrize(("headers", "wait"), WAITS)
 def test_wait_is_read_from_every_form_of_retry_after(headers: dict[str, str], wait: float | None) -> None:
     assert retry_after_s(headers, NOW) == wait
+
+
+def test_field_and_wait_that_the_provider_names_are_kept() -> None:
+    body = '{"error": {"message": "m", "param": "temperature", "details": [{"retryDelay": "22s"}, {"reason": "X"}, 3]}}'
+    facts = read_error(body.encode())
+    assert (facts.param, facts.retry_after_s, facts.codes) == ("temperature", 22.0, "X")
+    assert read_error(b'{"error": {"param": "None"}}').param is None
+
+
+INSIDE = [
+    ({"code": 429}, 429),
+    ({"code": "402"}, 402),
+    ({"type": "overloaded_error"}, 529),
+    ({"code": "insufficient_quota", "type": "x"}, 429),
+    ({"code": 7, "type": "unknown"}, 502),
+    ({}, 502),
+]
+
+
+@pytest.mark.parametrize(("error", "status"), INSIDE)
+def test_error_inside_a_success_stands_for_a_status(error: dict[str, object], status: int) -> None:
+    assert status_inside(error) == status

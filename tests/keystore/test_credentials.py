@@ -12,6 +12,7 @@ import pytest
 from keystore.engine import parse_url, sqlite_path
 from keystore.errors import CredentialRefused, CredentialUnknown, CredentialUnusable, SettingUnknown, TenantUnknown
 from keystore.keystore import CredentialInfo, Keystore
+from keystore.providers import load_registry
 from keystore.resolve import UNUSABLE_BECAUSE, Missing, Store, Unusable
 from keystore.sealing import MAX_SEALS
 from keystore.tenants import Tenant
@@ -92,6 +93,19 @@ async def test_versions_are_unique_when_many_set_at_once(world: World, keystore:
     assert await world.sql("SELECT count(*), max(seals) FROM wardgate_tenant_keys") == [(1, 16)]
     last = next(n for n, info in enumerate(results) if info.version == 16)
     assert await secret_of(keystore, tenant) == f"mm-{last // 2}"
+
+
+async def test_value_is_refused_when_it_does_not_look_like_a_key_of_the_provider(world: World) -> None:
+    keystore = await world.open(registry=load_registry({"minimax": {"key_pattern": "mm-[a-z0-9-]+"}}))
+    tenant = await keystore.tenants.add("acme", "team")
+    for value in ("sk-canary-0123456789", f"{KEY}!", f"x{KEY}"):
+        with pytest.raises(CredentialRefused, match="does not look like a key of MiniMax") as refused:
+            await keystore.credentials.set(tenant, "MINIMAX_2_7_API_KEY", value)
+        assert "canary" not in str(refused.value)
+    assert await keystore.credentials.list(tenant) == []
+    await keystore.credentials.set(tenant, "MINIMAX_2_7_API_KEY", f" {KEY}\n")
+    assert await secret_of(keystore, tenant) == KEY
+    await keystore.close()
 
 
 async def test_hint_is_empty_when_the_key_is_short(keystore: Keystore, tenant: Tenant) -> None:

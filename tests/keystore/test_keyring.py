@@ -87,6 +87,25 @@ async def test_credential_says_how_it_was_found(keystore: Keystore, tenant: Tena
     assert "AIza-1" not in repr(credential)
 
 
+async def test_key_for_https_is_none_for_http(world: World) -> None:
+    keystore = await world.open()
+    tenant = await keystore.tenants.add("acme", "team")
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-1")
+    await keystore.close()
+    clear = {"base_url": "http://api.minimax.io/v1", "hosts": ["http://api.minimax.io"]}
+    keystore = await with_rows(world, {"minimax": clear})
+    found = (await keystore.keyring(tenant)).resolutions["minimax"]
+    assert [each.why for each in found.skipped] == [Unusable.WRONG_HOST]
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-2")
+    credential = keystore.unseal(await keystore.keyring(tenant), "minimax")
+    assert (credential.secret.reveal(), credential.hosts) == ("mm-2", frozenset({"http://api.minimax.io"}))
+    await keystore.close()
+    keystore = await world.open()
+    found = (await keystore.keyring(tenant)).resolutions["minimax"]
+    assert [each.why for each in found.skipped] == [Unusable.WRONG_HOST]
+    await keystore.close()
+
+
 # --- cost ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keystore.errors import KeystoreError
+from keystore.errors import DatabaseUnavailable, KeystoreError
 from keystore.keystore import Keystore, SealingSource
 from keystore.secret import Secret
 from keystore.tenants import Tenant
@@ -149,3 +149,16 @@ async def test_database_url_is_silent(world: World, tmp_path: Path, url: str) ->
     with pytest.raises(KeystoreError) as refused:
         await world.open(database_url=url.format(tmp=tmp_path))
     assert_silent(str(refused.value) + repr(refused.value))
+
+
+@pytest.mark.parametrize(
+    "fail", [lambda: (CANARY.encode() + b"\xff").decode(), lambda: f"{CANARY}\udc80".encode(), lambda: int(CANARY)]
+)
+async def test_value_that_cannot_be_read_is_not_quoted(keystore: Keystore, fail: Callable[[], object]) -> None:
+    """A decoder's error holds all that it was to decode."""
+    with pytest.raises(DatabaseUnavailable, match="cannot be read") as failed:
+        async with keystore._database.read():
+            fail()
+    cause = failed.value.__cause__
+    assert_silent("".join(repr(each) for each in (cause, vars(failed.value), getattr(cause, "object", ""))))
+    assert_silent(str(failed.value))

@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from keystore.errors import CredentialUnknown
 from keystore.keystore import Keystore
 from keystore.legacy import as_time, id_spellings
+from keystore.providers import Registry
 from keystore.resolve import Found, Missing, Store, Unusable, Via
 from keystore.tenants import Tenant
-from tests.keystore.conftest import World
+from tests.keystore.conftest import FakeClock, World
 
 UUID = "31c06fc4-db22-4740-83ea-48ac14f25810"
 SEEDS_TABLE = (
@@ -256,9 +258,64 @@ async def test_row_is_the_tenants_when_the_column_is_a_uuid(world: World, tenant
 
 def test_spellings_are_few_enough_for_an_index() -> None:
     tenant = Tenant(UUID, "brennan", "", "team", None, datetime.now(UTC))
-    assert id_spellings(tenant) == sorted(
-        {UUID, UUID.upper(), UUID.replace("-", ""), UUID.replace("-", "").upper(), "brennan"}
-    )
+    assert id_spellings(tenant) == sorted({UUID, UUID.upper(), UUID.replace("-", ""), UUID.replace("-", "").upper()})
+
+
+async def answers(world: World, tenant_id: str | None, slug: str) -> str | None:
+    """The key that this tenant is served for minimax, if any."""
+    keystore = await world.open()
+    try:
+        tenant = await keystore.tenants.add(slug, "team", id=tenant_id)
+        ring = await keystore.keyring(tenant)
+        if isinstance(ring.resolutions["minimax"], Missing):
+            return None
+        return keystore.unseal(ring, "minimax").secret.reveal()
+    finally:
+        await keystore.close()
+
+
+@pytest.fixture
+async def blind(sqlite_world: World) -> World:
+    """A table whose tenant_id column takes upper and lower case for the same."""
+    await make_table(sqlite_world, "TEXT COLLATE NOCASE")
+    return sqlite_world
+
+
+@pytest.mark.parametrize(("tenant_id", "slug", "found"), [("ACME", "first", True), ("Acme", "first", False)])
+async def test_row_is_another_applications_tenant_when_only_the_collation_says_the_same(
+    blind: World, tenant_id: str, slug: str, found: bool
+) -> None:
+    await put(blind, "MINIMAX_API_KEY", "mm-of-ACME", tenant_id="ACME")
+    assert await answers(blind, tenant_id, slug) == ("mm-of-ACME" if found else None)
+
+
+async def test_slug_is_not_an_id_when_only_the_collation_says_so(blind: World) -> None:
+    await put(blind, "MINIMAX_API_KEY", "mm-of-ACME", tenant_id="ACME")
+    assert await answers(blind, None, "acme") is None
+
+
+@pytest.mark.parametrize(("tenant_id", "found"), [("7", True), ("007", False)])
+async def test_number_is_compared_as_it_is_stored_when_the_column_is_numeric(
+    sqlite_world: World, tenant_id: str, found: bool
+) -> None:
+    """SQLite's affinity makes a number of the text that it is compared with."""
+    await make_table(sqlite_world, "NUMERIC")
+    await put(sqlite_world, "MINIMAX_API_KEY", "mm-of-7", tenant_id=7)
+    assert await answers(sqlite_world, tenant_id, "seven") == ("mm-of-7" if found else None)
+
+
+async def test_slug_names_no_row_when_rows_have_the_id(world: World) -> None:
+    """The application spells its tenants by id: a row under the slug is somebody else's."""
+    await make_table(world, "VARCHAR(64)")
+    await put(world, "THEME", "dark")
+    await put(world, "MINIMAX_API_KEY", "mm-of-another", tenant_id="brennan")
+    assert await answers(world, UUID, "brennan") is None
+
+
+async def test_row_is_found_when_postgres_fills_the_id_up(pg_world: World) -> None:
+    await make_table(pg_world, "CHAR(64)")
+    await put(pg_world, "MINIMAX_API_KEY", "mm-1", tenant_id="brennan")
+    assert await answers(pg_world, UUID, "brennan") == "mm-1"
 
 
 # --- which row -----------------------------------------------------------------------------------------------------
@@ -313,10 +370,68 @@ async def test_newest_row_is_taken_even_when_it_is_unusable(world: World) -> Non
         (None, None),
         (10**30, None),
         (float("nan"), None),
+        (float("inf"), None),
+        ("0001-01-01T00:00:00+01:00", None),
+        ("9999-12-31T23:59:59-01:00", None),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=1))), None),
     ],
 )
 def test_time_is_understood_in_the_ways_it_is_stored(stored: object, time: datetime | None) -> None:
     assert as_time(stored) == time
+
+
+ODD_TIMES: dict[str, tuple[str, str, str]] = {
+    # name: database, column type, literal
+    "year 1 in the east": ("sqlite", "TIMESTAMP", "'0001-01-01T00:00:00+01:00'"),
+    "year 9999 in the west": ("sqlite", "TEXT", "'9999-12-31T23:59:59-01:00'"),
+    "bytes that are no text": ("sqlite", "TEXT", "CAST(X'FF00' AS TEXT)"),
+    "a blob": ("sqlite", "TEXT", "X'FF00'"),
+    "a number beyond all years": ("sqlite", "TEXT", "1e300"),
+    "BC": ("postgres", "TIMESTAMP", "'4000-01-01 BC'"),
+    "BC with a zone": ("postgres", "TIMESTAMPTZ", "'4000-01-01 BC'"),
+    "a date BC": ("postgres", "DATE", "'4000-01-01 BC'"),
+    "after Python's last year": ("postgres", "TIMESTAMP", "'20000-01-01'"),
+    "infinity": ("postgres", "TIMESTAMPTZ", "'infinity'"),
+    "minus infinity": ("postgres", "TIMESTAMP", "'-infinity'"),
+    "an interval": ("postgres", "INTERVAL", "'1 day'"),
+    "a text": ("postgres", "TEXT", "'0001-01-01T00:00:00+01:00'"),
+    "a number": ("postgres", "BIGINT", "9223372036854775807"),
+}
+
+
+@pytest.mark.parametrize(("database", "declared", "literal"), ODD_TIMES.values(), ids=list(ODD_TIMES))
+async def test_row_is_read_with_an_unknown_time_when_its_time_is_odd(
+    request: pytest.FixtureRequest, database: str, declared: str, literal: str
+) -> None:
+    world: World = request.getfixturevalue("sqlite_world" if database == "sqlite" else "pg_world")
+    await world.sql(
+        "CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT,"
+        f" created_at {declared}, updated_at {declared})",
+        f"INSERT INTO tenant_settings VALUES ('{UUID}', 'MINIMAX_API_KEY', 'mm-odd', {literal}, {literal})",
+    )
+    keystore = await world.open()
+    tenant = await _tenant(keystore, "brennan", UUID)
+    (listed,) = await keystore.credentials.list(tenant)
+    value = keystore.unseal(await keystore.keyring(tenant), "minimax").secret.reveal()
+    await keystore.close()
+    assert (listed.created_at, listed.updated_at, value) == (None, None, "mm-odd")
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("declared", ["TIMESTAMP", "TIMESTAMPTZ"])
+async def test_time_is_exact_when_postgres_gives_it(pg_world: World, declared: str) -> None:
+    await pg_world.sql(
+        "CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT,"
+        f" created_at {declared}, updated_at DATE)",
+        f"INSERT INTO tenant_settings VALUES ('{UUID}', 'MINIMAX_API_KEY', 'mm', '2026-05-02 10:00:00.123457Z',"
+        " '2026-05-03')",
+    )
+    keystore = await pg_world.open()
+    (listed,) = await keystore.credentials.list(await _tenant(keystore, "brennan", UUID))
+    await keystore.close()
+    assert listed.created_at == datetime(2026, 5, 2, 10, 0, 0, 123457, tzinfo=UTC)
+    assert listed.updated_at == datetime(2026, 5, 3, tzinfo=UTC)
 
 
 # --- odd values and odd tables -------------------------------------------------------------------------------------
@@ -356,6 +471,43 @@ async def test_value_is_judged_when_sqlite_holds_something_else_than_text(
     )
     found = await resolved(sqlite_world, "minimax")
     assert [each.why for each in found.skipped] == ([why] if why else [])
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize(
+    ("literal", "value", "why"),
+    [
+        ("'mm-utf16'", "mm-utf16", None),
+        ("X'6D6D2D626C6F62'", "mm-blob", None),
+        ("12345", "12345", None),
+        (f"'{'k' * 16_384}'", "k" * 16_384, None),
+        (f"'{'k' * 16_385}'", "", Unusable.OVERSIZED),
+        ("NULL", "", Unusable.EMPTY),
+    ],
+    ids=["text", "blob", "number", "long", "too long", "null"],
+)
+async def test_value_is_read_in_the_encoding_of_the_sqlite_database(
+    empty_sqlite_world: World, encoding: str, literal: str, value: str, why: Unusable | None
+) -> None:
+    world = empty_sqlite_world
+    await world.sql(f"PRAGMA encoding = '{encoding}'", "CREATE TABLE first (id INTEGER)")
+    await make_table(world)
+    await world.sql(
+        "INSERT INTO tenant_settings (tenant_id, setting_key, setting_value, updated_at)"
+        f" VALUES ('{UUID}', 'MINIMAX_API_KEY', {literal}, '2026-05-02 10:00:00')"
+    )
+    keystore = await world.open()
+    tenant = await _tenant(keystore, "brennan", UUID)
+    (listed,) = await keystore.credentials.list(tenant)
+    assert (listed.unusable, listed.updated_at) == (why, datetime(2026, 5, 2, 10, tzinfo=UTC))
+    if why is None:
+        assert keystore.unseal(await keystore.keyring(tenant), "minimax").secret.reveal() == value
+    await keystore.close()
+
+
+@pytest.fixture
+def empty_sqlite_world(tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    return World(f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}", tmp_path / "sealing.keys", clock, registry)
 
 
 async def test_table_is_read_when_it_has_no_timestamps(world: World) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from keystore import migrate as migrating
 from keystore.engine import Database, make_room
+from keystore.errors import DatabaseUnavailable
 from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
@@ -93,6 +94,21 @@ async def test_migrate_works_once_when_started_three_times_at_once(empty_world: 
     assert sorted(applied, key=len) == [[], [], ["0001"]]
 
 
+async def test_migrate_says_what_is_missing_when_the_revision_is_current(world: World) -> None:
+    """As in a database of before our tables carried our name."""
+    await world.sql("ALTER TABLE wardgate_tokens RENAME TO tokens")
+    for work in (migrate(world.url), world.open()):
+        with pytest.raises(DatabaseUnavailable, match=r"says that its schema is current.*lacks.* wardgate_tokens:"):
+            await work
+    await world.sql("ALTER TABLE tokens RENAME TO wardgate_tokens")
+    assert await migrate(world.url) == []
+
+
+async def test_tables_are_found_when_another_schema_stands_before_theirs(pg_world: World) -> None:
+    await pg_world.sql("CREATE SCHEMA front")
+    assert await migrate(pg_world.url + "&options=-csearch_path%3Dfront,public") == []
+
+
 async def test_downgrade_leaves_nothing(world: World) -> None:
     assert await in_database(world.url, downgrade) == []
 
@@ -117,7 +133,9 @@ async def test_migration_leaves_other_tables_alone(empty_world: World) -> None:
         (None, [], SchemaState.EMPTY),
         (None, ["wardgate_tenants"], SchemaState.FOREIGN),
         ("0001", ["wardgate_tenants"], SchemaState.BEHIND),
-        ("0002", ["wardgate_tenants"], SchemaState.CURRENT),
+        ("0002", list(metadata.tables), SchemaState.CURRENT),
+        ("0002", [], SchemaState.INCOMPLETE),
+        ("0002", ["wardgate_tenants"], SchemaState.INCOMPLETE),
         ("0003", ["wardgate_tenants"], SchemaState.NEWER),
         ("abcdef", [], SchemaState.NEWER),
     ],

@@ -106,6 +106,13 @@ def test_row_is_complete(row: Provider) -> None:
     assert row.free == (row.id == "ollama")
 
 
+def test_keys_leave_this_machine_over_https_alone() -> None:
+    """A loopback address stands only in the row of a program that runs beside the gateway."""
+    assert {row.id for row in ROWS if not row.base_url.startswith("https://")} == {"ollama"}
+    assert not [host for row in ROWS for host in row.hosts if host.startswith("http://")]
+    assert {row.id for row in ROWS if any(host[0].isdigit() or "[" in host for host in row.hosts)} == {"ollama"}
+
+
 @pytest.mark.parametrize("row", [row for row in ROWS if row.quirks], ids=by_id)
 def test_quirks_rename_only_the_output_limit(row: Provider) -> None:
     assert row.quirks == {"max_completion_tokens": "max_tokens"}

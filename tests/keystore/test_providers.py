@@ -10,6 +10,11 @@ import pytest
 from keystore.errors import RegistryError
 from keystore.providers import Auth, Provider, Registry, Wire, host_of, load_registry, setting_key_of
 
+AUTHS = {
+    "openai": ["bearer", "api-key", "x-api-key"],
+    "anthropic": ["x-api-key", "bearer"],
+    "litellm": ["bearer", "x-api-key", "api-key", "x-goog-api-key"],
+}
 ROW: Mapping[str, object] = {"wire": "openai", "base_url": "https://api.acme.example/v1", "hosts": ["api.acme.example"]}
 
 
@@ -76,7 +81,14 @@ def test_setting_key_is_spelled_from_the_id(provider_id: str, setting_key: str) 
     [
         ("https://api.Acme.example/v1", "api.acme.example"),
         ("https://api.acme.example:443/v1", "api.acme.example"),
-        ("http://api.acme.example:443/v1", "api.acme.example:443"),
+        ("http://api.acme.example:443/v1", "http://api.acme.example:443"),
+        ("http://api.acme.example/v1", "http://api.acme.example"),
+        ("HTTP://10.0.0.5:8000", "http://10.0.0.5:8000"),
+        ("http://localhost:11434/v1", "localhost:11434"),
+        ("http://127.8.0.1", "127.8.0.1"),
+        ("http://127.0.0.1.acme.example/", "http://127.0.0.1.acme.example"),
+        ("http://[fe80::1]:1/", "http://[fe80::1]:1"),
+        ("https://[::1]:9200", "[::1]:9200"),
         ("http://127.0.0.1:9200/v1", "127.0.0.1:9200"),
         ("http://[::1]:9200", "[::1]:9200"),
     ],
@@ -110,6 +122,43 @@ def test_operator_host_may_be_private_when_listed() -> None:
     assert minimax.hosts == ("127.0.0.1:9200",)
 
 
+@pytest.mark.parametrize(
+    ("base_url", "listed", "hosts"),
+    [
+        ("http://10.0.0.5:8000/v1", "http://10.0.0.5:8000", ("http://10.0.0.5:8000",)),
+        ("http://vllm.lan/v1", "http://vllm.lan:80", ("http://vllm.lan",)),
+        ("http://127.0.0.1:9200/v1", "http://127.0.0.1:9200", ("127.0.0.1:9200",)),
+        ("http://[::1]:9200", "[::1]:9200", ("[::1]:9200",)),
+        ("http://localhost:9200", "localhost:9200", ("localhost:9200",)),
+    ],
+)
+def test_http_is_allowed_when_this_machine_or_the_listed_host_is_meant(
+    base_url: str, listed: str, hosts: tuple[str, ...]
+) -> None:
+    acme = registry_with(acme={**ROW, "base_url": base_url, "hosts": [listed]}).get("acme")
+    assert acme is not None
+    assert acme.hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("wire", "auth"),
+    [(wire, auth) for wire, fit in AUTHS.items() for auth in Auth if auth.value in fit],
+)
+def test_auth_is_allowed_when_the_wire_has_it(wire: str, auth: Auth) -> None:
+    acme = registry_with(acme={**ROW, "wire": wire, "auth": auth.value, "litellm_prefix": "openai"}).get("acme")
+    assert acme is not None
+    assert acme.auth is auth
+
+
+@pytest.mark.parametrize(
+    ("wire", "auth"),
+    [(wire, auth) for wire, fit in AUTHS.items() for auth in Auth if auth.value not in fit],
+)
+def test_auth_is_refused_when_the_wire_has_it_not(wire: str, auth: Auth) -> None:
+    with pytest.raises(RegistryError, match=f"'acme': auth must be one of .* on wire {wire}, not '{auth.value}'"):
+        registry_with(acme={**ROW, "wire": wire, "auth": auth.value, "litellm_prefix": "openai"})
+
+
 BAD_ROWS: list[tuple[str, dict[str, dict[str, Any]], list[str]]] = [
     ("unknown field", {"minimax": {"basee_url": "https://x"}}, ["'minimax'", "'basee_url'", '"base_url"']),
     ("bad wire", {"acme": {**ROW, "wire": "opnai"}}, ["'acme'", "wire", "'opnai'", "openai, anthropic, litellm"]),
@@ -141,6 +190,25 @@ BAD_ROWS: list[tuple[str, dict[str, dict[str, Any]], list[str]]] = [
     ("its own former id", {"acme": {**ROW, "former_ids": ["acme"]}}, ["former_ids", "itself"]),
     ("bad pattern", {"acme": {**ROW, "key_pattern": "("}}, ["key_pattern", "regular expression"]),
     ("litellm without prefix", {"acme": {**ROW, "wire": "litellm"}}, ["'acme'", "litellm_prefix"]),
+    ("anthropic without prefix", {"acme": {**ROW, "wire": "anthropic", "auth": "x-api-key"}}, ["litellm_prefix"]),
+    (
+        "http",
+        {"openai": {"base_url": "http://api.openai.com/v1"}},
+        ["'openai'", "base_url is http", "in clear", 'hosts = ["http://api.openai.com"]'],
+    ),
+    (
+        "http to a private host without its scheme",
+        {"acme": {**ROW, "base_url": "http://10.0.0.5:8000", "hosts": ["10.0.0.5:8000"]}},
+        ["base_url is http", 'hosts = ["http://10.0.0.5:8000"]'],
+    ),
+    (
+        "https where http is listed",
+        {"acme": {**ROW, "hosts": ["http://api.acme.example"]}},
+        ["'api.acme.example'", "not among hosts"],
+    ),
+    ("https is not written", {"acme": {**ROW, "hosts": ["https://api.acme.example"]}}, ["hosts", "lower-case"]),
+    ("http host with a path", {"acme": {**ROW, "hosts": ["http://api.acme.example/v1"]}}, ["hosts", "lower-case"]),
+    ("http host with a bad port", {"acme": {**ROW, "hosts": ["http://10.0.0.5:99999"]}}, ["not among hosts"]),
     ("former id twice", {"acme": {**ROW, "former_ids": ["minimax_2_7"]}}, ["minimax_2_7", "'minimax'", "'acme'"]),
     ("catalogue id twice", {"acme": {**ROW, "catalogue_ids": ["gemini"]}}, ["gemini", "'google'", "'acme'"]),
     ("one key name for two", {"nvidia-nim": dict(ROW)}, ["NVIDIA_NIM_API_KEY", "'nvidia_nim'", "'nvidia-nim'"]),

@@ -6,7 +6,7 @@ from datetime import UTC
 
 import pytest
 
-from keystore.errors import TenantExists, TenantInvalid, TenantUnknown, UnknownPlan
+from keystore.errors import DatabaseUnavailable, TenantExists, TenantInvalid, TenantUnknown, UnknownPlan
 from keystore.keystore import Keystore
 from keystore.tenants import Tenant
 from tests.keystore.conftest import START, World
@@ -86,17 +86,6 @@ async def test_plans_in_use_are_counted(keystore: Keystore) -> None:
     for slug, plan in [("a", "team"), ("b", "solo"), ("c", "team")]:
         await keystore.tenants.add(slug, plan)
     assert await keystore.tenants.plans_in_use() == {"solo": 1, "team": 2}
-    await keystore.tenants.check_plans()
-
-
-async def test_start_check_names_the_plans_that_no_longer_exist(world: World, keystore: Keystore) -> None:
-    await keystore.tenants.add("a", "team")
-    smaller = await world.open(known_plans=["free"])
-    with pytest.raises(UnknownPlan, match=r"'team' \(1 tenants\).*set-plan"):
-        await smaller.tenants.check_plans()
-    await smaller.tenants.set_plan("a", "free")
-    await smaller.tenants.check_plans()
-    await smaller.close()
 
 
 COLLISIONS: dict[str, tuple[str, str | None]] = {
@@ -104,6 +93,20 @@ COLLISIONS: dict[str, tuple[str, str | None]] = {
     "same id": ("other", "id-1"),
     "slug that is an id": ("id-1", None),
     "id that is a slug": ("other", "acme"),
+    "id in capitals": ("other", "ID-1"),
+    "id that is a slug in capitals": ("other", "ACME"),
+}
+SPELLINGS: dict[str, tuple[tuple[str, str | None], tuple[str, str | None]]] = {
+    # what one tenant has and another may not have as well: slug, id
+    "slug is a UUID's digits": (("acme", UUID), (UUID.replace("-", ""), None)),
+    "slug is a UUID's digits, added first": ((UUID.replace("-", ""), None), ("acme", UUID)),
+    "slug is a UUID": (("acme", UUID), (UUID, None)),
+    "slug is a UUID with hyphens elsewhere": (("acme", UUID), (f"{UUID[:4]}-{UUID[4:].replace('-', '')}", None)),
+    "number with zeros": (("acme", "7"), ("other", "007")),
+    "number without zeros": (("acme", "007"), ("other", "7")),
+    "slug is the number": (("acme", "007"), ("7", None)),
+    "slug is the number with zeros": (("007", None), ("other", "7")),
+    "zero": (("acme", "0"), ("other", "000")),
 }
 
 
@@ -115,6 +118,49 @@ async def test_tenant_is_refused_when_it_could_be_taken_for_another(
     with pytest.raises(TenantExists):
         await keystore.tenants.add(slug, "team", id=tenant_id)
     assert len(await keystore.tenants.list()) == 1
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS.values(), ids=list(SPELLINGS))
+async def test_tenant_is_refused_when_its_name_is_a_spelling_of_anothers(
+    keystore: Keystore, one: tuple[str, str | None], other: tuple[str, str | None]
+) -> None:
+    await keystore.tenants.add(one[0], "team", id=one[1])
+    with pytest.raises(TenantExists, match=f'"{other[0]}"'):
+        await keystore.tenants.add(other[0], "team", id=other[1])
+    assert [tenant.slug for tenant in await keystore.tenants.list()] == [one[0]]
+
+
+async def test_tenants_stay_apart_when_their_names_only_look_alike(keystore: Keystore) -> None:
+    for slug, tenant_id in [("acme", "acme"), ("acme-1", "acme_1"), ("7a", "07a"), ("70", "700"), (UUID, UUID)]:
+        await keystore.tenants.add(slug, "team", id=tenant_id)
+    assert len(await keystore.tenants.list()) == 5
+
+
+async def test_one_wins_when_spellings_are_added_at_once(keystore: Keystore) -> None:
+    ids = ["7", "07", "007", "0007"]
+    adding = (keystore.tenants.add(f"acme-{each}", "team", id=each) for each in ids)
+    results = await asyncio.gather(*adding, return_exceptions=True)
+    assert sorted(type(each).__name__ for each in results) == ["Tenant"] + ["TenantExists"] * 3
+
+
+async def test_tenant_that_cannot_be_read_is_no_crash(pg_world: World) -> None:
+    """PostgreSQL's calendar begins before Python's."""
+    keystore = await pg_world.open()
+    await keystore.tenants.add("acme", "team")
+    await pg_world.sql("UPDATE wardgate_tenants SET created_at = '4000-01-01 BC'")
+    with pytest.raises(DatabaseUnavailable, match="holds a value that cannot be read"):
+        await keystore.tenants.get("acme")
+    await keystore.ping()
+    await keystore.close()
+
+
+async def test_tenant_with_a_time_that_is_none_is_no_crash(sqlite_world: World) -> None:
+    keystore = await sqlite_world.open()
+    await keystore.tenants.add("acme", "team")
+    await sqlite_world.sql("UPDATE wardgate_tenants SET created_at = 'yesterday'")
+    with pytest.raises(DatabaseUnavailable, match="holds a value that cannot be read"):
+        await keystore.tenants.list()
+    await keystore.close()
 
 
 async def test_one_wins_when_the_same_slug_is_added_at_once(keystore: Keystore) -> None:

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from router.prices import UNPRICED, Prices, PriceTier, cost, prices_at, usd
 from tests.router.vectors import Row, rows
 
+TIERED = ("input", "output", "cached_input", "cache_write")
+
 
 def read_prices(row: Row) -> Prices:
     """The prices of a vector: dollars as text, None where nothing stands."""
-    tiers = [
-        PriceTier(tier["above"], *(_money(tier, field) for field in ("input", "output", "cached_input")))
-        for tier in row.get("tiers", [])
-    ]
+    tiers = [PriceTier(tier["above"], *(_money(tier, field) for field in TIERED)) for tier in row.get("tiers", [])]
     return Prices(
         input=_money(row, "input"),
         output=_money(row, "output"),
@@ -37,6 +36,7 @@ def test_cost_is_exact(row: Row) -> None:
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
         cached_input_tokens=row.get("cached_input_tokens", 0),
+        cache_write_tokens=row.get("cache_write_tokens", 0),
     )
     assert found == (Decimal(row["usd"]) if "usd" in row else None)
 
@@ -62,20 +62,24 @@ PRICE = st.decimals(min_value=0, max_value=1, places=12)
 TOKENS = st.integers(min_value=0, max_value=10**9)
 
 
-@given(PRICE, PRICE, PRICE, TOKENS, TOKENS, TOKENS)
+@given(st.tuples(PRICE, PRICE, PRICE, PRICE), st.tuples(TOKENS, TOKENS, TOKENS, TOKENS))
 def test_cost_equals_the_sum_in_fractions(
-    read: Decimal, written: Decimal, cached: Decimal, input_tokens: int, output_tokens: int, cached_tokens: int
+    each: tuple[Decimal, Decimal, Decimal, Decimal], tokens: tuple[int, int, int, int]
 ) -> None:
+    input_tokens, output_tokens, cached_tokens, stored_tokens = tokens
     found = cost(
-        Prices(read, written, cached),
+        Prices(*each),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         cached_input_tokens=cached_tokens,
+        cache_write_tokens=stored_tokens,
     )
     hits = min(input_tokens, cached_tokens)
-    exact = Fraction(read) * (input_tokens - hits) + Fraction(cached) * hits + Fraction(written) * output_tokens
+    stored = min(input_tokens - hits, stored_tokens)
+    plain = input_tokens - hits - stored
+    counted = (plain, output_tokens, hits, stored)
     assert found is not None
-    assert Fraction(found) == exact
+    assert Fraction(found) == sum(Fraction(price) * count for price, count in zip(each, counted, strict=True))
 
 
 @given(st.decimals(min_value=0, max_value=10**6, places=15))

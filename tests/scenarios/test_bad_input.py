@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -20,7 +21,7 @@ CHAT = "/v1/chat/completions"
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, running_sandbox: SandboxServer) -> Iterator[RunningGateway]:
-    limits = "[limits]\nmax_body_bytes = 65536\n"
+    limits = "[limits]\nmax_body_bytes = 65536\nbody_timeout_s = 1\n"
     with RunningGateway(tmp_path_factory.mktemp("gw"), sandbox_config(running_sandbox.url, limits)) as running:
         yield running
 
@@ -71,6 +72,10 @@ BODIES = {
     "temperature of wrong type": (GOOD | {"temperature": "hot"}, "invalid_request", "temperature"),
     "true is no number": (GOOD | {"temperature": True}, "invalid_request", "temperature"),
     "stream of wrong type": (GOOD | {"stream": "yes"}, "invalid_request", "stream"),
+    "two limits": (GOOD | {"max_tokens": 5, "max_completion_tokens": 5}, "invalid_request", "max_completion_tokens"),
+    "a name twice": (b'{"model": "a", "model": "auto", "messages": []}', "invalid_json", None),
+    "number too big": (GOOD | {"metadata": {"a": 2**64}}, "invalid_json", None),
+    "lost option": (GOOD | {"stream": True, "stream_options": {"x": 1}}, "unsupported_parameter", "stream_options.x"),
     "no tokens": (GOOD | {"max_tokens": 0}, "invalid_request", "max_tokens"),
     "options without stream": (GOOD | {"stream_options": {"include_usage": True}}, "invalid_request", "stream_options"),
     "unknown parameter": (GOOD | {"temprature": 1}, "unsupported_parameter", "temprature"),
@@ -130,6 +135,17 @@ def test_oversized_body_without_a_length_is_413(gateway: RunningGateway, token: 
     headers = {"authorization": f"Bearer {token}"}
     answer = httpx.post(gateway.url + CHAT, content=parts(), headers=headers)  # type: ignore[arg-type]
     checked(answer, 413, "request_too_large")
+
+
+def test_half_sent_body_is_408_and_the_connection_is_closed(gateway: RunningGateway, token: str) -> None:
+    host, port = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        head = f"POST /v1/route HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 50\r\n\r\n{{"
+        connection.sendall(head.encode())
+        answer = b""
+        while part := connection.recv(65536):  # ends when the gateway closes
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in answer and b'"fault":"caller"' in answer
 
 
 @pytest.mark.parametrize("path", [CHAT, "/chat/completions", "/v1/chat/completions/", "/chat/completions/"])

@@ -94,6 +94,35 @@ def test_rejected_key_is_the_tenants_fault_and_is_not_echoed_when_no_other_candi
     assert "canary" not in str(error.body) and "canary" not in gateway.logs.getvalue()
 
 
+@pytest.mark.parametrize("behaviour", ["status=500", "status=429; retry-after=30"])
+def test_second_provider_answers_when_every_model_of_the_first_fails(
+    gateway: RunningGateway, sandbox: SandboxServer, behaviour: str
+) -> None:
+    token = gateway.tenant("acme", "team", KEYS)
+    first, other = first_two(gateway, token)
+    ranked = gateway.post("/v1/route", token, {"model": "auto", "messages": ASK}).json()["ranked"]
+    for item in ranked:
+        if item["provider"] == first:
+            sandbox.script(behaviour, match={"model": item["model"]}, repeat=True)
+    answer = gateway.post("/v1/chat/completions", token, {"model": "auto", "messages": ASK})
+    assert (answer.status_code, answer.headers["x-wardgate-provider"]) == (200, other), answer.text
+    assert answer.headers["x-wardgate-attempts"] == "2"
+
+
+def test_what_a_wire_cannot_carry_costs_no_attempt_and_is_told_by_route(
+    gateway: RunningGateway, sandbox: SandboxServer
+) -> None:
+    keys = {"GOOGLE_API_KEY": "sk-sandbox-g", "MINIMAX_API_KEY": "sk-sandbox-m"}
+    token = gateway.tenant("acme", "team", keys)
+    body = {"model": "auto", "messages": ASK, "min_p": 0.5}
+    route = gateway.post("/v1/route", token, body).json()
+    assert {item["provider"] for item in route["ranked"]} == {"minimax"}
+    lost = [item for item in route["rejected"] if item["provider"] == "google" and item["reason"] == "lacks_parameter"]
+    assert lost and "min_p" in lost[0]["detail"]
+    answer = gateway.post("/v1/chat/completions", token, body)
+    assert (answer.status_code, answer.headers["x-wardgate-attempts"]) == (200, "1"), answer.text
+
+
 def test_callers_own_400_goes_to_no_other_candidate(gateway: RunningGateway, sandbox: SandboxServer) -> None:
     token = gateway.tenant("acme", "team", KEYS)
     sandbox.script("status=400", repeat=True)

@@ -1,6 +1,7 @@
 """What stops a start, and that it stops with a sentence and harms nothing."""
 
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,32 @@ def test_wrong_setting_stops_the_start_and_is_named_without_its_value(tmp_path: 
     assert code == 1 and "WARDGATE_PORT" in said and "eighty-secret" not in said
     code, said = serve(tmp_path, WARDGATE_LOG_LEVEL="loud")
     assert code == 1 and "WARDGATE_LOG_LEVEL" in said
+
+
+def test_unknown_setting_stops_the_start_with_the_nearest_name(tmp_path: Path) -> None:
+    code, said = serve(tmp_path, WARDGATE_SEALING_KEYFILE="hunter2")
+    assert code == 1 and "WARDGATE_SEALING_KEYS_FILE" in said and "hunter2" not in said
+
+
+def test_limit_that_is_no_number_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "wardgate.toml").write_text("[limits]\nanswer_timeout_s = nan\n")
+    code, said = serve(tmp_path)
+    assert code == 1 and "limits.answer_timeout_s" in said and "finite" in said
+
+
+def test_keystore_that_goes_away_is_named_in_the_log_at_most_once_a_second(gateway: RunningGateway) -> None:
+    token = gateway.tenant("acme")
+    with sqlite3.connect(gateway.folder / "wardgate.db") as connection:
+        connection.execute("ALTER TABLE wardgate_tokens RENAME TO gone")
+    connection.close()
+    started = time.monotonic()
+    answers = [gateway.post("/v1/chat/completions", token, HELLO) for _ in range(4)]
+    seconds = time.monotonic() - started
+    assert {answer.json()["error"]["code"] for answer in answers} == {"keystore_unavailable"}
+    lines = gateway.logs.records("request.not_served")
+    assert 1 <= len(lines) <= 1 + seconds
+    assert str(lines[0]["cause"]).startswith("DatabaseUnavailable") and len(str(lines[0]["why"])) > 20
+    assert token not in gateway.logs.getvalue()
 
 
 def test_taken_port_stops_the_start(gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -29,6 +29,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("slug", name="uq_wardgate_tenants_slug"),
     )
     op.create_table(
+        "wardgate_tenant_names",
+        sa.Column("name", sa.String(64), nullable=False),
+        sa.Column("tenant_id", sa.String(64), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_wardgate_tenant_names"),
+        sa.ForeignKeyConstraint(["tenant_id"], ["wardgate_tenants.id"], name="fk_wardgate_tenant_names_tenant_id"),
+    )
+    op.create_index("ix_wardgate_tenant_names_tenant_id", "wardgate_tenant_names", ["tenant_id"])
+    op.create_table(
         "wardgate_root_keys",
         sa.Column("kek_id", sa.String(32), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
@@ -100,8 +108,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("wardgate_tokens", "wardgate_credentials", "wardgate_tenant_keys", "wardgate_root_keys", "wardgate_tenants"):
-        op.drop_table(table)
+    for table in ("tokens", "credentials", "tenant_keys", "root_keys", "tenant_names", "tenants"):
+        op.drop_table(f"wardgate_{table}")
 
 
 def _one_active(table: str, columns: list[str]) -> None:

@@ -1,0 +1,117 @@
+"""What a provider really sent: its ends, usage and errors, read from the raw answer whatever a library makes of it.
+
+One small reader for each wire, chosen by the words that its events hold. Pure.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from gateway.sse import Event
+
+DONE: Final = b"[DONE]"
+
+
+@dataclass(slots=True)
+class Seen:
+    """The facts so far. `finish` holds each choice's reason in the provider's own word."""
+
+    finish: dict[int, str] = field(default_factory=dict)
+    choices: set[int] = field(default_factory=set)
+    usage: Mapping[str, object] | None = None
+    ended: bool = False  # [DONE], message_stop
+    error: Mapping[str, object] | None = None  # an error object inside a successful answer
+    blocked: str | None = None  # Gemini: why the prompt itself was refused
+    malformed: bool = False
+
+    def note_event(self, event: Event) -> None:
+        """Learn from one event of a stream."""
+        if event.data.strip() == DONE:
+            self.ended = True
+            return
+        document = parse(event.data)
+        if isinstance(document, dict):
+            self.note(document)
+        else:
+            self.malformed = True
+
+    def note(self, document: Mapping[str, object]) -> None:
+        """Learn from one JSON object: a chunk, an event, or a whole answer, on any wire."""
+        error = document.get("error")
+        if error:
+            self.error = error if isinstance(error, dict) else {"message": str(error)}
+        self._openai(document)
+        self._anthropic(document)
+        self._gemini(document)
+
+    def complete(self, choices: int) -> bool:
+        """Whether the answer was brought to its end: an end mark, or a reason for each of `choices` choices."""
+        return self.ended or len(self.finish) >= max(choices, len(self.choices), 1)
+
+    def _openai(self, document: Mapping[str, object]) -> None:
+        for choice in _objects(document.get("choices")):
+            index = choice.get("index", 0)
+            if not isinstance(index, int):
+                continue
+            self.choices.add(index)
+            reason = choice.get("finish_reason")
+            if isinstance(reason, str) and reason:
+                self.finish[index] = reason
+        self._use(document.get("usage"))
+
+    def _anthropic(self, document: Mapping[str, object]) -> None:
+        kind = document.get("type")
+        self.ended = self.ended or kind == "message_stop"
+        for source in (document, document.get("delta"), document.get("message")):
+            if not isinstance(source, dict):
+                continue
+            reason = source.get("stop_reason")
+            if isinstance(reason, str) and reason:
+                self.finish[0] = reason
+            if source is not document:
+                self._use(source.get("usage"))
+
+    def _gemini(self, document: Mapping[str, object]) -> None:
+        for candidate in _objects(document.get("candidates")):
+            index = candidate.get("index", 0)
+            if not isinstance(index, int):
+                continue
+            self.choices.add(index)
+            reason = candidate.get("finishReason")
+            if isinstance(reason, str) and reason:
+                self.finish[index] = reason
+        feedback = document.get("promptFeedback")
+        if isinstance(feedback, dict) and isinstance(feedback.get("blockReason"), str):
+            self.blocked = feedback["blockReason"]
+        self._use(document.get("usageMetadata"))
+
+    def _use(self, usage: object) -> None:
+        if isinstance(usage, dict) and usage:
+            self.usage = {**(self.usage or {}), **usage}
+
+
+def parse(raw: bytes) -> object | None:
+    """The JSON value in `raw`, leniently: what SDKs read (half emojis, Infinity) is no reason to break off. None when
+    it is not JSON at all."""
+    document: object
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        document = _parse_leniently(raw)
+    return document
+
+
+def _parse_leniently(raw: bytes) -> object | None:
+    document: object
+    try:
+        document = json.loads(raw.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        return None
+    return document
+
+
+def _objects(value: object) -> list[Mapping[str, object]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -1,0 +1,76 @@
+"""Ends, usage and errors are read from what the provider really sent."""
+
+import json
+
+import pytest
+
+from gateway.seen import Seen, parse
+from gateway.sse import Event
+
+
+def seen(*documents: object) -> Seen:
+    facts = Seen()
+    for document in documents:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        facts.note_event(Event("", data))
+    return facts
+
+
+def delta(index: int, reason: str | None = None, **more: object) -> dict[str, object]:
+    return {"choices": [{"index": index, "delta": more, "finish_reason": reason}]}
+
+
+COMPLETE = {
+    "a reason for the one choice": (seen(delta(0), delta(0, "stop")), 1, True),
+    "an end mark alone": (seen(delta(0), b"[DONE]"), 1, True),
+    "no end at all": (seen(delta(0, content="data: [DONE]")), 1, False),
+    "an empty reason is none": (seen(delta(0, "")), 1, False),
+    "one of two choices": (seen(delta(0, "stop"), delta(1)), 2, False),
+    "the second choice never came": (seen(delta(0, "stop")), 2, False),
+    "both choices": (seen(delta(1, "stop"), delta(0, "length")), 2, True),
+    "Anthropic": (seen({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}), 1, True),
+    "Anthropic, message_stop": (seen({"type": "message_stop"}), 1, True),
+    "Anthropic, not yet": (seen({"type": "message_start", "message": {"stop_reason": None}}), 1, False),
+    "Gemini": (seen({"candidates": [{"finishReason": "STOP"}]}), 1, True),
+    "nothing": (seen(), 1, False),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_answer_is_complete_when_every_choice_was_ended(name: str) -> None:
+    facts, choices, complete = COMPLETE[name]
+    assert facts.complete(choices) is complete
+
+
+def test_reasons_are_kept_in_the_providers_own_words() -> None:
+    assert seen(delta(0, "insufficient_system_resource"), delta(2, "eos")).finish == {
+        0: "insufficient_system_resource",
+        2: "eos",
+    }
+
+
+def test_usage_is_gathered_on_every_wire() -> None:
+    assert seen({"choices": [], "usage": {"prompt_tokens": 1}}).usage == {"prompt_tokens": 1}
+    assert seen({"usageMetadata": {"promptTokenCount": 2}}).usage == {"promptTokenCount": 2}
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}}
+    end = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 9}}
+    assert seen(start, end).usage == {"input_tokens": 3, "output_tokens": 9}
+    assert seen({"usage": None}, {"usage": {}}).usage is None
+
+
+def test_errors_inside_a_successful_answer_are_kept() -> None:
+    assert seen({"error": {"message": "Overloaded", "code": 529}}).error == {"message": "Overloaded", "code": 529}
+    assert seen({"error": "no"}).error == {"message": "no"}
+    assert seen({"promptFeedback": {"blockReason": "SAFETY"}}).blocked == "SAFETY"
+    assert seen({"error": None}).error is None
+
+
+def test_event_that_is_not_json_is_malformed_and_odd_json_is_not() -> None:
+    assert seen(b"{broken").malformed
+    assert not seen(b'{"choices": [{"index": 0, "delta": {"content": "\\ud83d"}, "logprobs": -Infinity}]}').malformed
+    assert parse(b"nope") is None and parse(b"[1]") == [1]
+
+
+def test_odd_types_do_no_harm() -> None:
+    odd = {"choices": [{"index": "x"}, 5, {"finish_reason": 3}], "candidates": "x", "usage": 3, "delta": [], "error": 0}
+    assert seen(odd).finish == {}

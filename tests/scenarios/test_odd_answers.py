@@ -1,0 +1,216 @@
+"""Answers that real providers send and libraries stumble over: what came is passed on, what did not is not told."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.harness import RunningGateway, sandbox_config
+from tests.raw_upstream import RawUpstream, raw_upstream
+
+ASK = [{"role": "user", "content": "Hello"}]
+MODEL = "minimax/MiniMax-M2"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[RawUpstream]:
+    with raw_upstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: RawUpstream) -> Iterator[RunningGateway]:
+    with RunningGateway(tmp_path_factory.mktemp("gw"), sandbox_config(upstream.url)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def token(gateway: RunningGateway) -> str:
+    keys = {"MINIMAX_API_KEY": "Zq7-plainLookingKey.0123456789", "OPENAI_API_KEY": "another.Key-without-shape-42"}
+    return gateway.tenant("acme", "team", keys | {"ANTHROPIC_API_KEY": "third.Key-without-shape-4711"})
+
+
+@pytest.fixture(autouse=True)
+def fresh(upstream: RawUpstream) -> None:
+    upstream.requests.clear()
+    upstream.reset = False
+
+
+def ask(gateway: RunningGateway, token: str, *, stream: bool, **more: object) -> httpx.Response:
+    return gateway.post("/v1/chat/completions", token, {"model": MODEL, "messages": ASK, "stream": stream} | more)
+
+
+def chunk(content: str | None = None, reason: str | None = None, index: int = 0, **more: object) -> str:
+    delta = {} if content is None else {"content": content}
+    choice = {"index": index, "delta": delta, "finish_reason": reason}
+    head = {"id": "chatcmpl-9", "object": "chat.completion.chunk", "created": 5, "model": "M2-exact"}
+    return json.dumps(head | {"choices": [choice]} | more)
+
+
+def datas(answer: httpx.Response) -> list[str]:
+    return [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
+
+
+USAGE = json.dumps({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}})
+WHOLE = {
+    "own fields": [chunk("a", reasoning_content="r", citations=["c"], native="x"), chunk(reason="stop"), "[DONE]"],
+    "unknown reason": [chunk("a"), chunk(reason="insufficient_system_resource"), "[DONE]"],
+    "two choices": [chunk("a"), chunk("b", index=1), chunk(reason="stop"), chunk(reason="length", index=1), "[DONE]"],
+    "no end mark": [chunk("a"), chunk(reason="stop")],
+    "no reason": [chunk("a"), "[DONE]"],
+    "half an emoji": ['{"choices":[{"index":0,"delta":{"content":"\\ud83d"}}]}', chunk(reason="stop"), "[DONE]"],
+    "infinity": ['{"choices":[{"index":0,"delta":{},"logprobs":-Infinity}]}', chunk(reason="stop"), "[DONE]"],
+    "1000 equal pieces": [*[chunk("----")] * 1000, chunk(reason="stop"), "[DONE]"],
+    "refusal in pieces": [chunk("x", refusal="I"), chunk("y", refusal=" am"), chunk(reason="stop"), "[DONE]"],
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_chunks_of_openais_wire_arrive_as_they_were_sent(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, name: str
+) -> None:
+    upstream.events(*WHOLE[name])
+    more = {"n": 2} if name == "two choices" else {}
+    assert datas(ask(gateway, token, stream=True, **more)) == [d for d in WHOLE[name] if d != "[DONE]"] + ["[DONE]"]
+
+
+BROKEN = {
+    "an end mark that is only text": [chunk("data: [DONE]")],
+    "an empty reason": [chunk("a", reason=""), chunk("b", reason="")],
+    "one of two choices": [chunk("a"), chunk(reason="stop")],
+    "nothing at all": [],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_end_that_did_not_come_is_not_told(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, name: str
+) -> None:
+    upstream.events(*BROKEN[name])
+    answer = ask(gateway, token, stream=True, **({"n": 2} if "two" in name else {}))
+    assert "[DONE]" not in datas(answer)
+    last = datas(answer)[-1] if BROKEN[name] else answer.text
+    assert json.loads(last)["error"]["code"] == "provider_stream_truncated"
+
+
+def test_reset_after_the_finish_is_still_a_broken_stream(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.events(chunk("a"), chunk(reason="stop"))
+    upstream.answer = upstream.answer.replace(b"connection: close\r\n", b"content-length: 100000\r\n")
+    answer = ask(gateway, token, stream=True)
+    assert json.loads(datas(answer)[-1])["error"]["code"] in ("provider_stream_truncated", "provider_malformed_answer")
+
+
+ERRORS: dict[str, tuple[dict[str, object], int, str]] = {
+    "rate": ({"message": "Rate limit exceeded", "code": 429}, 429, "rate_limit_exceeded"),
+    "quota": ({"message": "no", "code": "insufficient_quota"}, 429, "insufficient_quota"),
+    "key": ({"message": "bad", "code": 401}, 424, "provider_key_rejected"),
+    "overloaded": ({"message": "Overloaded", "type": "overloaded_error"}, 502, "provider_error"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error_inside_a_success_keeps_its_kind_and_words(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, name: str
+) -> None:
+    error, status, code = ERRORS[name]
+    upstream.events(json.dumps({"error": error}))
+    first = ask(gateway, token, stream=True)
+    assert (first.status_code, first.json()["error"]["code"]) == (status, code)
+    assert str(error["message"]) in first.json()["error"]["message"]
+    upstream.events(chunk("a"), json.dumps({"error": error}))
+    later = ask(gateway, token, stream=True)  # with a status of its own when the error was read before the first byte
+    told = json.loads(datas(later)[-1]) if later.status_code == 200 else later.json()
+    assert told["error"]["code"] == code and "[DONE]" not in later.text
+    upstream.plain(json.dumps({"error": error}))
+    plain = ask(gateway, token, stream=False)
+    assert (plain.status_code, plain.json()["error"]["code"]) == (status, code)
+
+
+def test_plain_answer_where_a_stream_was_asked_for_is_no_empty_stream(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.plain('{"choices": [{"index": 0, "message": {"content": "lost?"}, "finish_reason": "stop"}]}')
+    answer = ask(gateway, token, stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_malformed_answer")
+
+
+PLAIN = [
+    '{"id":"x","choices":[{"index":0,"message":{"role":"assistant","content":"<think>t</think>a"},"finish_reason":"eos"}],'
+    '"usage":{"prompt_tokens":3,"completion_tokens":2,"total_tokens":5,"cost":0.1},"citations":["c"],"created":1}',
+    '{"choices":[{"message":{"content":"\\ud83d"},"finish_reason":null}],"created":99999999999999999999,"extra":{"a":[]}}',
+    '{"choices":[{"index":0,"message":{"content":[{"type":"thinking","thinking":"t"}]},"finish_reason":"stop"}]}',
+]
+
+
+@pytest.mark.parametrize("body", PLAIN)
+def test_plain_answer_of_openais_wire_arrives_byte_for_byte(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, body: str
+) -> None:
+    upstream.plain(body)
+    answer = ask(gateway, token, stream=False)
+    assert (answer.status_code, answer.content) == (200, body.encode())
+    assert len(upstream.requests) == 1
+
+
+def test_usage_is_passed_on_only_when_asked_for(gateway: RunningGateway, token: str, upstream: RawUpstream) -> None:
+    sent = [chunk("a", usage=None), chunk(reason="stop", usage=None), USAGE, "[DONE]"]
+    before = gateway.settled("wardgate_tokens_total", provider="minimax")
+    upstream.events(*sent)
+    asked = datas(ask(gateway, token, stream=True, stream_options={"include_usage": True}))
+    assert asked == sent
+    unasked = [json.loads(data) for data in datas(ask(gateway, token, stream=True))[:-1]]
+    assert len(unasked) == 2 and not any("usage" in one for one in unasked)
+    assert gateway.settled("wardgate_tokens_total", provider="minimax") == before + 10
+
+
+def test_field_and_wait_that_the_provider_names_reach_the_caller(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.plain(
+        '{"error": {"message": "bad value", "param": "temperature", "code": "unsupported"}}', "400 Bad Request"
+    )
+    assert ask(gateway, token, stream=False).json()["error"]["param"] == "temperature"
+    upstream.plain("{}", "503 Service Unavailable", "retry-after: 2\r\n")
+    answer = ask(gateway, token, stream=False)
+    assert (answer.status_code, answer.headers["retry-after"], answer.headers["x-should-retry"]) == (502, "2", "true")
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "500 Oops", "400 Bad Request"])
+def test_key_that_a_provider_echoes_reaches_nobody(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, status: str
+) -> None:
+    upstream.plain('{"error": {"message": "you sent Zq7-plainLookingKey.0123456789, really"}}', status)
+    answer = ask(gateway, token, stream=False)
+    assert "you sent" in answer.text and "plainLooking" not in answer.text
+    assert "plainLooking" not in gateway.logs.getvalue()
+
+
+def test_cookies_of_a_provider_are_neither_kept_nor_sent(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    good = '{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
+    upstream.plain(good, headers="set-cookie: session=tenant-a; path=/\r\n")
+    assert "set-cookie" not in ask(gateway, token, stream=False).headers
+    upstream.plain(good)
+    ask(gateway, token, stream=False)
+    assert len(upstream.requests) == 2 and b"cookie" not in upstream.requests[1].lower()
+
+
+def test_compressed_answer_is_refused_because_it_was_ruled_out(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.plain(b"\x1f\x8b\x08\x00", headers="content-encoding: gzip\r\n")
+    answer = ask(gateway, token, stream=False)
+    assert (answer.status_code, answer.json()["error"]["fault"]) == (502, "provider")
+    assert b"accept-encoding: identity" in upstream.requests[0].lower()
+
+
+def test_redirect_is_not_followed(gateway: RunningGateway, token: str, upstream: RawUpstream) -> None:
+    for status in ("301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"):
+        upstream.requests.clear()
+        upstream.plain("{}", status, f"location: {upstream.url}/elsewhere\r\n")
+        answer = ask(gateway, token, stream=False)
+        assert (answer.status_code, len(upstream.requests)) == (502, 1)
