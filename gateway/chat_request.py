@@ -314,7 +314,7 @@ def _unknown(name: str) -> ApiError:
 def _checked(name: str, value: object) -> object:
     parameter = PARAMETERS[name]
     if not parameter.check(value):
-        raise bad_request(f"`{name}` must be {parameter.must_be}, not {_shown(value)}.", param=name)
+        raise bad_request(f"`{name}` must be {parameter.must_be}, not {_told(value)}.", param=name)
     return value
 
 
@@ -373,7 +373,7 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "a list" if isinstance(value, list) else "an object")
 
 
-def _shown(value: object) -> str:
+def _told(value: object) -> str:
     """A small number as it is, anything else by its kind."""
     return (
         str(value)
