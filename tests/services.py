@@ -50,7 +50,8 @@ def tell():
     server.wait()
     if home.exists():
         (home / "exited").touch()
-threading.Thread(target=tell, daemon=True).start()
+teller = threading.Thread(target=tell, daemon=True)
+teller.start()
 sys.stdin.buffer.read()
 server.send_signal(order["stop_signal"])
 try:
@@ -58,6 +59,7 @@ try:
 except subprocess.TimeoutExpired:
     server.kill()
     server.wait()
+teller.join(5)  # else its mark could fall into the folder while that is being removed
 shutil.rmtree(home, ignore_errors=True)
 """
 
