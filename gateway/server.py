@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -50,20 +51,22 @@ class _Server(uvicorn.Server):
         return self._ending is not None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._signalled)
+        self._loop.call_soon_threadsafe(self._signalled, sig)
 
     def stop(self) -> None:
         """What a signal does, without the notice; from any thread, and any number of times."""
         with contextlib.suppress(RuntimeError):  # the loop has ended already
             self._loop.call_soon_threadsafe(self._begin, 0.0)
 
-    def _signalled(self) -> None:
+    def _signalled(self, sig: int) -> None:
         if self.stopping:
             self._break_off()
             self.should_exit = self.force_exit = True
         else:
-            known_ready = self._services.readiness.ready  # else no load balancer has to learn of it
-            self._begin(self._services.limits.drain_notice_s if known_ready else 0.0)
+            # A load balancer has to learn of it only when it was told that we are ready, and a person at a terminal
+            # (Ctrl-C) has none in front.
+            told = self._services.readiness.ready and sig != signal.SIGINT
+            self._begin(self._services.limits.drain_notice_s if told else 0.0)
 
     def _begin(self, notice_s: float) -> None:
         if self.stopping:
