@@ -16,11 +16,12 @@ from gateway.errors import ApiError
 from gateway.events import AttemptEnded, Events, FellBack, Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
+from gateway.translation import untranslatable
 from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
 from keystore.errors import CredentialUnusable
 from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
-from keystore.providers import Provider, Registry
+from keystore.providers import Provider, Registry, Wire
 from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
 from router.retry import Progress, again, most_useful, order_after
@@ -67,6 +68,9 @@ class Attempts:
         queue = list(decision.ranked)
         while queue:
             candidate = queue.pop(0)
+            if failures and not self._carries(candidate, request):
+                continue  # no attempt: nothing would be sent
+            self._tell_fallback(failures, candidate, tally)
             self._note(candidate, keyring, tally, len(failures) + 1)
             try:
                 return await self._once(candidate, request, keyring, tally, send)
@@ -76,16 +80,20 @@ class Attempts:
                 queue = [queue[place] for place in order]
                 if not self._again(failed.failure, failures, queue, tally):
                     break
-                self.events.publish(
-                    FellBack(
-                        tally.request_id,
-                        from_provider=failed.failure.provider_id,
-                        to_provider=queue[0].offer.provider_id,
-                        reason=failed.failure.kind.value,
-                    )
-                )
         tally.outcome = Outcome.FAILED
         raise ApiError(problem_of(most_useful(failures), failures))
+
+    def _carries(self, candidate: Candidate, request: ChatRequest) -> bool:
+        """Whether this candidate's wire carries the request whole; the first candidate's was looked at already."""
+        provider = self.registry.get(candidate.offer.provider_id)
+        if provider is None or provider.wire is Wire.OPENAI:
+            return True
+        return untranslatable(request, provider.litellm_prefix, candidate.offer.model) is None
+
+    def _tell_fallback(self, failures: list[Failure], candidate: Candidate, tally: Tally) -> None:
+        if failures:
+            last, to = failures[-1], candidate.offer.provider_id
+            self.events.publish(FellBack(tally.request_id, last.provider_id, to, reason=last.kind.value))
 
     def _again(self, failure: Failure, failures: list[Failure], queue: list[Candidate], tally: Tally) -> bool:
         progress = Progress(

@@ -39,7 +39,7 @@ class ChatCompletions:
     async def _answer(self, request: ChatRequest, tenant: Tenant, tally: Tally, send: Send) -> None:
         keyring = await keyring_of(tenant, self._services)
         book, today = self._services.book, self._services.now().date()
-        decision = decide(request, tenant, keyring, book, today, enough=self._services.limits.max_attempts)
+        decision = decide(request, tenant, keyring, book, today, enough=1)
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:

@@ -9,20 +9,20 @@ from router.failure import Failure, FailureKind
 SENTENCES: Mapping[FailureKind, str] = {
     FailureKind.CONNECT: "{provider} could not be reached.",
     FailureKind.TIMEOUT: "{provider} did not answer in time: {message}.",
-    FailureKind.RATE_LIMITED: "{provider} limits the rate of this key for {model}: {message}",
-    FailureKind.SERVER_ERROR: "{provider} failed on its side: {message}",
+    FailureKind.RATE_LIMITED: "{provider} limits the rate of this key for {model}: {message}.",
+    FailureKind.SERVER_ERROR: "{provider} failed on its side: {message}.",
     FailureKind.KEY_REJECTED: "{provider} rejected this tenant's key. Store a valid one (`wardgate key set`). "
-    "It said: {message}",
-    FailureKind.KEY_UNUSABLE: "The key that this tenant holds for {provider} cannot be used: {message}",
-    FailureKind.MODEL_UNAVAILABLE: "{provider} does not serve {model} to this tenant's account: {message}",
-    FailureKind.BAD_REQUEST: "{provider} refused the request: {message}",
-    FailureKind.CONTEXT_LENGTH: "The request is too long for {model} at {provider}: {message}",
-    FailureKind.CONTENT_FILTER: "{provider} refused the content of the request: {message}",
-    FailureKind.UNSUPPORTED_PARAMETER: "{model} cannot take this request as it is: {message}",
-    FailureKind.QUOTA_EXHAUSTED: "The tenant's account at {provider} has no credit or quota left: {message}",
-    FailureKind.MALFORMED: "{provider} sent an answer that cannot be used: {message}",
-    FailureKind.TRUNCATED: "{provider} broke off its answer: {message}",
-    FailureKind.GATEWAY: "The gateway could not make this call: {message}",
+    "It said: {message}.",
+    FailureKind.KEY_UNUSABLE: "The key that this tenant holds for {provider} cannot be used: {message}.",
+    FailureKind.MODEL_UNAVAILABLE: "{provider} does not serve {model} to this tenant's account: {message}.",
+    FailureKind.BAD_REQUEST: "{provider} refused the request: {message}.",
+    FailureKind.CONTEXT_LENGTH: "The request is too long for {model} at {provider}: {message}.",
+    FailureKind.CONTENT_FILTER: "{provider} refused the content of the request: {message}.",
+    FailureKind.UNSUPPORTED_PARAMETER: "{model} cannot take this request as it is: {message}.",
+    FailureKind.QUOTA_EXHAUSTED: "The tenant's account at {provider} has no credit or quota left: {message}.",
+    FailureKind.MALFORMED: "{provider} sent an answer that cannot be used: {message}.",
+    FailureKind.TRUNCATED: "{provider} broke off its answer: {message}.",
+    FailureKind.GATEWAY: "The gateway could not make this call: {message}.",
 }
 
 
@@ -35,7 +35,9 @@ def timed_out(provider_id: str, model: str, wait_s: float) -> Failure:
 def problem_of(chosen: Failure, failures: Sequence[Failure]) -> Problem:
     """What the caller is told: the most useful failure, with a line for each attempt that was made."""
     consequence = chosen.consequence
-    sentence = SENTENCES[chosen.kind].format(provider=chosen.provider_id, model=chosen.model, message=chosen.message)
+    sentence = SENTENCES[chosen.kind].format(
+        provider=chosen.provider_id, model=chosen.model, message=chosen.message.rstrip(". ")
+    )
     return Problem(
         consequence.status,
         consequence.code,

@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 import httpx
-import orjson
 
 from gateway import openai_shape
 from gateway.chat_request import PARAMETERS
@@ -112,17 +111,17 @@ class LiteLLMLane:
         exchange, wrapper = await self._send(call, stream=True)
         if call.provider.wire is not Wire.OPENAI:
             return TranslatedStream(call, exchange, wrapper)
-        if "application/json" in exchange.headers.get("content-type", ""):
-            await wrapper.aclose()
-            text = "the provider sent one JSON answer where a stream was asked for"
-            raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
-        return OpenAIStream(call, exchange, wrapper.completion_stream.response)
+        response = wrapper.completion_stream.response
+        if not exchange.streams:
+            await response.aread()  # what it says decides what it is: an error, or an answer that is no stream
+            check_error(call, exchange)
+        return OpenAIStream(call, exchange, response)
 
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
         await self.open()
         arguments = self._arguments(call, stream=stream)
         idle_s = self._idle_s if stream else self._timeout_s
-        exchange = self._transport.begin(call.credential, call.provider, idle_s=idle_s)
+        exchange = self._transport.begin(call.credential, call.provider, idle_s=idle_s, stream=stream)
         try:
             return exchange, await self._litellm.acompletion(**arguments)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
@@ -234,6 +233,6 @@ def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> P
         usage = openai_shape.token_usage(dumped.get("usage")) if exchange.seen.usage else None
         if usage is None:
             body.pop("usage", None)
-        return PlainReply(orjson.dumps(body), usage)
+        return PlainReply(openai_shape.encode(body), usage)
     except (AttributeError, TypeError, ValueError) as error:
         raise UpstreamFailed(failure_of(call, exchange, error)) from error

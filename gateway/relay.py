@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from gateway.asgi import Send, encode_headers
+from gateway.asgi import ClientLeft, Send, encode_headers
 from gateway.attempts import OpenStream
 from gateway.events import Outcome
 from gateway.failures import problem_of, timed_out
@@ -22,6 +22,7 @@ STREAM_HEADERS = {
     "x-accel-buffering": "no",
 }
 DONE = b"data: [DONE]\n\n"
+WRITE_IDLE_S = 60.0  # how long a client may take to read a piece
 
 
 def event(payload: bytes) -> bytes:
@@ -37,18 +38,23 @@ async def relay_stream(send: Send, stream: OpenStream, tally: Tally, *, include_
     chunk: bytes | None = stream.first
     try:
         while chunk is not None:
-            await _write(send, event(chunk))
+            await _write(send, event(chunk), tally, most_s)
             chunk = await _next(stream.rest, tally, most_s)
     except UpstreamFailed as failed:
         await _break_off(send, failed, tally)
         return
     if include_usage and stream.reply.usage_chunk is not None:
-        await _write(send, event(stream.reply.usage_chunk))
+        await _write(send, event(stream.reply.usage_chunk), tally, most_s)
     await send({"type": "http.response.body", "body": DONE, "more_body": False})
 
 
-async def _write(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+async def _write(send: Send, body: bytes, tally: Tally, most_s: float) -> None:
+    """Send a piece; raises ClientLeft when the client takes nothing for WRITE_IDLE_S, or the request's time is up."""
+    try:
+        async with asyncio.timeout(min(WRITE_IDLE_S, most_s - (time.monotonic() - tally.started))):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+    except TimeoutError:
+        raise ClientLeft from None
 
 
 async def _next(rest: AsyncIterator[bytes], tally: Tally, most_s: float) -> bytes | None:

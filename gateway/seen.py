@@ -35,6 +35,8 @@ class Seen:
         document = parse(event.data)
         if isinstance(document, dict):
             self.note(document)
+            if event.name == "error" and self.error is None:
+                self.error = document
         else:
             self.malformed = True
 
@@ -43,6 +45,8 @@ class Seen:
         error = document.get("error")
         if error:
             self.error = error if isinstance(error, dict) else {"message": str(error)}
+        elif document.get("object") == "error":
+            self.error = document
         self._openai(document)
         self._anthropic(document)
         self._gemini(document)
@@ -75,8 +79,8 @@ class Seen:
                 self._use(source.get("usage"))
 
     def _gemini(self, document: Mapping[str, object]) -> None:
-        for candidate in _objects(document.get("candidates")):
-            index = candidate.get("index", 0)
+        for place, candidate in enumerate(_objects(document.get("candidates"))):
+            index = candidate.get("index", place)
             if not isinstance(index, int):
                 continue
             self.choices.add(index)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 import httpx
-import orjson
 
 from gateway import openai_shape
 from gateway.events import TokenUsage
@@ -78,25 +77,29 @@ class TranslatedStream:
         self._exchange = exchange
         self._wrapper = wrapper
         self._closed = False
+        self._told: set[object] = set()
         self.usage: TokenUsage | None = None
         self.usage_chunk: bytes | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        iterator = self._wrapper.__aiter__()
+        iterator, last = self._wrapper.__aiter__(), None
         while True:
             try:
                 item = await anext(iterator)
-                dumped: dict[str, object] = item.model_dump()
+                last = item.model_dump()
+                self._note_usage(last)
+                shown = self._shown(last)
             except StopAsyncIteration:
                 break
             except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
                 check_error(self._call, self._exchange)
                 raise UpstreamFailed(failure_of(self._call, self._exchange, error)) from None
             check_error(self._call, self._exchange)
-            self._note_usage(dumped)
-            if (chunk := self._shown(dumped)) is not None:
-                yield orjson.dumps(chunk)
+            if shown is not None:
+                yield openai_shape.encode(shown)
         check_end(self._call, self._exchange)
+        if last is not None and (ends := self._untold_ends(last)) is not None:
+            yield openai_shape.encode(ends)
 
     def _shown(self, dumped: Mapping[str, object]) -> dict[str, object] | None:
         """The chunk with the provider's own finish reason; None when it says nothing, or ends what has not ended."""
@@ -106,8 +109,21 @@ class TranslatedStream:
         for choice in choices:
             if choice["finish_reason"] is not None:
                 choice["finish_reason"] = self._reason(choice)
+            if choice["finish_reason"] is not None:
+                self._told.add(choice["index"])
         says = [choice for choice in choices if choice["delta"] or choice["finish_reason"] is not None]
         return chunk if says else None
+
+    def _untold_ends(self, dumped: Mapping[str, object]) -> dict[str, object] | None:
+        """A last chunk for the choices whose end LiteLLM swallowed: it tells the first choice's alone."""
+        untold = [index for index in sorted(self._exchange.seen.finish) if index not in self._told]
+        if not untold:
+            return None
+        told = [(index, told_reason(self._exchange.seen.finish[index], "", self._call)) for index in untold]
+        choices: list[object] = [
+            {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason} for index, reason in told
+        ]
+        return openai_shape.chunk({**dumped, "choices": []}) | {"choices": choices}
 
     def _reason(self, choice: Mapping[str, Any]) -> str | None:
         seen = self._exchange.seen.finish.get(choice["index"])
@@ -118,7 +134,7 @@ class TranslatedStream:
         if usage is not None and self._exchange.seen.usage:
             self.usage = openai_shape.token_usage(usage)
             head = openai_shape.chunk({**dumped, "choices": []})
-            self.usage_chunk = orjson.dumps(head | {"usage": openai_shape.usage_object(usage)})
+            self.usage_chunk = openai_shape.encode(head | {"usage": openai_shape.usage_object(usage)})
 
     async def aclose(self) -> None:
         """Close the upstream; may be called again."""
@@ -136,9 +152,13 @@ def told_reason(provider_word: str, library_word: str, call: UpstreamCall) -> st
 
 
 def check_error(call: UpstreamCall, exchange: Exchange) -> None:
-    """Raise UpstreamFailed when the provider sent an error inside its successful answer."""
+    """Raise UpstreamFailed when the provider sent an error inside its successful answer, or one JSON answer where a
+    stream was asked for."""
     if exchange.seen.error is not None or exchange.seen.blocked is not None:
         raise UpstreamFailed(failure_of(call, exchange, None))
+    if call.request.stream and exchange.status == 200 and not exchange.streams:
+        text = "it sent one JSON answer where a stream was asked for"
+        raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
 
 
 def check_end(call: UpstreamCall, exchange: Exchange) -> None:

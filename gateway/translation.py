@@ -107,7 +107,8 @@ def _check_name(name: object, where: str, rules: WireRules) -> None:
 
 def _check_messages(messages: Sequence[Object], rules: WireRules, *, has_tools: bool) -> None:
     started = False
-    calls: list[tuple[str, str]] = []  # id and function of the calls that the next tool messages may answer
+    calls: dict[str, tuple[int, str]] = {}  # of the last assistant message: id -> place and function
+    first = 0  # the first place that may still be answered
     for index, message in enumerate(messages):
         where, role = f"messages[{index}]", str(message.get("role"))
         if role not in rules.roles:
@@ -117,9 +118,11 @@ def _check_messages(messages: Sequence[Object], rules: WireRules, *, has_tools: 
         started = started or role not in _INSTRUCTIONS
         _check_message(message, role, where, rules)
         if role == "assistant" and message.get("tool_calls") is not None:
-            calls = list(_calls(message["tool_calls"], f"{where}.tool_calls", rules, has_tools=has_tools))
+            named = _calls(message["tool_calls"], f"{where}.tool_calls", rules, has_tools=has_tools)
+            calls, first = {identity: (place, name) for place, (identity, name) in enumerate(named)}, 0
         if role == "tool":
-            calls = _answered(message, where, calls, rules)
+            place = _answered(message, where, calls, first, rules)
+            first = place + 1 if rules.ids_dropped else first
     if not started:
         raise Untranslatable("messages", "holds instructions alone, and a user message would be invented", "add one")
     if rules.adds_text:
@@ -233,21 +236,21 @@ def _call(call: Object, where: str, rules: WireRules) -> tuple[str, str]:
     return identity, str(function["name"])
 
 
-def _answered(message: Object, where: str, calls: list[tuple[str, str]], rules: WireRules) -> list[tuple[str, str]]:
-    """The calls that may still be answered after this tool message."""
+def _answered(message: Object, where: str, calls: Mapping[str, tuple[int, str]], first: int, rules: WireRules) -> int:
+    """The place of the call that this tool message answers; those before `first` are answered already."""
     identity = message.get("tool_call_id")
-    place = next((index for index, (held, _) in enumerate(calls) if held == identity), None)
-    if place is None:
+    place, name = calls.get(identity, (-1, "")) if isinstance(identity, str) else (-1, "")
+    if place < first:
         why = "answers no call of the last assistant message with calls"
         if rules.ids_dropped:
             why += ", or not in the order of the calls"
         raise Untranslatable(f"{where}.tool_call_id", why, "send the answers in the order of the calls")
-    if message.get("name") not in (None, "", calls[place][1]):
+    if message.get("name") not in (None, "", name):
         raise Untranslatable(f"{where}.name", "is not the name of the function that was called", "leave it out")
     content = message.get("content")
     if isinstance(content, str) and content.lstrip().startswith("{") and _repeats_a_name(content):
         raise Untranslatable(f"{where}.content", "holds a JSON object with a name twice", "send every name once")
-    return calls[place + 1 :] if rules.ids_dropped else calls
+    return place
 
 
 def _check_runs(messages: Sequence[Object]) -> None:

@@ -47,6 +47,7 @@ class Exchange:
     credential: Credential
     provider: Provider
     idle_s: float  # the longest silence between two reads
+    stream: bool = False  # whether a stream was asked for
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     body: bytearray = field(default_factory=bytearray)  # of a plain answer or an error
@@ -58,7 +59,8 @@ class Exchange:
     @property
     def streams(self) -> bool:
         """Whether the answer is a stream of events."""
-        return self.status == 200 and "text/event-stream" in self.headers.get("content-type", "")
+        kind = self.headers.get("content-type", "").lower()
+        return self.status == 200 and ("text/event-stream" in kind or (self.stream and "json" not in kind))
 
     def fail(self, error: httpx.HTTPError) -> httpx.HTTPError:
         """Remember the first error of the exchange and return it for raising."""
@@ -78,13 +80,13 @@ class Transport:
         self._pool = httpx.AsyncHTTPTransport(verify=context, limits=limits, retries=0, trust_env=False)
         self._connect_s = connect_timeout_s
 
-    def begin(self, credential: Credential, provider: Provider, *, idle_s: float) -> Exchange:
+    def begin(self, credential: Credential, provider: Provider, *, idle_s: float, stream: bool = False) -> Exchange:
         """Open an Exchange: from now on it is the one of this task and of what the task starts.
 
         It stays until the task begins another or ends, because LiteLLM makes some streaming calls only when the first
         chunk is asked for. Every request is served in a task of its own.
         """
-        record = Exchange(credential, provider, idle_s)
+        record = Exchange(credential, provider, idle_s, stream)
         _current.set((self, record))
         return record
 

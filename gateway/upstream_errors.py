@@ -21,6 +21,7 @@ from router.failure import Failure, FailureKind
 
 LONGEST_WAIT_S: Final = 86_400.0  # a provider that asks for more than a day is not believed
 ANY: Final = re.compile("")
+QUOTED: Final = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`")
 NEVER: Final = re.compile(r"(?!)")
 
 
@@ -32,6 +33,11 @@ class Facts:
     message: str = ""
     param: str | None = None
     retry_after_s: float | None = None
+
+    @property
+    def said(self) -> str:
+        """The message without what it quotes: that is often the caller's own words."""
+        return QUOTED.sub(" ", self.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Row:
     def fits(self, status: int, facts: Facts) -> bool:
         if not self.first_status <= status <= self.last_status:
             return False
-        return bool(self.codes.search(facts.codes) or self.message.search(facts.message))
+        return bool(self.codes.search(facts.codes) or (not facts.param and self.message.search(facts.said)))
 
 
 def _words(pattern: str) -> re.Pattern[str]:
@@ -107,7 +113,13 @@ STATUS_OF_WORD: Final[Mapping[str, int]] = {
     "invalid_api_key": 401,
     "permission_error": 403,
     "insufficient_quota": 429,
+    "rate_limit": 429,
     "rate_limit_error": 429,
+    "RESOURCE_EXHAUSTED": 429,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "INVALID_ARGUMENT": 400,
+    "UNAVAILABLE": 503,
     "rate_limit_exceeded": 429,
     "invalid_request_error": 400,
     "context_length_exceeded": 400,

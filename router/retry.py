@@ -41,12 +41,13 @@ def again(failure: Failure, progress: Progress, *, max_attempts: int = MAX_ATTEM
 _MOST_USEFUL_FIRST: Final[tuple[tuple[FailureKind, ...], ...]] = (
     (FailureKind.KEY_REJECTED, FailureKind.KEY_UNUSABLE),
     (FailureKind.CONTEXT_LENGTH, FailureKind.CONTENT_FILTER),
-    (FailureKind.BAD_REQUEST, FailureKind.UNSUPPORTED_PARAMETER),
+    (FailureKind.BAD_REQUEST,),
     (FailureKind.MODEL_UNAVAILABLE,),
     (FailureKind.QUOTA_EXHAUSTED,),
     (FailureKind.RATE_LIMITED,),
     (FailureKind.SERVER_ERROR, FailureKind.TIMEOUT, FailureKind.CONNECT),
     (FailureKind.MALFORMED, FailureKind.TRUNCATED),
+    (FailureKind.UNSUPPORTED_PARAMETER,),  # nothing was sent: what happened to what was sent says more
     (FailureKind.GATEWAY,),
 )
 _USEFULNESS: Final = MappingProxyType({kind: place for place, kinds in enumerate(_MOST_USEFUL_FIRST) for kind in kinds})

@@ -43,6 +43,8 @@ ROWS = {
     ),
     "a field called context_window": (400, OPENAI % ("Unknown parameter: 'context_window'.", ""), Kind.BAD_REQUEST),
     "input that was echoed": (400, OPENAI % ("Invalid input: 'the safety setting of my car'", ""), Kind.BAD_REQUEST),
+    "a quoted sentence": (400, OPENAI % ("Invalid value: 'your credit balance is too low'", ""), Kind.BAD_REQUEST),
+    "another one": (400, OPENAI % ("'check whether the prompt is too long' is not allowed", ""), Kind.BAD_REQUEST),
     "conflict": (409, OPENAI % ("try again", ""), Kind.SERVER_ERROR),
     "too early": (425, "", Kind.SERVER_ERROR),
     "OpenAI, moderated": (403, OPENAI % ("Blocked by moderation", "content_policy_violation"), Kind.CONTENT_FILTER),

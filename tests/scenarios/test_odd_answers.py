@@ -105,6 +105,7 @@ def test_reset_after_the_finish_is_still_a_broken_stream(
 
 ERRORS: dict[str, tuple[dict[str, object], int, str]] = {
     "rate": ({"message": "Rate limit exceeded", "code": 429}, 429, "rate_limit_exceeded"),
+    "Google's word": ({"message": "m", "status": "RESOURCE_EXHAUSTED"}, 429, "rate_limit_exceeded"),
     "quota": ({"message": "no", "code": "insufficient_quota"}, 429, "insufficient_quota"),
     "key": ({"message": "bad", "code": 401}, 424, "provider_key_rejected"),
     "overloaded": ({"message": "Overloaded", "type": "overloaded_error"}, 502, "provider_error"),
@@ -214,3 +215,105 @@ def test_redirect_is_not_followed(gateway: RunningGateway, token: str, upstream:
         upstream.plain("{}", status, f"location: {upstream.url}/elsewhere\r\n")
         answer = ask(gateway, token, stream=False)
         assert (answer.status_code, len(upstream.requests)) == (502, 1)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_error_object_without_an_envelope_is_an_error(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, stream: bool
+) -> None:
+    upstream.events('{"object": "error", "message": "no", "code": 400}', "[DONE]")
+    if not stream:
+        upstream.plain('{"object": "error", "message": "no", "code": 400}')
+    answer = ask(gateway, token, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "provider_rejected_request")
+
+
+def test_event_named_error_is_an_error(gateway: RunningGateway, token: str, upstream: RawUpstream) -> None:
+    upstream.events("[DONE]")
+    upstream.answer = upstream.answer.replace(
+        b"data: [DONE]", b'event: error\ndata: {"message":"Overloaded","code":529}'
+    )
+    answer = ask(gateway, token, stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_error")
+
+
+@pytest.mark.parametrize("kind", ["Text/Event-Stream; charset=utf-8", "text/plain", "application/octet-stream"])
+def test_stream_under_another_name_is_a_stream(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, kind: str
+) -> None:
+    sent = [chunk("a"), chunk(reason="stop"), "[DONE]"]
+    upstream.events(*sent, content_type=kind)
+    assert datas(ask(gateway, token, stream=True)) == sent
+
+
+def anthropic_event(kind: str, **fields: object) -> str:
+    return json.dumps({"type": kind} | fields, ensure_ascii=True)
+
+
+def anthropic_answer(*texts: str) -> list[str]:
+    start: dict[str, object] = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
+    usage = {"input_tokens": 3, "output_tokens": 1}
+    return [
+        anthropic_event("message_start", message=start | {"usage": usage, "stop_reason": None}),
+        anthropic_event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+        *[anthropic_event("content_block_delta", index=0, delta={"type": "text_delta", "text": t}) for t in texts],
+        anthropic_event("content_block_stop", index=0),
+        anthropic_event("message_delta", delta={"stop_reason": "pause_turn"}, usage={"output_tokens": 2}),
+        anthropic_event("message_stop"),
+    ]
+
+
+CLAUDE = {"model": "anthropic/claude-haiku-4-5"}
+
+
+def test_translated_stream_keeps_odd_text_and_the_providers_reason(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.events(*anthropic_answer("hi ", "\ud83d", "\ude00"))
+    lines = datas(ask(gateway, token, stream=True, **CLAUDE))
+    chunks = [json.loads(line) for line in lines[:-1]]
+    assert lines[-1] == "[DONE]"
+    text = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks)
+    assert text.startswith("hi ") and "\ud83d" in text
+    assert [c["choices"][0]["finish_reason"] for c in chunks if c["choices"][0]["finish_reason"]] == ["pause_turn"]
+
+
+def test_translated_stream_answered_with_plain_json_is_no_empty_stream(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    body = {"id": "m", "type": "message", "role": "assistant", "model": "c", "stop_reason": "end_turn"}
+    content = {"content": [{"type": "text", "text": "hello"}], "usage": {"input_tokens": 1, "output_tokens": 1}}
+    upstream.plain(json.dumps(body | content))
+    answer = ask(gateway, token, stream=True, **CLAUDE)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_malformed_answer")
+    assert ask(gateway, token, stream=False, **CLAUDE).json()["choices"][0]["message"]["content"] == "hello"
+
+
+def test_every_choice_of_a_translated_stream_is_told_its_end(
+    gateway: RunningGateway, tmp_path_factory: pytest.TempPathFactory, upstream: RawUpstream
+) -> None:
+    token = gateway.tenant("globex", "team", {"GOOGLE_API_KEY": "fourth.Key-without-shape-9"})
+
+    def candidate(index: int, text: str, reason: str | None = None) -> dict[str, object]:
+        ended = {"finishReason": reason} if reason else {}
+        return {"index": index, "content": {"parts": [{"text": text}], "role": "model"}} | ended
+
+    usage = {"usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 2, "totalTokenCount": 3}}
+    first = {"candidates": [candidate(0, "a"), candidate(1, "b")]}
+    last = {"candidates": [candidate(0, "c", "STOP"), candidate(1, "d", "MAX_TOKENS")]} | usage
+    upstream.events(json.dumps(first), json.dumps(last))
+    lines = datas(ask(gateway, token, stream=True, model="google/gemini-2.5-flash", n=2))
+    assert lines[-1] == "[DONE]"
+    choices = [choice for line in lines[:-1] for choice in json.loads(line)["choices"]]
+    ends = {choice["index"]: choice["finish_reason"] for choice in choices if choice["finish_reason"]}
+    assert ends == {0: "stop", 1: "length"}
+
+
+def test_failure_that_was_sent_is_told_and_not_that_another_wire_could_not_carry_the_request(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.plain('{"error": {"message": "down"}}', "500 Oops")
+    answer = ask(gateway, token, stream=False, model="auto", logit_bias={"1": 1})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (502, "provider_error")
+    assert {attempt["error"] for attempt in error["attempts"]} == {"server_error"}
