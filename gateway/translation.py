@@ -295,7 +295,9 @@ def _only(held: Object, where: str, allowed: frozenset[str] | set[str], rules: W
         if key == "cache_control" and rules is not None and rules.cache_control and _is_cache_control(value):
             continue
         if key == "cache_control" and value == {"type": "ephemeral", "ttl": "1h"}:
-            raise Untranslatable(f"{where}.cache_control", "for an hour has a price that is not reckoned yet", 'use "5m"')
+            raise Untranslatable(
+                f"{where}.cache_control", "for an hour has a price that is not reckoned yet", 'use "5m"'
+            )
         shown = key if len(key) <= 64 else key[:64] + "..."
         raise Untranslatable(f"{where}.{shown}", "would be dropped")
 

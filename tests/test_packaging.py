@@ -73,7 +73,7 @@ def test_distribution_cannot_be_uploaded() -> None:
 
 
 def test_script_starts_the_command_line() -> None:
-    assert PYPROJECT["project"]["scripts"] == {"wardgate": "gateway.cli:main"}
+    assert PYPROJECT["project"]["scripts"] == {"wardgate": "gateway.entry:main"}
     [script] = [each for each in metadata.entry_points(group="console_scripts") if each.name == "wardgate"]
     assert callable(script.load())
 
