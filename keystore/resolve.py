@@ -50,7 +50,7 @@ UNUSABLE_BECAUSE: Final[Mapping[Unusable, str]] = MappingProxyType(
         Unusable.OVERSIZED: f"it is longer than {MAX_VALUE_BYTES} bytes",
         Unusable.ENCRYPTED: "it is encrypted by another system",
         Unusable.DAMAGED: "its seal does not open: it was changed, moved or sealed with another key",
-        Unusable.WRONG_HOST: "it was sealed for other hosts than this provider's",
+        Unusable.WRONG_HOST: "it was sealed for other hosts than this provider's; set it again to bind it to these",
     }
 )
 

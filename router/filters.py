@@ -68,7 +68,7 @@ _HOLDS: Final[Mapping[str, str]] = MappingProxyType(
         "oversized": "holds more than a key can be",
         "encrypted": "holds a value encrypted by another system",
         "damaged": "holds a sealed key that does not open",
-        "wrong_host": "holds a key sealed for other hosts",
+        "wrong_host": "holds a key sealed for other hosts (set it again)",
     }
 )
 

@@ -75,7 +75,11 @@ def _announce(listening: Listening, made: Bootstrap | None) -> None:
             f"Tenant   {made.tenant.slug} on plan {made.tenant.plan}; keys stored as {', '.join(made.names)}",
         ]
         lines += [f"Token    {made.token}"]
-        lines += [f"Admin    {made.admin_token} (shown once)"] if made.admin_token else []
+        lines += (
+            [f"Admin    {made.admin_token} (shown once; for the admin API, which is not part of this version yet)"]
+            if made.admin_token
+            else []
+        )
         lines += ["", "Try it:", "", _curl(listening.url, made.token), ""]
     print("\n".join(lines), flush=True)
 

@@ -25,6 +25,17 @@ def as_row(tenant: Tenant) -> dict[str, object]:
     }
 
 
+def _warn(tenant: Tenant, rules: Rules) -> None:
+    """Say on stderr when nothing can be served on the tenant's plan."""
+    plan = rules.plans.get(tenant.plan)
+    if plan is not None and not plan.byok:
+        typer.echo(
+            f"Note: plan {plan.name} takes no keys of tenants, and the operator's are not used in this version:"
+            f" {tenant.slug} cannot be served on it.",
+            err=True,
+        )
+
+
 def _print(tenant: Tenant, as_json: bool, sentence: str) -> None:
     if as_json:
         print_json(as_row(tenant))
@@ -46,7 +57,9 @@ def add(
     """Add a tenant. The plan must be one that the gateway knows."""
 
     async def work(keystore: Keystore, rules: Rules) -> Tenant:
-        return await keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
+        added = await keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
+        _warn(added, rules)
+        return added
 
     tenant = with_keystore(work)
     _print(tenant, as_json, f"Added tenant {tenant.slug} ({tenant.id}) on plan {tenant.plan}.")
@@ -107,7 +120,9 @@ def set_plan(
     """Move a tenant to another plan; in force from its next request."""
 
     async def work(keystore: Keystore, rules: Rules) -> Tenant:
-        return await keystore.tenants.set_plan(slug, plan)
+        moved = await keystore.tenants.set_plan(slug, plan)
+        _warn(moved, rules)
+        return moved
 
     tenant = with_keystore(work)
     _print(tenant, as_json, f"Tenant {tenant.slug} is on plan {tenant.plan}.")
