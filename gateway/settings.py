@@ -4,16 +4,18 @@ What the operator decides about providers, plans and limits is in `wardgate.toml
 """
 
 from collections.abc import Iterable, MutableMapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from gateway.config import ConfigError, nearest
+from gateway.config import ConfigError
 
 PREFIX = "WARDGATE_"
 FOR_TESTS = "WARDGATE_TEST_"  # the test suite's own; no setting
 SEALING_KEYS = "WARDGATE_SEALING_KEYS"
+MISTYPED = 0.75  # how alike a name must be to a setting to be taken for a mistyped one (difflib's ratio)
 
 
 class Settings(BaseSettings):
@@ -34,13 +36,20 @@ class Settings(BaseSettings):
     keep_provider_env: bool = False  # leave OPENAI_API_KEY and its like in the process's environment
 
 
-def check_names(environ: Iterable[str]) -> None:
-    """Raise ConfigError for a `WARDGATE_*` variable that is no setting: mistyped, it would be without effect."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
+def check_names(environ: Iterable[str]) -> list[str]:
+    """The `WARDGATE_*` variables that are no setting, for a warning: a platform may add its own. Raises ConfigError for
+    one that looks like a mistyped setting, which would be without effect."""
+    known = [name.upper() for name in Settings.model_fields]
+    foreign = []
     for name in environ:
-        written = name.upper()
-        if written.startswith(PREFIX) and not written.startswith(FOR_TESTS) and written not in known:
-            raise ConfigError(f"{name} is in the environment and is no setting{nearest(written, known)}")
+        word = name.upper().removeprefix(PREFIX)
+        if not name.upper().startswith(PREFIX) or name.upper().startswith(FOR_TESTS) or word in known:
+            continue
+        alike = [setting for setting in known if setting[:1] == word[:1]]  # few mistype the first letter
+        if close := get_close_matches(word, alike, n=1, cutoff=MISTYPED):
+            raise ConfigError(f'{name} is in the environment and is no setting; did you mean "{PREFIX}{close[0]}"?')
+        foreign.append(name)
+    return foreign
 
 
 def take_sealing_keys(environ: MutableMapping[str, str]) -> None:

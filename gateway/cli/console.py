@@ -31,7 +31,8 @@ def settings() -> Settings:
 
     Raises ConfigError that names the variables that are wrong, never a value.
     """
-    check_names(os.environ)
+    for name in check_names(os.environ):
+        typer.echo(f"Note: {name} is in the environment, is no setting, and has no effect.", err=True)
     try:
         return Settings()
     except ValidationError as error:

@@ -24,7 +24,6 @@ print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT
         ("WARDGATE_DATABSE_URL", "WARDGATE_DATABASE_URL"),
         ("WARDGATE_SEALING_KEY", "WARDGATE_SEALING_KEYS"),
         ("wardgate_prot", "WARDGATE_PORT"),
-        ("WARDGATE_XYZZYX_QQQQQQQQQQQQQ", "known: "),
     ],
 )
 def test_unknown_variable_is_refused_with_the_nearest_name_and_without_its_value(name: str, near: str) -> None:
@@ -34,9 +33,13 @@ def test_unknown_variable_is_refused_with_the_nearest_name_and_without_its_value
 
 
 def test_known_variables_and_those_of_the_tests_pass() -> None:
-    check_names(
-        ["WARDGATE_PORT", "wardgate_port", "WARDGATE_SEALING_KEYS", "WARDGATE_TEST_PG_BIN", "PATH", "WARDGATES"]
-    )
+    names = ["WARDGATE_PORT", "wardgate_port", "WARDGATE_SEALING_KEYS", "WARDGATE_TEST_PG_BIN", "PATH", "WARDGATES"]
+    assert check_names(names) == []
+
+
+def test_variables_of_the_platform_are_told_and_stop_nothing() -> None:
+    platform = ["WARDGATE_SERVICE_HOST", "WARDGATE_PORT_8080_TCP_ADDR", "WARDGATE_WORKERS"]
+    assert check_names([*platform, "WARDGATE_HOST"]) == platform
 
 
 def test_sealing_keys_are_taken_out_in_any_spelling() -> None:
