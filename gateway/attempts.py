@@ -16,12 +16,12 @@ from gateway.errors import ApiError
 from gateway.events import AttemptEnded, Events, FellBack, Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
-from gateway.translation import untranslatable
+from gateway.translation import refused_by
 from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
 from keystore.errors import CredentialUnusable
 from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
-from keystore.providers import Provider, Registry, Wire
+from keystore.providers import Provider, Registry
 from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
 from router.retry import Progress, again, most_useful, order_after
@@ -86,9 +86,7 @@ class Attempts:
     def _carries(self, candidate: Candidate, request: ChatRequest) -> bool:
         """Whether this candidate's wire carries the request whole; the first candidate's was looked at already."""
         provider = self.registry.get(candidate.offer.provider_id)
-        if provider is None or provider.wire is Wire.OPENAI:
-            return True
-        return untranslatable(request, provider.litellm_prefix, candidate.offer.model) is None
+        return provider is None or refused_by(provider, candidate.offer.model, request) is None
 
     def _tell_fallback(self, failures: list[Failure], candidate: Candidate, tally: Tally) -> None:
         if failures:
@@ -111,7 +109,7 @@ class Attempts:
         tally.provider, tally.model = candidate.offer.provider_id, candidate.offer.model
         tally.key_source, tally.key_via = candidate.holding.source.value, candidate.holding.via
         tally.attempts = attempt
-        self.events.publish(key_resolved(keyring, candidate.offer.provider_id, self.registry, tally))
+        self.events.publish(key_resolved(keyring, candidate.offer.provider_id, tally))
 
     async def _once(
         self,

@@ -2,9 +2,8 @@
 
 import orjson
 
-from gateway.asgi import Receive, Scope, Send, read_body, send_body
-from gateway.chat import identify, keyring_of
-from gateway.chat_request import read_chat_request_async
+from gateway.asgi import Receive, Scope, Send, send_body
+from gateway.chat import identify, keyring_of, receive_request
 from gateway.deciding import decide, usable_offers
 from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
@@ -66,10 +65,7 @@ class Route:
         services, tally = self._services, scope[KEY]
         tally.endpoint = Endpoint.ROUTE
         tenant = await identify(scope, services, tally)
-        limits = services.limits
-        raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-        request = await read_chat_request_async(raw)
-        tally.requested_model = request.model
+        request = await receive_request(scope, receive, services, tally)
         keyring = await keyring_of(tenant, services)
         decision = decide(request, tenant, keyring, services.book, services.now().date())
         await send_body(send, 200, orjson.dumps(to_json(decision)))

@@ -30,10 +30,8 @@ class ChatCompletions:
         tally: Tally = scope[KEY]
         tally.endpoint = Endpoint.CHAT_COMPLETIONS
         tenant = await identify(scope, self._services, tally)
-        limits = self._services.limits
-        raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-        request = await read_chat_request_async(raw)
-        tally.requested_model, tally.stream = request.model, request.stream
+        request = await receive_request(scope, receive, self._services, tally)
+        tally.stream = request.stream
         await while_connected(receive, self._answer(request, tenant, tally, send), answered=lambda: tally.ended)
 
     async def _answer(self, request: ChatRequest, tenant: Tenant, tally: Tally, send: Send) -> None:
@@ -71,6 +69,15 @@ async def identify(scope: Scope, services: Services, tally: Tally) -> Tenant:
     caller, tenant = await authenticate(scope, services.keystore, services.now())
     tally.tenant, tally.token_id = tenant.slug, caller.token_id
     return tenant
+
+
+async def receive_request(scope: Scope, receive: Receive, services: Services, tally: Tally) -> ChatRequest:
+    """The checked chat request of a body, its model noted in the tally; raises ApiError."""
+    limits = services.limits
+    raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+    request = await read_chat_request_async(raw)
+    tally.requested_model = request.model
+    return request
 
 
 async def keyring_of(tenant: Tenant, services: Services) -> Keyring:

@@ -69,11 +69,10 @@ def _is_text_or_object(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A field that travels: its check, what it must be in words, and whether it is OpenAI's own."""
+    """A field that travels: its check, and what it must be in words."""
 
     check: Check
     must_be: str
-    openai: bool = True  # False: an extension that only some OpenAI-wire providers know
 
 
 NUMBER = Parameter(_is_number, "a number")
@@ -120,16 +119,16 @@ PARAMETERS: Mapping[str, Parameter] = {
     "user": TEXT,
     "verbosity": TEXT,
     "web_search_options": OBJECT,
-    "chat_template_kwargs": Parameter(_is_object, "an object", openai=False),
-    "enable_thinking": Parameter(_is_flag, "true or false", openai=False),
-    "include_reasoning": Parameter(_is_flag, "true or false", openai=False),
-    "min_p": Parameter(_is_number, "a number", openai=False),
-    "reasoning": Parameter(_is_object, "an object", openai=False),
-    "reasoning_split": Parameter(_is_flag, "true or false", openai=False),
-    "repetition_penalty": Parameter(_is_number, "a number", openai=False),
-    "thinking": Parameter(_is_object, "an object", openai=False),
-    "thinking_budget": Parameter(_is_whole, "a whole number", openai=False),
-    "top_k": Parameter(_is_whole, "a whole number", openai=False),
+    "chat_template_kwargs": OBJECT,
+    "enable_thinking": FLAG,
+    "include_reasoning": FLAG,
+    "min_p": NUMBER,
+    "reasoning": OBJECT,
+    "reasoning_split": FLAG,
+    "repetition_penalty": NUMBER,
+    "thinking": OBJECT,
+    "thinking_budget": WHOLE,
+    "top_k": WHOLE,
 }
 READ_HERE = ("model", "messages", "stream", "stream_options")  # fields with a meaning of their own below
 NOT_YET = {

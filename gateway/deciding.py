@@ -8,10 +8,10 @@ from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem
 from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.tally import Tally
-from gateway.translation import Refused, untranslatable
+from gateway.translation import Refused, refused_by
 from keystore.keyring import Keyring
-from keystore.providers import Registry, Wire
-from keystore.resolve import Found, Missing, names_for
+from keystore.providers import Registry, Wire, setting_key_of
+from keystore.resolve import Found, Missing
 from keystore.tenants import Tenant
 from router.catalogue import Catalogue, Offer
 from router.decision import Decision, Rejection, route, usable
@@ -73,15 +73,16 @@ def _without_untranslatable(
     """The decision without candidates on a wire into which this request cannot be translated without loss."""
     ranked: list[Candidate] = []
     rejected: list[Rejection] = []
-    whole_wire: dict[str, Refused] = {}  # what messages hold is refused for every model of a wire
+    whole_wire: dict[tuple[Wire, str], Refused] = {}  # what messages hold is refused for every model of a wire
     for candidate in decision.ranked:
         offer, provider = candidate.offer, registry.get(candidate.offer.provider_id)
         refused = None
-        if provider is not None and provider.wire is not Wire.OPENAI and (enough is None or len(ranked) < enough):
-            prefix = provider.litellm_prefix
-            refused = whole_wire.get(prefix) or untranslatable(request, prefix, offer.model)
+        if provider is not None and (enough is None or len(ranked) < enough):
+            refused = whole_wire.get((provider.wire, provider.litellm_prefix)) or refused_by(
+                provider, offer.model, request
+            )
             if refused is not None and refused.param.startswith("messages"):
-                whole_wire[prefix] = refused
+                whole_wire[provider.wire, provider.litellm_prefix] = refused
         if refused is None:
             ranked.append(candidate)
         else:
@@ -127,11 +128,10 @@ def refused(decision: Decision, tally: Tally, events: Events) -> ApiError:
     return ApiError(Problem(no.status, no.code, no.message, no.fault, param=no.param, extra=extra))
 
 
-def key_resolved(keyring: Keyring, provider_id: str, registry: Registry, tally: Tally) -> KeyResolved:
+def key_resolved(keyring: Keyring, provider_id: str, tally: Tally) -> KeyResolved:
     """The event that says under which stored name the key of an attempt was found."""
     found = keyring.resolutions[provider_id]
-    provider = registry.get(provider_id)
-    canonical = names_for(provider, registry)[0][0] if provider else None
+    canonical = setting_key_of(provider_id)
     if isinstance(found, Missing):
         return KeyResolved(tally.request_id, tally.tenant or "", provider_id, via="missing", canonical_name=canonical)
     return KeyResolved(

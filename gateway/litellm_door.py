@@ -10,7 +10,7 @@ import copy
 import importlib
 import logging
 import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,7 +22,6 @@ from gateway.logs import quiet_libraries
 from gateway.scrub import scrub
 from gateway.seen import parse
 from gateway.streams import OpenAIStream, TranslatedStream, check_error, told_reason
-from gateway.translation import untranslatable
 from gateway.translation_rules import asks_nothing
 from gateway.transport import HANDLE, CurrentExchangeTransport, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
@@ -53,12 +52,12 @@ class _NoSyncCalls(httpx.BaseTransport):
         raise httpx.ConnectError(f"a blocking request to {request.url.host} was refused", request=request)
 
 
-def import_litellm(environ: MutableMapping[str, str] | None = None) -> Any:
+def import_litellm() -> Any:
     """Import LiteLLM with its switches set first (2 to 4 seconds, about 180 MB); returns the module.
 
     Call it in a thread. Provider variables are expected to be scrubbed from the environment by then.
     """
-    (os.environ if environ is None else environ).update(SWITCHES)
+    os.environ.update(SWITCHES)
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
     litellm.disable_hf_tokenizer_download = True
@@ -158,13 +157,9 @@ class LiteLLMLane:
         return arguments | self._translated(call)
 
     def _translated(self, call: UpstreamCall) -> dict[str, Any]:
-        """For another wire: named parameters, each of which LiteLLM says that it can translate."""
+        """For another wire: named parameters, each of which LiteLLM says that it can translate. What it says is not
+        the whole truth: `translation.refused_by` was asked when the candidate was chosen."""
         prefix = call.provider.litellm_prefix
-        refused = untranslatable(call.request, prefix, call.model)
-        if refused is not None:
-            raise UpstreamFailed(
-                failure(call, FailureKind.UNSUPPORTED_PARAMETER, refused.sentence, param=refused.param)
-            )
         supported = self._litellm.get_supported_openai_params(model=call.model, custom_llm_provider=prefix) or []
         parameters = {name: value for name, value in _renamed(call).items() if not asks_nothing(name, value)}
         for name in parameters:

@@ -13,6 +13,7 @@ from itertools import groupby
 
 from gateway.chat_request import ChatRequest
 from gateway.translation_rules import LEAVE_OUT, OTHER_WIRE, RULES, STRICT, Untranslatable, WireRules, asks_nothing
+from keystore.providers import Provider, Wire
 
 Object = Mapping[str, object]
 
@@ -35,6 +36,11 @@ class Refused:
 
     param: str
     sentence: str
+
+
+def refused_by(provider: Provider, model: str, request: ChatRequest) -> Refused | None:
+    """What a provider's wire cannot carry of `request`; OpenAI's own wire carries all of it."""
+    return None if provider.wire is Wire.OPENAI else untranslatable(request, provider.litellm_prefix, model)
 
 
 def untranslatable(request: ChatRequest, wire_name: str, model: str = "") -> Refused | None:

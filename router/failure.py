@@ -80,24 +80,3 @@ class Failure:
     def consequence(self) -> Consequence:
         """What follows from its kind."""
         return CONSEQUENCES[self.kind]
-
-
-_BY_STATUS: Final[Mapping[int, FailureKind]] = MappingProxyType(
-    {
-        401: FailureKind.KEY_REJECTED,
-        402: FailureKind.QUOTA_EXHAUSTED,
-        403: FailureKind.KEY_REJECTED,
-        404: FailureKind.MODEL_UNAVAILABLE,
-        408: FailureKind.TIMEOUT,
-        410: FailureKind.MODEL_UNAVAILABLE,
-        429: FailureKind.RATE_LIMITED,
-        504: FailureKind.TIMEOUT,
-    }
-)
-
-
-def kind_of_status(status: int) -> FailureKind:
-    """The kind that a provider's HTTP status alone speaks for; a word in its body may say more."""
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
-    return FailureKind.BAD_REQUEST if 400 <= status < 500 else FailureKind.SERVER_ERROR

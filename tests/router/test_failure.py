@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.failure import CONSEQUENCES, Failure, FailureKind, kind_of_status
+from router.failure import CONSEQUENCES, Failure, FailureKind
 from tests.router.vectors import Row, rows, vectors
 
 
@@ -31,8 +31,3 @@ def test_no_consequence_takes_the_gateways_own_401() -> None:
 def test_codes_are_words_and_differ() -> None:
     codes = [each.code for each in CONSEQUENCES.values()]
     assert len(set(codes)) == len(codes)
-
-
-@pytest.mark.parametrize("row", rows("retry", "status", "status"))
-def test_a_status_alone_speaks_for_a_kind(row: Row) -> None:
-    assert kind_of_status(row["status"]) is FailureKind(row["kind"])
