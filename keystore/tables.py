@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
@@ -134,8 +135,14 @@ credentials = Table(
     Column("source", String(16), nullable=False),  # how it came: set, or imported
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
-    UniqueConstraint("tenant_id", "setting_key", "version"),
-    CheckConstraint("state IN ('active', 'superseded', 'removed', 'quarantined')", name="state"),
+    Column("weight", Integer, nullable=False, server_default="1"),  # share among labels of the same position
+    Column("position", Integer, nullable=False, server_default="0"),  # labels are tried in this order
+    Column("grace_until", UtcDateTime),  # until when a superseded version stands in for its successor
+    Column("quarantine", String(24)),  # why a quarantined row may not be used
+    UniqueConstraint("tenant_id", "setting_key", "label", "version", name="uq_wardgate_credentials_version"),
+    CheckConstraint("state IN ('pending', 'active', 'superseded', 'removed', 'quarantined')", name="state"),
+    CheckConstraint("(state = 'quarantined') = (quarantine IS NOT NULL)", name="quarantine"),
+    CheckConstraint("weight > 0", name="weight"),
     CheckConstraint("(state = 'removed') = (envelope IS NULL)", name="envelope"),
     CheckConstraint("version > 0", name="version"),
 )
@@ -143,6 +150,7 @@ Index(
     "uq_wardgate_credentials_active",
     credentials.c.tenant_id,
     credentials.c.setting_key,
+    credentials.c.label,
     unique=True,
     sqlite_where=text("state = 'active'"),
     postgresql_where=text("state = 'active'"),
@@ -160,6 +168,157 @@ tokens = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    Column("allowed_models", Text),  # space-separated names; NULL: every model of the plan
+    Column("allowed_addresses", Text),  # space-separated networks; NULL: from anywhere
+    Column("replaced_by", String(12)),  # the token that took its place when it was rotated
+    Column("last_used_at", UtcDateTime),  # not under the seal: written behind
+    Column("mac", LargeBinary(32)),  # seal over what the row allows; a row without one is refused
+    Column("mac_key_id", String(32)),
     CheckConstraint("kind IN ('live', 'test', 'admin')", name="kind"),
     CheckConstraint("(kind = 'admin') = (tenant_id IS NULL)", name="tenant"),
+)
+
+# Keys of the keystore's own (not a tenant's), wrapped by a root key: fingerprints, token seals, the audit's chain.
+service_keys = Table(
+    "wardgate_service_keys",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("purpose", String(16), nullable=False, unique=True),
+    Column("kek_id", String(32), ForeignKey("wardgate_root_keys.kek_id"), nullable=False, index=True),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Who runs on this database, and which root keys each of them holds.
+replicas = Table(
+    "wardgate_replicas",
+    metadata,
+    Column("replica_id", String(36), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("kek_ids", Text, nullable=False),  # space-separated
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
+_SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in an INTEGER PRIMARY KEY
+
+# What changed, in the order of commits: every process drops what it remembers of it.
+changes = Table(
+    "wardgate_changes",
+    metadata,
+    Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),  # tenant, token, ring, all
+    Column("subject", String(64), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# When each stored name last served, and when a provider last rejected it; written behind, so some seconds old.
+key_use = Table(
+    "wardgate_key_use",
+    metadata,
+    Column("tenant_id", String(64), primary_key=True),
+    Column("setting_key", String(128), primary_key=True),
+    Column("label", String(64), primary_key=True),
+    Column("provider_id", String(64), primary_key=True),
+    Column("last_used_at", UtcDateTime, nullable=False),
+    Column("last_success_at", UtcDateTime),
+    Column("last_rejected_at", UtcDateTime),
+    Column("last_rejected_status", Integer),
+)
+
+# Who did what. Rows are only ever added; each carries a seal over itself and the row before it.
+audit = Table(
+    "wardgate_audit",
+    metadata,
+    Column("seq", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("operation", String(36), nullable=False, index=True),
+    Column("phase", String(8), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("actor_kind", String(16), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # from where: a host and user, or an address
+    Column("action", String(64), nullable=False),
+    Column("tenant_id", String(64), index=True),
+    Column("target", Text, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("detail", Text, nullable=False),  # JSON; never a value
+    Column("seal", LargeBinary(32), nullable=False),
+    CheckConstraint("phase IN ('begin', 'end', 'whole')", name="phase"),
+)
+
+# One adoption of a tenant_settings table, and what became of each of its rows.
+imports = Table(
+    "wardgate_imports",
+    metadata,
+    Column("import_id", String(36), primary_key=True),
+    Column("source", Text, nullable=False),  # described, without a password
+    Column("in_place", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("options", Text, nullable=False),  # JSON: the mapping of tenants and columns
+    Column("counts", Text, nullable=False),  # JSON
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("verified_at", UtcDateTime),
+    CheckConstraint("state IN ('running', 'applied', 'verified', 'scrubbed')", name="state"),
+)
+import_rows = Table(
+    "wardgate_import_rows",
+    metadata,
+    Column("import_id", String(36), ForeignKey("wardgate_imports.import_id"), primary_key=True),
+    Column("row_mac", LargeBinary(32), primary_key=True),  # HMAC of place, tenant, name and value
+    Column("place", Text, nullable=False),  # where the row stands in its table
+    Column("tenant_id", String(64)),
+    Column("setting_key", Text, nullable=False),
+    Column("kind", String(24), nullable=False),
+    Column("outcome", String(24), nullable=False),
+    Column("credential_id", String(36)),
+    Column("scrubbed_at", UtcDateTime),
+)
+# What an import from another database brought along that is no secret.
+imported_settings = Table(
+    "wardgate_imported_settings",
+    metadata,
+    Column("import_id", String(36), ForeignKey("wardgate_imports.import_id"), primary_key=True),
+    Column("row_mac", LargeBinary(32), primary_key=True),
+    Column("tenant_id", Text),  # as the other database spells it
+    Column("setting_key", Text),
+    Column("setting_value", LargeBinary),
+    Column("created_at", Text),
+    Column("updated_at", Text),
+)
+
+# Keys that were stored again under their canonical name, so that it can be undone.
+moves = Table(
+    "wardgate_moves",
+    metadata,
+    Column("move_id", String(36), primary_key=True),
+    Column("batch", String(36), nullable=False, index=True),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False),
+    Column("provider_id", String(64), nullable=False),
+    Column("label", Text, nullable=False),
+    Column("from_id", String(36), nullable=False),
+    Column("to_id", String(36), nullable=False),
+    Column("moved_at", UtcDateTime, nullable=False),
+    Column("undone_at", UtcDateTime),
+)
+
+# Writes that named themselves with an Idempotency-Key, so that a repeated one is recognised.
+idempotency = Table(
+    "wardgate_idempotency",
+    metadata,
+    Column("key_hash", LargeBinary(32), primary_key=True),  # SHA-256 of actor, action and key
+    Column("request_mac", LargeBinary(32), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("result", Text, nullable=False),  # JSON; never a value
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# Facts about the database itself, by name.
+facts = Table(
+    "wardgate_facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
 )

@@ -22,6 +22,8 @@ from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
+ALL = ["0001", "0002"]
+
 
 async def in_database(url: str, work: Any, *arguments: Any) -> Any:
     make_room(url, create=True)
@@ -68,6 +70,10 @@ def downgrade(connection: Connection) -> list[str]:
     return [name for name in inspect(connection).get_table_names() if name in metadata.tables]
 
 
+def upgrade_to(connection: Connection, revision: str) -> None:
+    command.upgrade(migrating._config(connection), revision)
+
+
 async def test_migrations_make_the_tables(world: World) -> None:
     assert await in_database(world.url, differences) == []
 
@@ -85,13 +91,13 @@ async def test_difference_is_seen_when_there_is_one(world: World) -> None:
 
 
 async def test_migrate_says_what_it_applied(empty_world: World) -> None:
-    assert await migrate(empty_world.url) == ["0001"]
+    assert await migrate(empty_world.url) == ALL
     assert await migrate(empty_world.url) == []
 
 
 async def test_migrate_works_once_when_started_three_times_at_once(empty_world: World) -> None:
     applied = await asyncio.gather(*(migrate(empty_world.url) for _ in range(3)))
-    assert sorted(applied, key=len) == [[], [], ["0001"]]
+    assert sorted(applied, key=len) == [[], [], ALL]
 
 
 async def test_migrate_says_what_is_missing_when_the_revision_is_current(world: World) -> None:
@@ -127,6 +133,24 @@ async def test_migration_leaves_other_tables_alone(empty_world: World) -> None:
     assert await empty_world.sql("SELECT * FROM alembic_version") == [("of-another-application",)]
 
 
+async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
+    """From each earlier schema: what stood there stands there still, under the new one's rules."""
+    now: object = "2026-11-20 12:00:00.000000" if empty_world.is_sqlite else empty_world.clock()
+    await in_database(empty_world.url, upgrade_to, "0001")
+    await empty_world.sql(
+        "INSERT INTO wardgate_tenants VALUES ('t', 'acme', 'Acme', 'team', NULL, :now, :now)",
+        CREDENTIAL + "('c', 't', 'K', 'p', 1, 'active', '', 'e', 'hint', :blob, 'set', :now, :now)",
+        TOKEN + "('i', 'live', 't', 'n', '', :blob, :now, NULL, NULL)",
+        blob=b"12345678",
+        now=now,
+    )
+    assert await migrate(empty_world.url) == ["0002"]
+    assert await empty_world.sql(
+        "SELECT envelope, label, weight, position, grace_until, quarantine FROM wardgate_credentials"
+    ) == [("e", "", 1, 0, None, None)]
+    assert await empty_world.sql("SELECT name, mac, allowed_models FROM wardgate_tokens") == [("n", None, None)]
+
+
 @pytest.mark.parametrize(
     ("current", "tables", "state"),
     [
@@ -144,7 +168,13 @@ def test_schema_is_judged_by_its_revision(current: str | None, tables: list[str]
     assert migrating._verdict(current, ["0001", "0002"], tables) is state
 
 
-CREDENTIAL = "INSERT INTO wardgate_credentials VALUES "
+CREDENTIAL = (
+    "INSERT INTO wardgate_credentials (credential_id, tenant_id, setting_key, provider_id, version, state, label,"
+    " envelope, hint, fingerprint, source, created_at, updated_at) VALUES "
+)
+TOKEN = (
+    "INSERT INTO wardgate_tokens (id, kind, tenant_id, name, scopes, hash, created_at, expires_at, revoked_at) VALUES "
+)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +182,9 @@ CREDENTIAL = "INSERT INTO wardgate_credentials VALUES "
     [
         "INSERT INTO wardgate_root_keys VALUES ('k1', 'active', :blob, :now), ('k2', 'active', :blob, :now)",
         "INSERT INTO wardgate_root_keys VALUES ('k1', 'lost', :blob, :now)",
-        "INSERT INTO wardgate_tokens VALUES ('i', 'admin', 't', '', '', :blob, :now, NULL, NULL)",
-        "INSERT INTO wardgate_tokens VALUES ('i', 'live', NULL, '', '', :blob, :now, NULL, NULL)",
-        "INSERT INTO wardgate_tokens VALUES ('i', 'root', 't', '', '', :blob, :now, NULL, NULL)",
+        TOKEN + "('i', 'admin', 't', '', '', :blob, :now, NULL, NULL)",
+        TOKEN + "('i', 'live', NULL, '', '', :blob, :now, NULL, NULL)",
+        TOKEN + "('i', 'root', 't', '', '', :blob, :now, NULL, NULL)",
         CREDENTIAL + "('c', 't', 'K', 'p', 0, 'active', '', 'e', '', :blob, 'set', :now, :now)",
         CREDENTIAL + "('c', 't', 'K', 'p', 1, 'active', '', NULL, '', :blob, 'set', :now, :now)",
         CREDENTIAL + "('c', 't', 'K', 'p', 1, 'removed', '', 'e', '', :blob, 'set', :now, :now)",
@@ -162,6 +192,7 @@ CREDENTIAL = "INSERT INTO wardgate_credentials VALUES "
         " ('d', 't', 'K', 'p', 2, 'active', '', 'e', '', :blob, 'set', :now, :now)",
         CREDENTIAL + "('c', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now),"
         " ('d', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now)",
+        CREDENTIAL + "('c', 't', 'K', 'p', 1, 'quarantined', '', 'e', '', :blob, 'set', :now, :now)",
         "INSERT INTO wardgate_tenants VALUES"
         " ('a', 's', '', '', NULL, :now, :now), ('b', 's', '', '', NULL, :now, :now)",
     ],
@@ -191,4 +222,4 @@ def test_migrations_are_found_when_only_the_packages_are_there(tmp_path: Path) -
         check=False,
     )
     assert run.stderr == ""
-    assert run.stdout.strip() == f"{package / '__init__.py'} ['0001']"
+    assert run.stdout.strip() == f"{package / '__init__.py'} {ALL}"
