@@ -1,52 +1,28 @@
-"""Opens the parts at start-up: rules (rows, plans, prices), the keystore, and the record of services.
+"""Opens the parts at start-up: the rules, the keystore, and the record of services.
 
 Everything is checked before the first request is taken; what is wrong stops the start with a sentence.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
-from gateway.config import Limits, load_config
+from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.litellm_door import LiteLLMLane
 from gateway.logs import LogSubscriber
 from gateway.metrics import Metrics
+from gateway.rules import Rules, load_catalogue, load_rules
 from gateway.services import Readiness, Services
 from gateway.settings import Settings
 from gateway.transport import Transport
 from keystore.keystore import Keystore
-from keystore.providers import Registry, load_registry
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
-from router.catalogue import Catalogue, build_catalogue
-from router.plans import Plans, check_known, load_plans
-from router.price_map import load_bundled
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What decides, without a database: the same for the server and for the command line."""
-
-    registry: Registry
-    plans: Plans
-    limits: Limits
-
-
-def load_rules(settings: Settings) -> Rules:
-    """Read `wardgate.toml` over the shipped rows; raises ConfigError, RegistryError or PlanError."""
-    config = load_config(settings.config)
-    return Rules(load_registry(config.providers), load_plans(config.plans), config.limits)
-
-
-def load_catalogue(registry: Registry) -> Catalogue:
-    """The catalogue from LiteLLM's bundled price map; LiteLLM itself is not imported."""
-    price_map = load_bundled()
-    return build_catalogue(price_map.rows, registry, version=price_map.version)
+from router.plans import check_known
 
 
 def sealing_source(settings: Settings) -> SealingSource:
@@ -99,6 +75,7 @@ async def open_services(
     return Services(
         book=RuleBook(rules.registry, rules.plans, catalogue),
         keystore=keystore,
+        control=Control(keystore, rules),
         transport=transport,
         lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
         events=events,

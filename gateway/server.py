@@ -22,7 +22,8 @@ from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
 from gateway.logs import configure_logs
 from gateway.metrics_server import MetricsServer
-from gateway.opening import close_services, load_rules, open_services
+from gateway.opening import close_services, open_services
+from gateway.rules import load_rules
 from gateway.scrub import scrub
 from gateway.services import Services
 from gateway.settings import Settings

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.config import Limits
+from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.metrics import Metrics
@@ -31,6 +32,7 @@ class Services:
 
     book: RuleBook
     keystore: Keystore
+    control: Control
     transport: Transport
     lane: Lane
     events: Events

@@ -44,6 +44,8 @@ class Lock(IntEnum):
     SCHEMA = 0x77670001
     ROOT_KEYS = 0x77670002
     TENANTS = 0x77670003
+    CHANGES = 0x77670004
+    AUDIT = 0x77670005
 
 
 class Database:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 
+from keystore.audit import AuditLog
 from keystore.clock import Clock, Random, utc_now
 from keystore.credentials import CredentialInfo, CredentialStore
 from keystore.engine import Database, make_room
@@ -22,6 +23,7 @@ from keystore.resolve import UNUSABLE_BECAUSE, Missing, Unusable, known_names
 from keystore.rings import open_ring
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
+from keystore.servicekeys import open_service_keys
 from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
@@ -46,6 +48,7 @@ class Keystore:
     tenants: TenantStore
     credentials: CredentialStore
     tokens: TokenStore
+    audit: AuditLog
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -72,16 +75,18 @@ class Keystore:
         try:
             await ensure_schema(database, create=create)
             ring = await open_ring(database, sealing, create=create, now=now, random=random)
+            service = await open_service_keys(database, ring, now=now, random=random)
             legacy, legacy_note = await find_legacy(database, known_names(registry))
         except BaseException:
             await database.close()
             raise
-        keys = TenantKeys(ring, now=now, random=random)
+        keys = TenantKeys(ring, service, now=now, random=random)
         reader = HoldingReader(database, keys, registry, legacy)
         return cls(
             tenants=TenantStore(database, known_plans, now=now, random=random),
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
             tokens=TokenStore(database, now=now, random=random),
+            audit=AuditLog(database, service, now=now),
             registry=registry,
             reads_legacy=legacy is not None,
             legacy_note=legacy_note,

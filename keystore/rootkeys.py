@@ -66,7 +66,7 @@ class RootKeys:
         return key
 
     def fingerprint_key(self) -> bytes:
-        """The key of fingerprints; it comes from the oldest root key, so that adding one changes nothing."""
+        """What fingerprints were made with before the keystore had keys of its own, from the oldest root key."""
         return fingerprint_key(self._keys[self.ids[0]])
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ functions of their arguments, nonces included. Must not know files, databases or
     root key (KEK)  --wraps-->  tenant key (DEK)  --seals-->  {"hosts": [...], "s": <secret, base64>}
 
     wrapped   nonce12 || AES-256-GCM(KEK, DEK,  aad = E("wg/dek/1", kek_id, tenant_id, dek_id))
+    service   nonce12 || AES-256-GCM(KEK, key,  aad = E("wg/svc/1", kek_id, purpose, key_id))
     envelope  wg1.<dek_id>.<base64url(nonce12 || AES-256-GCM(DEK, text, aad =
                                       E("wg/cred/1", tenant_id, dek_id, credential_id, setting_key)))>
     E(...)    each field as its length in 4 bytes, big-endian, and its UTF-8 bytes: no two lists of fields look alike
@@ -43,6 +44,16 @@ class WrappedKey:
 
     dek_id: str
     tenant_id: str
+    kek_id: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedServiceKey:
+    """A key of the keystore's own as it lies in the database."""
+
+    key_id: str
+    purpose: str
     kek_id: str
     wrapped: bytes
 
@@ -90,6 +101,22 @@ def unwrap(kek: bytes, key: WrappedKey) -> bytes:
     if len(dek) != KEY_BYTES:
         raise EnvelopeDamaged
     return dek
+
+
+def wrap_service_key(
+    kek: bytes, key: bytes, *, kek_id: str, purpose: str, key_id: str, nonce: bytes
+) -> WrappedServiceKey:
+    """A key of the keystore's own, wrapped by the root key `kek` and bound to its purpose."""
+    sealed = AESGCM(kek).encrypt(nonce, key, encode_fields("wg/svc/1", kek_id, purpose, key_id))
+    return WrappedServiceKey(key_id, purpose, kek_id, nonce + sealed)
+
+
+def unwrap_service_key(kek: bytes, key: WrappedServiceKey) -> bytes:
+    """The key again. EnvelopeDamaged when anything about it was changed."""
+    opened = _decrypt(kek, key.wrapped, encode_fields("wg/svc/1", key.kek_id, key.purpose, key.key_id))
+    if len(opened) != KEY_BYTES:
+        raise EnvelopeDamaged
+    return opened
 
 
 # --- secrets -------------------------------------------------------------------------------------------------------

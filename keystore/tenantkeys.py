@@ -27,6 +27,7 @@ from keystore.sealing import (
     unwrap,
     wrap,
 )
+from keystore.servicekeys import Purpose, ServiceKeys
 from keystore.tables import tenant_keys
 
 _COLUMNS: Final = (
@@ -49,11 +50,11 @@ class Sealed:
 class TenantKeys:
     """Seals and opens for every tenant, with the ring that this database was opened with."""
 
-    def __init__(self, ring: OpenRing, *, now: Clock, random: Random) -> None:
+    def __init__(self, ring: OpenRing, service: ServiceKeys, *, now: Clock, random: Random) -> None:
         self._ring = ring
         self._now = now
         self._random = random
-        self._fingerprint_key = ring.keys.fingerprint_key()
+        self._fingerprint_key = service.get(Purpose.FINGERPRINT).key
 
     def fingerprint(self, secret: str) -> bytes:
         """8 bytes that are equal for equal secrets in either store."""

@@ -19,7 +19,8 @@ import openai
 import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.opening import load_rules, open_keystore
+from gateway.opening import open_keystore
+from gateway.rules import load_rules
 from gateway.server import Listening, serve
 from gateway.settings import Settings
 from keystore.keystore import Keystore

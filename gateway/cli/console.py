@@ -1,8 +1,10 @@
 """How the command line prints: JSON for scripts, a table for people; and how it opens the keystore."""
 
 import asyncio
+import getpass
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
@@ -17,8 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.config import ConfigError
-from gateway.opening import Rules, load_rules, open_keystore
+from gateway.control.actions import OPERATOR_RIGHTS
+from gateway.control.gate import Control, Operation
+from gateway.opening import open_keystore
+from gateway.rules import Rules, load_rules
 from gateway.settings import Settings, check_names, take_sealing_keys
+from keystore.audit import Actor
 from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
@@ -53,14 +59,31 @@ async def opened(chosen: Settings) -> AsyncIterator[tuple[Keystore, Rules]]:
         await keystore.close()
 
 
-def with_keystore(work: Callable[[Keystore, Rules], Awaitable[Result]]) -> Result:
-    """Run `work` with an open keystore and return what it returns."""
+def operate(
+    action: str,
+    work: Callable[[Operation], Awaitable[Result]],
+    *,
+    tenant: str | None = None,
+    target: str = "",
+    describe: Callable[[Result], Mapping[str, object]] | None = None,
+) -> Result:
+    """Run one operation of the control plane as the operator, through the gate, and return what it returns."""
 
     async def run() -> Result:
         async with opened(settings()) as (keystore, rules):
-            return await work(keystore, rules)
+            control = Control(keystore, rules)
+            return await control.run(operator(), action, work, tenant=tenant, target=target, describe=describe)
 
     return asyncio.run(run())
+
+
+def operator() -> Actor:
+    """Whoever runs the command: who can read the database and its sealing keys may do all."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    return Actor("operator", user, f"cli on {socket.gethostname()}", OPERATOR_RIGHTS)
 
 
 def print_json(value: object) -> None:

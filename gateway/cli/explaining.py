@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from gateway.chat_request import ChatRequest, read_chat_request
-from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.cli.console import AsJson, operate, print_json, print_table
+from gateway.control.gate import Operation
 from gateway.deciding import RuleBook, decide
-from gateway.opening import Rules, load_catalogue
-from keystore.keystore import Keystore
+from gateway.rules import load_catalogue
 from router.decision import Decision
 from router.explain import to_json
 
@@ -32,13 +32,12 @@ def explain(
     """Print the ranked and the rejected candidates of a request, with reasons. Exit code 3 when none is left."""
     request = _request(model, body)
 
-    async def work(keystore: Keystore, rules: Rules) -> Decision:
-        holder = await keystore.tenants.get(tenant)
-        keyring = await keystore.keyring(holder)
-        book = RuleBook(rules.registry, rules.plans, load_catalogue(rules.registry))
-        return decide(request, holder, keyring, book, datetime.now(UTC).date())
+    async def work(at: Operation) -> Decision:
+        keyring = await at.keystore.keyring(at.tenant)
+        book = RuleBook(at.rules.registry, at.rules.plans, load_catalogue(at.rules.registry))
+        return decide(request, at.tenant, keyring, book, datetime.now(UTC).date())
 
-    decision = with_keystore(work)
+    decision = operate("tenant.explain", work, tenant=tenant, target=model or "")
     document = to_json(decision)
     if as_json:
         print_json(document)

@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
-from gateway.opening import Rules
+from gateway.control.gate import Operation
 from keystore.credentials import CredentialInfo
-from keystore.keystore import Keystore
 from keystore.resolve import Found, provider_for_setting
 
 app = typer.Typer(help="Provider keys of tenants. Values are read from stdin or a prompt.", no_args_is_help=True)
@@ -48,11 +47,10 @@ def set_key(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> Non
     """Store a key, sealed: printf %s VALUE | wardgate key set SLUG SETTING_KEY"""
     value = read_value(setting_key)
 
-    async def work(keystore: Keystore, rules: Rules) -> CredentialInfo:
-        tenant = await keystore.tenants.get(slug)
-        return await keystore.credentials.set(tenant, setting_key, value)
+    async def work(at: Operation) -> CredentialInfo:
+        return await at.keystore.credentials.set(at.tenant, setting_key, value)
 
-    info = with_keystore(work)
+    info = operate("key.set", work, tenant=slug, target=setting_key, describe=lambda one: {"version": one.version})
     if as_json:
         print_json(as_row(info))
     else:
@@ -63,10 +61,10 @@ def set_key(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> Non
 def list_keys(slug: Slug, as_json: AsJson = False) -> None:
     """List the names under which keys are stored, never their values."""
 
-    async def work(keystore: Keystore, rules: Rules) -> list[CredentialInfo]:
-        return list(await keystore.credentials.list(await keystore.tenants.get(slug)))
+    async def work(at: Operation) -> list[CredentialInfo]:
+        return list(await at.keystore.credentials.list(at.tenant))
 
-    infos = with_keystore(work)
+    infos = operate("key.list", work, tenant=slug)
     if as_json:
         print_json([as_row(info) for info in infos])
         return
@@ -81,11 +79,10 @@ def list_keys(slug: Slug, as_json: AsJson = False) -> None:
 def remove(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> None:
     """Remove a stored key; a row of a legacy table is never touched."""
 
-    async def work(keystore: Keystore, rules: Rules) -> dict[str, object]:
-        tenant = await keystore.tenants.get(slug)
-        await keystore.credentials.remove(tenant, setting_key)
-        owner = provider_for_setting(setting_key, keystore.registry)
-        found = (await keystore.keyring(tenant)).resolutions.get(owner.id) if owner else None
+    async def work(at: Operation) -> dict[str, object]:
+        await at.keystore.credentials.remove(at.tenant, setting_key)
+        owner = provider_for_setting(setting_key, at.keystore.registry)
+        found = (await at.keystore.keyring(at.tenant)).resolutions.get(owner.id) if owner else None
         return {
             "tenant": slug,
             "setting_key": setting_key,
@@ -95,7 +92,7 @@ def remove(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> None
             "store": found.store if isinstance(found, Found) else None,
         }
 
-    done = with_keystore(work)
+    done = operate("key.remove", work, tenant=slug, target=setting_key)
     if as_json:
         print_json(done)
         return

@@ -3,7 +3,7 @@
 import typer
 
 from gateway.cli.console import AsJson, print_json, print_table, settings
-from gateway.opening import load_catalogue, load_rules
+from gateway.rules import load_catalogue, load_rules
 from keystore.providers import Provider
 from keystore.resolve import names_for
 from router.plans import Plan, Severity, lint

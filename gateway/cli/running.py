@@ -13,7 +13,7 @@ from gateway.bootstrap import Bootstrap, bootstrap, points_at_sandbox, write_con
 from gateway.cli.console import AsJson, opened, print_json, settings
 from gateway.config import DEFAULT_PATH
 from gateway.environment import forbid_dumps
-from gateway.opening import load_rules
+from gateway.rules import load_rules
 from gateway.server import Listening, PortTaken
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.console import AsJson, print_json, print_table, with_keystore
-from gateway.opening import Rules
-from keystore.keystore import Keystore
+from gateway.cli.console import AsJson, operate, print_json, print_table
+from gateway.control.gate import Operation
+from gateway.rules import Rules
 from keystore.resolve import Found
 from keystore.tenants import Tenant
 
@@ -56,12 +56,12 @@ def add(
 ) -> None:
     """Add a tenant. The plan must be one that the gateway knows."""
 
-    async def work(keystore: Keystore, rules: Rules) -> Tenant:
-        added = await keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
-        _warn(added, rules)
+    async def work(at: Operation) -> Tenant:
+        added = await at.keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
+        _warn(added, at.rules)
         return added
 
-    tenant = with_keystore(work)
+    tenant = operate("tenant.add", work, target=slug, describe=lambda one: {"id": one.id, "plan": one.plan})
     _print(tenant, as_json, f"Added tenant {tenant.slug} ({tenant.id}) on plan {tenant.plan}.")
 
 
@@ -69,10 +69,10 @@ def add(
 def list_tenants(as_json: AsJson = False) -> None:
     """List all tenants."""
 
-    async def work(keystore: Keystore, rules: Rules) -> list[Tenant]:
-        return list(await keystore.tenants.list())
+    async def work(at: Operation) -> list[Tenant]:
+        return list(await at.keystore.tenants.list())
 
-    tenants = with_keystore(work)
+    tenants = operate("tenant.list", work)
     if as_json:
         print_json([as_row(tenant) for tenant in tenants])
         return
@@ -87,18 +87,18 @@ def list_tenants(as_json: AsJson = False) -> None:
 def show(slug: Slug, as_json: AsJson = False) -> None:
     """Show one tenant with what it holds: keys by name, tokens by id."""
 
-    async def work(keystore: Keystore, rules: Rules) -> dict[str, object]:
-        tenant = await keystore.tenants.get(slug)
-        keyring = await keystore.keyring(tenant)
+    async def work(at: Operation) -> dict[str, object]:
+        tenant = at.tenant
+        keyring = await at.keystore.keyring(tenant)
         held = {
             provider_id: {"setting_key": found.setting_key, "via": found.via.value, "store": found.store.value}
             for provider_id, found in keyring.resolutions.items()
             if isinstance(found, Found)
         }
-        tokens = [token.id for token in await keystore.tokens.list(tenant) if token.revoked_at is None]
+        tokens = [token.id for token in await at.keystore.tokens.list(tenant) if token.revoked_at is None]
         return as_row(tenant) | {"providers": held, "tokens": tokens}
 
-    row = with_keystore(work)
+    row = operate("tenant.show", work, tenant=slug)
     if as_json:
         print_json(row)
         return
@@ -119,10 +119,10 @@ def set_plan(
 ) -> None:
     """Move a tenant to another plan; in force from its next request."""
 
-    async def work(keystore: Keystore, rules: Rules) -> Tenant:
-        moved = await keystore.tenants.set_plan(slug, plan)
-        _warn(moved, rules)
+    async def work(at: Operation) -> Tenant:
+        moved = await at.keystore.tenants.set_plan(slug, plan)
+        _warn(moved, at.rules)
         return moved
 
-    tenant = with_keystore(work)
+    tenant = operate("tenant.set_plan", work, tenant=slug, target=plan)
     _print(tenant, as_json, f"Tenant {tenant.slug} is on plan {tenant.plan}.")

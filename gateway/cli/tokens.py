@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.console import AsJson, print_json, print_table, with_keystore
+from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.config import ConfigError
-from gateway.opening import Rules
-from keystore.keystore import Keystore
+from gateway.control.gate import Operation
 from keystore.tokens import NewToken, TokenInfo
 
 LONGEST_DAYS = 36_500
@@ -46,11 +45,10 @@ def create(
         raise typer.BadParameter("a tenant's token needs its slug; an admin token takes none")
     expires_at = None if expires_in_days is None else datetime.now(UTC) + _days(expires_in_days)
 
-    async def work(keystore: Keystore, rules: Rules) -> NewToken:
-        tenant = await keystore.tenants.get(slug) if slug is not None else None
-        return await keystore.tokens.create(tenant, kind=kind, name=name, expires_at=expires_at)
+    async def work(at: Operation) -> NewToken:
+        return await at.keystore.tokens.create(at.found, kind=kind, name=name, expires_at=expires_at)
 
-    made = with_keystore(work)
+    made = operate("token.create", work, tenant=slug, describe=lambda one: {"token": one.id, "kind": one.kind})
     if as_json:
         row = {"token": made.token, "id": made.id, "tenant": slug, "kind": kind, "name": name, "expires_at": expires_at}
         print_json(row)
@@ -65,11 +63,10 @@ def list_tokens(
 ) -> None:
     """List tokens by their public id."""
 
-    async def work(keystore: Keystore, rules: Rules) -> list[TokenInfo]:
-        tenant = await keystore.tenants.get(slug) if slug is not None else None
-        return list(await keystore.tokens.list(tenant))
+    async def work(at: Operation) -> list[TokenInfo]:
+        return list(await at.keystore.tokens.list(at.found))
 
-    infos = with_keystore(work)
+    infos = operate("token.list", work, tenant=slug)
     if as_json:
         print_json([as_row(info) for info in infos])
         return
@@ -87,10 +84,10 @@ def revoke(
 ) -> None:
     """Revoke a token; refused from its next request on."""
 
-    async def work(keystore: Keystore, rules: Rules) -> None:
-        await keystore.tokens.revoke(token_id)
+    async def work(at: Operation) -> None:
+        await at.keystore.tokens.revoke(token_id)
 
-    with_keystore(work)
+    operate("token.revoke", work, target=token_id)
     if as_json:
         print_json({"id": token_id, "revoked": True})
     else:

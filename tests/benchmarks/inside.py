@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway.deciding import holdings
-from gateway.opening import load_catalogue
+from gateway.rules import load_catalogue
 from keystore.keyring import Keyring
 from keystore.keystore import Keystore
 from keystore.providers import Registry, load_registry
