@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from keystore.holdings import Holding, by_name
 from keystore.providers import Provider, Registry, host_of
-from keystore.resolve import Found, HeldName, Missing, Store, Unusable, Via, names_for, resolve
+from keystore.resolve import Found, HeldName, Missing, Names, NameTable, Store, Unusable, Via, first_usable
 from keystore.secret import Secret
 
 
@@ -41,18 +41,21 @@ class Credential:
             raise ValueError("a credential needs the hosts that its secret may travel to")
 
 
-def build_keyring(tenant_id: str, holdings: Iterable[Holding], registry: Registry) -> Keyring:
-    """The keyring of what was read. A value sealed for other hosts than a provider's is unusable for that provider."""
+def build_keyring(tenant_id: str, holdings: Iterable[Holding], registry: Registry, table: NameTable) -> Keyring:
+    """The keyring of what was read. A value sealed for other hosts than a provider's is unusable for that provider.
+    `table` is the registry's."""
     held = by_name(holdings)
-    resolutions = {
-        provider.id: resolve(_held_for(provider, held, registry), provider, registry) for provider in registry.live()
-    }
+    resolutions: dict[str, Found | Missing] = dict(table.missing)
+    for provider_id in {asking for name in held for asking in table.asked_by.get(name, ())}:
+        provider, names = registry.get(provider_id), table.names[provider_id]
+        if provider is not None:
+            resolutions[provider_id] = first_usable(_held_for(provider, held, names), provider_id, names)
     return Keyring(tenant_id, resolutions, held)
 
 
-def _held_for(provider: Provider, held: Mapping[str, Holding], registry: Registry) -> dict[str, HeldName]:
+def _held_for(provider: Provider, held: Mapping[str, Holding], names: Names) -> dict[str, HeldName]:
     host = host_of(provider.base_url)
-    return {name: _held_name(held[name], host) for name, _ in names_for(provider, registry) if name in held}
+    return {name: _held_name(held[name], host) for name, _ in names if name in held}
 
 
 def _held_name(holding: Holding, host: str) -> HeldName:

@@ -19,7 +19,7 @@ from keystore.keyring import Credential, Keyring, build_keyring
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.providers import Registry
-from keystore.resolve import UNUSABLE_BECAUSE, Missing, Unusable, known_names
+from keystore.resolve import UNUSABLE_BECAUSE, Missing, NameTable, Unusable, known_names
 from keystore.rings import open_ring
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
@@ -55,6 +55,7 @@ class Keystore:
     _database: Database
     _reader: HoldingReader
     _keys: TenantKeys
+    _names: NameTable
 
     @classmethod
     async def open(
@@ -93,11 +94,12 @@ class Keystore:
             _database=database,
             _reader=reader,
             _keys=keys,
+            _names=NameTable(registry),
         )
 
     async def keyring(self, tenant: Tenant) -> Keyring:
         """What `tenant` can use now, from both stores in at most three statements; every envelope was opened once."""
-        return build_keyring(tenant.id, await self._reader.read(tenant), self.registry)
+        return build_keyring(tenant.id, await self._reader.read(tenant), self.registry, self._names)
 
     def unseal(self, keyring: Keyring, provider_id: str) -> Credential:
         """The tenant's key for a provider, ready to travel to hosts of that provider only. No I/O. CredentialUnusable

@@ -102,10 +102,13 @@ class Missing:
     skipped: tuple[Skipped, ...]
 
 
+Names = tuple[tuple[str, Via], ...]  # the names of one provider's keys, best first
+
+
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
-def names_for(provider: Provider, registry: Registry) -> tuple[tuple[str, Via], ...]:
+def names_for(provider: Provider, registry: Registry) -> Names:
     """The names under which a key of this provider may be stored, best first, each once (DESIGN, "Key resolution")."""
     first: dict[str, Via] = {}
     for setting_key, via in _names(provider, registry):
@@ -154,21 +157,44 @@ def known_names(registry: Registry) -> frozenset[str]:
     return frozenset(name for row in registry.providers for owned in _owned_names(row) for name in owned)
 
 
+class NameTable:
+    """The names of every live provider, worked out once for a registry: which names each one's keys may have, who asks
+    for a name, and what is said of a tenant that holds none of them."""
+
+    __slots__ = ("asked_by", "missing", "names")
+
+    def __init__(self, registry: Registry) -> None:
+        self.names: Mapping[str, Names] = {row.id: names_for(row, registry) for row in registry.live()}
+        self.missing: Mapping[str, Missing] = {
+            provider_id: Missing(provider_id, tuple(name for name, _ in names), ())
+            for provider_id, names in self.names.items()
+        }
+        asked: dict[str, list[str]] = {}
+        for provider_id, names in self.names.items():
+            for name, _ in names:
+                asked.setdefault(name, []).append(provider_id)
+        self.asked_by: Mapping[str, tuple[str, ...]] = {name: tuple(ids) for name, ids in asked.items()}
+
+
 # --- the winner ----------------------------------------------------------------------------------------------------
 
 
 def resolve(held: Mapping[str, HeldName], provider: Provider, registry: Registry) -> Found | Missing:
     """The first of the provider's names that is held with a usable value, or what was tried."""
-    names = names_for(provider, registry)
+    return first_usable(held, provider.id, names_for(provider, registry))
+
+
+def first_usable(held: Mapping[str, HeldName], provider_id: str, names: Names) -> Found | Missing:
+    """`resolve` with the provider's names at hand."""
     skipped = tuple(
         Skipped(name, why) for name, _ in names if name in held and (why := held[name].unusable) is not None
     )
     usable = [(held[name], via) for name, via in names if name in held and held[name].unusable is None]
     if not usable:
-        return Missing(provider.id, tuple(name for name, _ in names), skipped)
+        return Missing(provider_id, tuple(name for name, _ in names), skipped)
     winner, via = usable[0]
     conflicts = tuple(each.setting_key for each, _ in usable if each.fingerprint != winner.fingerprint)
-    return Found(provider.id, winner.setting_key, via, winner.store, skipped, conflicts)
+    return Found(provider_id, winner.setting_key, via, winner.store, skipped, conflicts)
 
 
 # --- values --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from keystore.resolve import (
     Found,
     HeldName,
     Missing,
+    NameTable,
     Store,
     Unusable,
     Via,
@@ -213,3 +214,12 @@ def test_value_gets_one_judgement_when_it_is_anything(value: str) -> None:
     if why is None:
         assert value.strip().isascii()
         assert value.strip().isprintable()
+
+
+def test_name_table_says_the_same_as_each_look_up(registry: Registry) -> None:
+    table = NameTable(registry)
+    for provider in registry.live():
+        assert table.names[provider.id] == names_for(provider, registry)
+        assert table.missing[provider.id] == resolve({}, provider, registry)
+        assert all(provider.id in table.asked_by[name] for name, _ in table.names[provider.id])
+    assert set(table.names) == {provider.id for provider in registry.live()}
