@@ -1,11 +1,13 @@
 """Who is calling: the tenant's token, in any of the headers in which the SDKs send one."""
 
 from datetime import datetime
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from gateway.asgi import Scope, headers_named
 from gateway.errors import ApiError, Problem
 from keystore.errors import DatabaseUnavailable, TokenRefused
 from keystore.keystore import Keystore
+from keystore.rights import Right
 from keystore.tenants import Tenant
 from keystore.tokens import Caller
 from router.reasons import Fault
@@ -44,7 +46,19 @@ def presented_token(scope: Scope) -> str:
 
 
 async def authenticate(scope: Scope, keystore: Keystore, now: datetime) -> tuple[Caller, Tenant]:
-    """The caller and its tenant; raises ApiError 401, 403 for an admin token, or 503 while the database is away."""
+    """The caller of the data plane and its tenant; raises ApiError 401, 403 for a token that may not do this or not
+    from here, or 503 while the database is away."""
+    caller = await identify_caller(scope, keystore, now)
+    if caller.tenant is None:
+        message = "An admin token belongs to no tenant; use a tenant's token here (`wardgate token create SLUG`)."
+        raise ApiError(Problem(403, "tenant_token_required", message, Fault.CALLER))
+    require(caller, Right.INFERENCE)
+    return caller, caller.tenant
+
+
+async def identify_caller(scope: Scope, keystore: Keystore, now: datetime) -> Caller:
+    """Whose token the request carries, whatever it may do; raises ApiError 401, 403 for one that is not for the
+    address it comes from, or 503."""
     try:
         caller = await keystore.tokens.authenticate(presented_token(scope), now)
     except TokenRefused as refusal:
@@ -54,10 +68,31 @@ async def authenticate(scope: Scope, keystore: Keystore, now: datetime) -> tuple
         raise _refused(code, message) from None
     except DatabaseUnavailable as error:
         raise ApiError(KEYSTORE_AWAY) from error
-    if caller.tenant is None:
-        message = "An admin token belongs to no tenant; use a tenant's token here (`wardgate token create SLUG`)."
-        raise ApiError(Problem(403, "tenant_token_required", message, Fault.CALLER))
-    return caller, caller.tenant
+    if not _comes_from(scope, caller.allowed_addresses):
+        message = "This token may not be used from the address that the request comes from."
+        raise ApiError(Problem(403, "address_not_allowed", message, Fault.CALLER))
+    return caller
+
+
+def require(caller: Caller, right: Right) -> None:
+    """Raises ApiError 403 when the token lacks a right."""
+    if right.value not in caller.scopes:
+        message = f"This token lacks the scope {right.value!r}; ask the operator for one that has it."
+        raise ApiError(Problem(403, "scope_required", message, Fault.CALLER))
+
+
+def _comes_from(scope: Scope, networks: tuple[str, ...]) -> bool:
+    """Whether the peer of the connection is in one of the networks; without any, every peer is."""
+    if not networks:
+        return True
+    client = scope.get("client")
+    try:
+        address = ip_address(client[0]) if client else None
+    except ValueError:
+        return False
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return address is not None and any(address in ip_network(network) for network in networks)
 
 
 def _refused(code: str, message: str) -> ApiError:

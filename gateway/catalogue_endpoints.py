@@ -23,11 +23,12 @@ class Models:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = Endpoint.MODELS
-        tenant = await identify(scope, self._services, tally)
+        admitted = await identify(scope, self._services, tally)
         wanted = scope.get("path_params", {}).get("model_id")
         services = self._services
-        keyring = await keyring_of(tenant, services)
-        offers = usable_offers(tenant, keyring, services.book, services.now().date())
+        keyring = await keyring_of(admitted.tenant, services)
+        today, allowed = services.now().date(), admitted.allowed_models
+        offers = usable_offers(admitted.tenant, keyring, services.book, today, allowed_models=allowed)
         body: dict[str, object]
         if wanted is None:
             body = {"object": "list", "data": [model_object(offer, offer.id) for offer in offers]}
@@ -64,8 +65,9 @@ class Route:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, tally = self._services, scope[KEY]
         tally.endpoint = Endpoint.ROUTE
-        tenant = await identify(scope, services, tally)
+        admitted = await identify(scope, services, tally)
         request = await receive_request(scope, receive, services, tally)
-        keyring = await keyring_of(tenant, services)
-        decision = decide(request, tenant, keyring, services.book, services.now().date())
+        keyring = await keyring_of(admitted.tenant, services)
+        today, allowed = services.now().date(), admitted.allowed_models
+        decision = decide(request, admitted.tenant, keyring, services.book, today, allowed_models=allowed)
         await send_body(send, 200, orjson.dumps(to_json(decision)))

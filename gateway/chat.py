@@ -1,5 +1,7 @@
 """`POST /v1/chat/completions`: one request as a straight line of named steps."""
 
+from dataclasses import dataclass
+
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
 from gateway.auth import KEYSTORE_AWAY, authenticate
@@ -17,6 +19,14 @@ from router.decision import Candidate, Decision
 from router.prices import cost
 
 
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The tenant that calls, and the models that its token is for (empty: all)."""
+
+    tenant: Tenant
+    allowed_models: tuple[str, ...]
+
+
 class ChatCompletions:
     """A plain ASGI endpoint over the services."""
 
@@ -29,15 +39,17 @@ class ChatCompletions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = Endpoint.CHAT_COMPLETIONS
-        tenant = await identify(scope, self._services, tally)
+        admitted = await identify(scope, self._services, tally)
         request = await receive_request(scope, receive, self._services, tally)
         tally.stream = request.stream
-        await while_connected(receive, self._answer(request, tenant, tally, send), answered=lambda: tally.ended)
+        await while_connected(receive, self._answer(request, admitted, tally, send), answered=lambda: tally.ended)
 
-    async def _answer(self, request: ChatRequest, tenant: Tenant, tally: Tally, send: Send) -> None:
+    async def _answer(self, request: ChatRequest, admitted: Admitted, tally: Tally, send: Send) -> None:
+        tenant = admitted.tenant
         keyring = await keyring_of(tenant, self._services)
         book, today = self._services.book, self._services.now().date()
-        decision = decide(request, tenant, keyring, book, today, enough=1)
+        allowed = admitted.allowed_models
+        decision = decide(request, tenant, keyring, book, today, allowed_models=allowed, enough=1)
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:
@@ -64,11 +76,11 @@ class ChatCompletions:
             await stream.reply.aclose()
 
 
-async def identify(scope: Scope, services: Services, tally: Tally) -> Tenant:
-    """The tenant that calls, noted in the tally; raises ApiError."""
+async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
+    """Who calls, noted in the tally; raises ApiError."""
     caller, tenant = await authenticate(scope, services.keystore, services.now())
     tally.tenant, tally.token_id = tenant.slug, caller.token_id
-    return tenant
+    return Admitted(tenant, caller.allowed_models)
 
 
 async def receive_request(scope: Scope, receive: Receive, services: Services, tally: Tally) -> ChatRequest:

@@ -55,14 +55,22 @@ class RuleBook:
 
 
 def decide(
-    request: ChatRequest, tenant: Tenant, keyring: Keyring, book: RuleBook, today: date, *, enough: int | None = None
+    request: ChatRequest,
+    tenant: Tenant,
+    keyring: Keyring,
+    book: RuleBook,
+    today: date,
+    *,
+    allowed_models: tuple[str, ...] = (),
+    enough: int | None = None,
 ) -> Decision:
     """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row.
+    `allowed_models` are those that the caller's token is for; empty: all.
 
     `enough` spares work on a request that is served: behind so many candidates that can take it, the others are not
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
-    query = _query(request.model, read_needs(request.body), tenant, book, today)
+    query = _query(request.model, read_needs(request.body), tenant, book, today, allowed_models)
     decision = route(query, book.catalogue, book.registry, book.plans, holdings(keyring))
     return _without_untranslatable(decision, request, book.registry, enough)
 
@@ -91,21 +99,31 @@ def _without_untranslatable(
     return replace(decision, ranked=tuple(ranked), rejected=(*decision.rejected, *rejected))
 
 
-def usable_offers(tenant: Tenant, keyring: Keyring, book: RuleBook, today: date) -> list[Offer]:
+def usable_offers(
+    tenant: Tenant, keyring: Keyring, book: RuleBook, today: date, *, allowed_models: tuple[str, ...] = ()
+) -> list[Offer]:
     """The models that this tenant could name now, ordered by id."""
     needs = Needs(input_tokens=0, max_output_tokens=None, capabilities=frozenset(), stream=False)
-    query = _query("auto", needs, tenant, book, today)
+    query = _query("auto", needs, tenant, book, today, allowed_models)
     decision = usable(query, book.catalogue, book.registry, book.plans, holdings(keyring))
     return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)
 
 
-def _query(model: str, needs: Needs, tenant: Tenant, book: RuleBook, today: date) -> Query:
+def _query(
+    model: str, needs: Needs, tenant: Tenant, book: RuleBook, today: date, allowed_models: tuple[str, ...]
+) -> Query:
     plan = book.plans.get(tenant.plan)
     if plan is None:
         message = f"The tenant {tenant.slug} is on the plan {tenant.plan!r}, which this gateway does not know."
         raise ApiError(Problem(403, NO_PLAN, message, Fault.PLAN))
     return Query(
-        model=model, needs=needs, plan=plan, default_model=tenant.default_model, today=today, tenant=tenant.slug
+        model=model,
+        needs=needs,
+        plan=plan,
+        default_model=tenant.default_model,
+        today=today,
+        tenant=tenant.slug,
+        allowed_models=allowed_models,
     )
 
 

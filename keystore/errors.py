@@ -133,6 +133,7 @@ class Refusal(StrEnum):
     UNKNOWN = "unknown"
     EXPIRED = "expired"
     REVOKED = "revoked"
+    TAMPERED = "tampered"  # its row is not as Wardgate wrote it
 
 
 class TokenRefused(TokenError):

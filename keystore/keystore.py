@@ -86,7 +86,7 @@ class Keystore:
         return cls(
             tenants=TenantStore(database, known_plans, now=now, random=random),
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
-            tokens=TokenStore(database, now=now, random=random),
+            tokens=TokenStore(database, service, now=now, random=random),
             audit=AuditLog(database, service, now=now),
             registry=registry,
             reads_legacy=legacy is not None,

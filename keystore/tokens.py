@@ -1,24 +1,31 @@
 """API tokens: made once, shown once, checked on every request.
 
-Owns the statements on `tokens` and the order of the checks: checksum, look-up, secret, then revoked and expired. Must
-not know HTTP, provider keys or plans.
+Owns the statements on `tokens` and the order of the checks: checksum, look-up, secret, seal of the row, then revoked
+and expired. Must not know HTTP, provider keys or plans.
 """
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from ipaddress import ip_network
 from typing import Any, Final
 
 from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database
 from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
+from keystore.rights import checked_scopes, rights_of
+from keystore.servicekeys import Purpose, ServiceKeys
 from keystore.tables import tenants, tokens
 from keystore.tenants import Tenant
-from keystore.token_format import TokenKind, is_token_id, new_token, parse_token
+from keystore.token_format import TokenKind, TokenText, is_token_id, new_token, parse_token
+from keystore.token_seal import seal_token, token_seal_holds
 
+_RIGHTS: Final = ("kind", "tenant_id", "name", "scopes", "expires_at", "allowed_models", "allowed_addresses")
 _TENANT_COLUMNS: Final = ("slug", "name", "plan", "default_model", "created_at")
 
 
@@ -34,6 +41,11 @@ class TokenInfo:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    allowed_models: tuple[str, ...]
+    allowed_addresses: tuple[str, ...]
+    replaced_by: str | None
+    last_used_at: datetime | None
+    sealed: bool  # False: its row is not as Wardgate wrote it, so it is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +63,23 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who is calling. `tenant` is None for an admin token, and only for one."""
+    """Who is calling. `tenant` is None for an admin token, and only for one. `scopes` are its rights in force; empty
+    lists of models or addresses forbid nothing."""
 
     token_id: str
     kind: TokenKind
     tenant: Tenant | None
+    scopes: frozenset[str] = frozenset()
+    allowed_models: tuple[str, ...] = ()
+    allowed_addresses: tuple[str, ...] = ()
 
 
 class TokenStore:
     """Every statement on tokens; each method is one transaction. DatabaseUnavailable when the database fails."""
 
-    def __init__(self, database: Database, *, now: Clock, random: Random) -> None:
+    def __init__(self, database: Database, service: ServiceKeys, *, now: Clock, random: Random) -> None:
         self._database = database
+        self._key = service.get(Purpose.TOKEN)
         self._now = now
         self._random = random
 
@@ -74,26 +91,93 @@ class TokenStore:
         name: str = "",
         expires_at: datetime | None = None,
         scopes: Sequence[str] = (),
+        allowed_models: Sequence[str] = (),
+        allowed_addresses: Sequence[str] = (),
     ) -> NewToken:
-        """A new token of `tenant`, or of the operator when the kind is admin. TokenInvalid when these do not fit."""
+        """A new token of `tenant`, or of the operator when the kind is admin; without scopes it has what its kind
+        usually has. `allowed_addresses` are networks or addresses. TokenInvalid when these do not fit."""
         checked = _checked_kind(kind, tenant)
         now = self._now()
         _check_expiry(expires_at, now)
+        rights = {
+            "kind": checked.value,
+            "tenant_id": tenant.id if tenant else None,
+            "name": name,
+            "scopes": " ".join(checked_scopes(checked, scopes)),
+            "expires_at": expires_at,
+            "allowed_models": " ".join(_checked_models(allowed_models)) or None,
+            "allowed_addresses": " ".join(_checked_addresses(allowed_addresses)) or None,
+        }
         made = new_token(checked, self._random)
-        row = insert(tokens).values(
-            id=made.id,
-            kind=checked.value,
-            tenant_id=tenant.id if tenant else None,
-            name=name,
-            scopes=" ".join(scopes),
-            hash=made.hash,
-            created_at=now,
-            expires_at=expires_at,
-        )
         async with self._database.write() as connection:
-            await connection.execute(row)
+            await self._insert(connection, made, rights, now)
         slug = tenant.slug if tenant else None
         return NewToken(made.text.reveal(), made.id, checked, slug, name, now, expires_at)
+
+    async def _insert(
+        self, connection: AsyncConnection, made: TokenText, rights: Mapping[str, Any], now: datetime
+    ) -> None:
+        row = {**rights, "id": made.id, "hash": made.hash, "created_at": now, "revoked_at": None, "replaced_by": None}
+        await connection.execute(insert(tokens).values(**row, **self._seal(row)))
+
+    def _seal(self, row: Mapping[str, Any]) -> dict[str, object]:
+        return {"mac": seal_token(self._key.key, row), "mac_key_id": self._key.key_id}
+
+    def _holds(self, row: Row[Any]) -> bool:
+        return token_seal_holds(self._key.key, self._key.key_id, row._asdict())
+
+    async def _change(self, connection: AsyncConnection, row: Row[Any], now: datetime, **changes: Any) -> None:
+        """Change a row and seal it again; the seal of a row that somebody else changed stays broken."""
+        after = {**row._mapping, **changes}
+        sealed = self._seal(after) if self._holds(row) else {}
+        await connection.execute(update(tokens).where(tokens.c.id == row.id).values(**changes, **sealed))
+        await note_change(connection, Changed.TOKEN, row.id, now=now)
+
+    async def rotate(self, token_id: str, *, overlap: timedelta) -> NewToken:
+        """A new token with the same rights; the old one ends after `overlap`. TokenUnknown, or TokenInvalid for one
+        that is revoked, expired, replaced already, or not as Wardgate wrote it."""
+        if overlap < timedelta(0):
+            raise TokenInvalid("the overlap of two tokens is zero or more")
+        now = self._now()
+        async with self._database.write() as connection:
+            row = await self._locked(connection, token_id)
+            self._refuse_spent(row, now)
+            made = new_token(TokenKind(row.kind), self._random)
+            rights = {name: row._mapping[name] for name in _RIGHTS}
+            await self._insert(connection, made, rights, now)
+            ends = now + overlap if row.expires_at is None else min(row.expires_at, now + overlap)
+            await self._change(connection, row, now, expires_at=ends, replaced_by=made.id)
+        return NewToken(made.text.reveal(), made.id, made.kind, row.tenant_slug, row.name, now, row.expires_at)
+
+    def _refuse_spent(self, row: Row[Any], now: datetime) -> None:
+        if not self._holds(row):
+            raise TokenInvalid(f"the row of the token {row.id!r} is not as Wardgate wrote it; make a new token instead")
+        if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+            raise TokenInvalid(f"the token {row.id!r} is revoked or expired; make a new one")
+        if row.replaced_by is not None:
+            raise TokenInvalid(f"the token {row.id!r} was replaced by {row.replaced_by!r} already")
+
+    async def seal_unsealed(self) -> list[str]:
+        """Seal the rows that have no seal at all, as those of before seals existed; their ids. An operator's act: who
+        could write the database may have made them."""
+        async with self._database.write() as connection:
+            rows = (await connection.execute(_with_tenant().where(tokens.c.mac.is_(None)))).all()
+            for row in rows:
+                seal = self._seal(row._mapping)
+                await connection.execute(update(tokens).where(tokens.c.id == row.id).values(**seal))
+            if rows:
+                await note_change(connection, Changed.TOKEN, *(row.id for row in rows), now=self._now())
+        return [row.id for row in rows]
+
+    async def _locked(self, connection: AsyncConnection, token_id: str) -> Row[Any]:
+        """The row, held until the transaction ends."""
+        if is_token_id(token_id):
+            query = _with_tenant().where(tokens.c.id == token_id).with_for_update(of=tokens)
+            row: Row[Any] | None = (await connection.execute(query)).first()
+            if row is not None:
+                return row
+            raise TokenUnknown(f"there is no token with the id {token_id!r}; `wardgate token list` shows the ids")
+        raise TokenUnknown(f"{token_id!r} is no token id; `wardgate token list` shows the ids")
 
     async def list(self, tenant: Tenant | None = None) -> list[TokenInfo]:
         """The tokens of `tenant`, or all, oldest first."""
@@ -101,18 +185,15 @@ class TokenStore:
         if tenant is not None:
             query = query.where(tokens.c.tenant_id == tenant.id)
         async with self._database.read() as connection:
-            return [_info(row) for row in await connection.execute(query)]
+            return [_info(row, sealed=self._holds(row)) for row in await connection.execute(query)]
 
     async def revoke(self, token_id: str) -> None:
         """The token is refused from now on; revoking it again changes nothing. TokenUnknown when there is none."""
-        if not is_token_id(token_id):
-            raise TokenUnknown(f"{token_id!r} is no token id; `wardgate token list` shows the ids")
-        revoked = update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
+        now = self._now()
         async with self._database.write() as connection:
-            present = await connection.execute(select(tokens.c.id).where(tokens.c.id == token_id))
-            if present.first() is None:
-                raise TokenUnknown(f"there is no token with the id {token_id!r}; `wardgate token list` shows the ids")
-            await connection.execute(revoked.values(revoked_at=self._now()))
+            row = await self._locked(connection, token_id)
+            if row.revoked_at is None:
+                await self._change(connection, row, now, revoked_at=now)
 
     async def authenticate(self, text: str, now: datetime) -> Caller:
         """Whose token this is at the time `now`. Raises TokenRefused with the reason; a malformed one costs no SQL, and
@@ -124,11 +205,20 @@ class TokenStore:
             row = (await connection.execute(_with_tenant().where(tokens.c.id == token.id))).first()
         if row is None or row.kind != token.kind or not hmac.compare_digest(bytes(row.hash), token.hash):
             raise TokenRefused(Refusal.UNKNOWN)
+        if not self._holds(row):
+            raise TokenRefused(Refusal.TAMPERED)
         if row.revoked_at is not None:
             raise TokenRefused(Refusal.REVOKED)
         if row.expires_at is not None and row.expires_at <= now:
             raise TokenRefused(Refusal.EXPIRED)
-        return Caller(row.id, token.kind, _tenant(row))
+        return Caller(
+            token_id=row.id,
+            kind=token.kind,
+            tenant=_tenant(row),
+            scopes=rights_of(token.kind, row.scopes.split()),
+            allowed_models=_words(row.allowed_models),
+            allowed_addresses=_words(row.allowed_addresses),
+        )
 
 
 def _with_tenant() -> Select[Any]:
@@ -149,7 +239,11 @@ def _tenant(row: Row[Any]) -> Tenant | None:
     )
 
 
-def _info(row: Row[Any]) -> TokenInfo:
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple((text or "").split())
+
+
+def _info(row: Row[Any], *, sealed: bool) -> TokenInfo:
     return TokenInfo(
         id=row.id,
         kind=TokenKind(row.kind),
@@ -159,6 +253,11 @@ def _info(row: Row[Any]) -> TokenInfo:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        allowed_models=_words(row.allowed_models),
+        allowed_addresses=_words(row.allowed_addresses),
+        replaced_by=row.replaced_by,
+        last_used_at=row.last_used_at,
+        sealed=sealed,
     )
 
 
@@ -173,6 +272,21 @@ def _checked_kind(kind: str, tenant: Tenant | None) -> TokenKind:
     if checked is not TokenKind.ADMIN and tenant is None:
         raise TokenInvalid(f"a {checked.value} token needs a tenant")
     return checked
+
+
+def _checked_models(models: Iterable[str]) -> list[str]:
+    for model in models:
+        if not model or not model.isprintable() or " " in model:
+            raise TokenInvalid(f"{model!r} is no model's name")
+    return list(dict.fromkeys(models))
+
+
+def _checked_addresses(addresses: Iterable[str]) -> list[str]:
+    """Networks in their usual spelling: one address is a network of its own."""
+    try:
+        return list(dict.fromkeys(str(ip_network(address.strip())) for address in addresses))
+    except ValueError as error:
+        raise TokenInvalid(f"that is no address or network: {error}") from None
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:

@@ -27,6 +27,10 @@ class Entitlements:
             return plan.byok and self._holds(plan.byok_models, offer)
         return self._holds(plan.managed_models, offer)
 
+    def holds(self, patterns: tuple[str, ...], offer: Offer) -> bool:
+        """Whether a list of models has this offer."""
+        return self._holds(patterns, offer)
+
     def unlocking(self, plan: Plan, offer: Offer, source: KeySource) -> Plan | None:
         """The least of the other plans that lets this offer be used with a key of this source."""
         others = (other for other in self._plans if other.name != plan.name)

@@ -47,6 +47,7 @@ _ANSWERS: Final[Mapping[Reason, _Answer]] = MappingProxyType(
         Reason.OUTPUT_TOO_SMALL: _Answer(400, "max_tokens_too_large", "max_tokens"),
         Reason.CONTEXT_TOO_SMALL: _Answer(400, "context_length_exceeded", "messages"),
         Reason.BELOW_MIN_QUALITY: _Answer(403, "below_min_quality", "model"),
+        Reason.MODEL_NOT_IN_TOKEN: _Answer(403, "token_model_not_allowed", "model"),
         Reason.KEY_REJECTED: _Answer(424, "provider_key_rejected"),
         Reason.BYOK_NOT_IN_PLAN: _Answer(403, "plan_byok_not_allowed", "model"),
         Reason.MODEL_NOT_IN_PLAN: _Answer(403, "plan_model_not_allowed", "model"),

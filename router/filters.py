@@ -101,6 +101,14 @@ def _takes_no_keys(offer: Offer, at: Circumstances) -> str:
     return f"{text}, the nearest plan that does is {other.name!r}" if other else text
 
 
+def token_allows(offer: Offer, at: Circumstances, _: Holding) -> Denial | None:
+    """A token that lists models is for these alone, whatever the plan has."""
+    allowed = at.query.allowed_models
+    if not allowed or at.entitlements.holds(allowed, offer):
+        return None
+    return Denial(Reason.MODEL_NOT_IN_TOKEN, f"this token is for {', '.join(allowed)}, and not for {offer.id}")
+
+
 def plan_allows(offer: Offer, at: Circumstances, key: Holding) -> Denial | None:
     """The plan's list binds the operator's keys, its byok switch and list the tenant's own."""
     plan = at.query.plan
@@ -202,7 +210,7 @@ def _ability(capability: Capability) -> Filter:
 # In the order in which they are asked. The first denial that counts is the offer's reason, so a reason further down
 # means a nearer miss.
 OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_served, is_current)
-KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, plan_allows)
+KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, token_allows, plan_allows)
 FIT_FILTERS: Final[tuple[Filter, ...]] = (
     is_priced,
     reads_enough,

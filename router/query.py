@@ -53,4 +53,5 @@ class Query:
     default_model: str | None  # the tenant's; None: the plan's
     today: date
     tenant: str  # slug
+    allowed_models: tuple[str, ...] = ()  # what the caller's token is for; empty: everything
     managed: bool = False  # whether the operator's keys may be used for this tenant

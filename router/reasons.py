@@ -29,6 +29,7 @@ class Reason(StrEnum):
     KEY_REJECTED = "key_rejected"
     BYOK_NOT_IN_PLAN = "byok_not_in_plan"
     MODEL_NOT_IN_PLAN = "model_not_in_plan"
+    MODEL_NOT_IN_TOKEN = "model_not_in_token"  # noqa: S105 - a word
     PROVIDER_RETIRED = "provider_retired"
     MODEL_DEPRECATED = "model_deprecated"
     MODEL_UNKNOWN = "model_unknown"
@@ -62,6 +63,7 @@ REASONS: Final[Mapping[Reason, Meaning]] = MappingProxyType(
         Reason.KEY_REJECTED: Meaning(Fault.TENANT_KEY, "the provider rejected the key and it has not changed since"),
         Reason.BYOK_NOT_IN_PLAN: Meaning(Fault.PLAN, "the plan does not take tenants' own keys"),
         Reason.MODEL_NOT_IN_PLAN: Meaning(Fault.PLAN, "the plan does not include this model"),
+        Reason.MODEL_NOT_IN_TOKEN: Meaning(Fault.CALLER, "the caller's token is not for this model"),
         Reason.PROVIDER_RETIRED: Meaning(Fault.CALLER, "the provider is no longer served"),
         Reason.MODEL_DEPRECATED: Meaning(Fault.CALLER, "the provider has withdrawn this model"),
         Reason.MODEL_UNKNOWN: Meaning(Fault.CALLER, "no provider serves a model of this name for this kind of request"),

@@ -10,8 +10,9 @@ import typer
 import uvloop
 
 from gateway.bootstrap import Bootstrap, bootstrap, points_at_sandbox, write_config
-from gateway.cli.console import AsJson, opened, print_json, settings
+from gateway.cli.console import AsJson, opened, operator, print_json, settings
 from gateway.config import DEFAULT_PATH
+from gateway.control.gate import Control
 from gateway.environment import forbid_dumps
 from gateway.rules import load_rules
 from gateway.server import Listening, PortTaken
@@ -114,10 +115,21 @@ def sandbox(
 
 def migrate(as_json: AsJson = False) -> None:
     """Bring the database to this version's schema; does nothing when it is there already."""
-    applied = asyncio.run(run_migrations(settings().database_url))
+    chosen = settings()
+    applied = asyncio.run(run_migrations(chosen.database_url))
+    sealed = asyncio.run(_seal_tokens(chosen)) if "0002" in applied and "0001" not in applied else []
     if as_json:
-        print_json({"applied": applied})
+        print_json({"applied": applied, "sealed_tokens": sealed})
     elif applied:
         print(f"Migrated: {', '.join(applied)}.")
+        if sealed:
+            print(f"Sealed the {len(sealed)} tokens that were there.")
     else:
         print("The database is up to date.")
+
+
+async def _seal_tokens(chosen: Settings) -> list[str]:
+    """Tokens of before they had seals are taken over once, when the schema that has seals is made."""
+    async with opened(chosen) as (keystore, rules):
+        control = Control(keystore, rules)
+        return await control.run(operator(), "token.seal", lambda at: at.keystore.tokens.seal_unsealed())

@@ -6,18 +6,9 @@ tenant alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
-
-class Right(StrEnum):
-    """What a scope of a token gives. An admin token has the first two unless its scopes say less."""
-
-    ADMIN_READ = "admin:read"
-    ADMIN_WRITE = "admin:write"
-    KEYS_READ = "keys:read"
-    KEYS_WRITE = "keys:write"
-    INFERENCE = "inference"  # the data plane; what a tenant's token has when it names no scopes
+from keystore.rights import Right
 
 
 @dataclass(frozen=True, slots=True)

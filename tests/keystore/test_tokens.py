@@ -47,12 +47,13 @@ async def test_caller_is_the_tenant_when_the_token_is_good(keystore: Keystore, t
     assert made.token.startswith(f"wg_{kind}_{made.id}_")
     assert (made.tenant, made.name, made.created_at, made.expires_at) == ("acme", "ci", START, None)
     caller = await keystore.tokens.authenticate(made.token, START)
-    assert caller == Caller(made.id, TokenKind(kind), tenant)
+    assert caller == Caller(made.id, TokenKind(kind), tenant, frozenset({"inference"}))
 
 
 async def test_caller_has_no_tenant_when_the_token_is_admin(keystore: Keystore) -> None:
     made = await keystore.tokens.create(None, kind="admin")
-    assert await keystore.tokens.authenticate(made.token, START) == Caller(made.id, TokenKind.ADMIN, None)
+    rights = frozenset({"admin:read", "admin:write"})
+    assert await keystore.tokens.authenticate(made.token, START) == Caller(made.id, TokenKind.ADMIN, None, rights)
 
 
 async def test_caller_has_the_tenants_present_plan(keystore: Keystore, tenant: Tenant) -> None:
@@ -142,14 +143,19 @@ async def test_revoking_is_refused_when_there_is_no_such_token(keystore: Keystor
 
 async def test_list_shows_what_is_not_secret(world: World, keystore: Keystore, tenant: Tenant) -> None:
     other = await keystore.tenants.add("other", "solo")
-    first = await keystore.tokens.create(tenant, name="first", scopes=["chat", "models"])
+    first = await keystore.tokens.create(tenant, name="first", scopes=["inference", "keys:read"])
     world.clock.advance(seconds=1)
     second = await keystore.tokens.create(other, kind="test")
     world.clock.advance(seconds=1)
     admin = await keystore.tokens.create(None, kind="admin", expires_at=LATER)
     assert [info.id for info in await keystore.tokens.list()] == [first.id, second.id, admin.id]
     (mine,) = await keystore.tokens.list(tenant)
-    assert (mine.tenant, mine.name, mine.kind, mine.scopes) == ("acme", "first", TokenKind.LIVE, ("chat", "models"))
+    assert (mine.tenant, mine.name, mine.kind, mine.scopes) == (
+        "acme",
+        "first",
+        TokenKind.LIVE,
+        ("inference", "keys:read"),
+    )
     shown = repr(await keystore.tokens.list())
     assert not any(made.token in shown or made.token[-49:-6] in shown for made in (first, second, admin))
 
