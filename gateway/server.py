@@ -27,7 +27,10 @@ from gateway.rules import load_rules
 from gateway.scrub import scrub
 from gateway.services import Services
 from gateway.settings import Settings
+from keystore.errors import KeystoreError
+from keystore.keystore import Keystore
 
+TEND_S = 2.0  # how often the ring is read again and this process says that it lives
 FAREWELL_S = 3.0  # for requests that outlived the drain to be told, and for their last bytes to leave
 # How long a stop may take with the shipped limits; fly.toml's kill_timeout is longer.
 DRAIN_S = Limits().drain_notice_s + Limits().drain_s + FAREWELL_S
@@ -169,10 +172,27 @@ async def serve(
         for name in scrub_environment(os.environ, family_names(load_rules(settings).registry)):
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
+    tending = asyncio.create_task(_tend(services.keystore, log))
     try:
         await _listen(settings, services, on_ready, log)
     finally:
+        tending.cancel()
+        await asyncio.wait({tending})
         await close_services(services)
+
+
+async def _tend(keystore: Keystore, log: FilteringBoundLogger) -> None:
+    """Keep the keystore's ring and this process's row of replicas fresh. What fails is logged once and tried again."""
+    failed = ""
+    while True:
+        try:
+            await keystore.tend()
+            failed = ""
+        except KeystoreError as error:
+            if str(error) != failed:
+                failed = str(error)
+                log.warning("keystore.not_tended", why=scrub(failed))
+        await asyncio.sleep(TEND_S)
 
 
 async def _listen(

@@ -12,16 +12,17 @@ from datetime import datetime
 from sqlalchemy import func, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database
-from keystore.errors import CredentialRefused, CredentialUnknown, SettingUnknown, TenantUnknown, did_you_mean
+from keystore.errors import CredentialRefused, CredentialUnknown, SettingUnknown, did_you_mean
 from keystore.holdings import Holding, HoldingReader, hint_of, hosts_of
 from keystore.providers import Provider, Registry
 from keystore.resolve import UNUSABLE_BECAUSE, Store, Unusable, inspect_value, known_names, provider_for_setting
 from keystore.sealing import Opened, Place
-from keystore.tables import credentials, tenants
+from keystore.tables import credentials
 from keystore.tenantkeys import TenantKeys
-from keystore.tenants import Tenant
+from keystore.tenants import Tenant, hold_tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class CredentialStore:
         content = Opened(value.encode("utf-8"), hosts_of(provider))
         now = self._now()
         async with self._database.write() as connection:
-            await _hold(connection, tenant)
+            await hold_tenant(connection, tenant)
             version = await self._supersede(connection, place, now)
             envelope = await self._keys.seal(connection, content, place)
             await connection.execute(
@@ -90,6 +91,7 @@ class CredentialStore:
                     updated_at=now,
                 )
             )
+            await note_change(connection, Changed.TENANT, tenant.id, now=now)
         return CredentialInfo(
             setting_key, provider.id, version, "active", hint_of(value), now, now, Store.CREDENTIALS, None
         )
@@ -115,15 +117,23 @@ class CredentialStore:
         """Forget the active value under this name and destroy every version's envelope. A legacy row of the same name
         is not touched, and answers again. CredentialUnknown when the credentials table holds no such name."""
         named = (credentials.c.tenant_id == tenant.id) & (credentials.c.setting_key == setting_key)
-        gone = {"state": "removed", "envelope": null(), "hint": "", "fingerprint": b"", "updated_at": self._now()}
+        gone = {
+            "state": "removed",
+            "envelope": null(),
+            "hint": "",
+            "fingerprint": b"",
+            "quarantine": null(),
+            "updated_at": self._now(),
+        }
         if setting_key.isprintable():  # nothing else was ever stored, and PostgreSQL refuses to be asked
             async with self._database.write() as connection:
-                await _hold(connection, tenant)
+                await hold_tenant(connection, tenant)
                 active = await connection.execute(
                     select(credentials.c.version).where(named, credentials.c.state == "active")
                 )
                 if active.first() is not None:
                     await connection.execute(update(credentials).where(named).values(**gone))
+                    await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
                     return
         raise await self._unknown(tenant, setting_key)
 
@@ -157,13 +167,6 @@ def _refuse_unlike(setting_key: str, value: str, provider: Provider) -> None:
         raise CredentialRefused(
             f"the value for {setting_key} is not stored: it does not look like a key of {provider.name}"
         )
-
-
-async def _hold(connection: AsyncConnection, tenant: Tenant) -> None:
-    """Hold the tenant's row until the transaction ends: its keys change one after another, and no versions collide."""
-    row = select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True)
-    if (await connection.execute(row)).first() is None:
-        raise TenantUnknown(f"there is no tenant {tenant.slug!r}")
 
 
 def _info(holding: Holding, *, shadowed: bool) -> CredentialInfo:

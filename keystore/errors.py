@@ -61,6 +61,10 @@ class RingExposed(SealingError):
     """The file of the sealing keys can be read by others."""
 
 
+class SealingRefused(SealingError):
+    """It is not time for this step of changing the sealing keys."""
+
+
 class EnvelopeDamaged(SealingError):
     """A sealed value does not open: it was changed, moved, or sealed with another key."""
 

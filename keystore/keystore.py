@@ -4,6 +4,7 @@ Owns the order of opening (file, schema, sealing keys, legacy table) and unseali
 or models.
 """
 
+import contextlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,15 +14,17 @@ from keystore.audit import AuditLog
 from keystore.clock import Clock, Random, utc_now
 from keystore.credentials import CredentialInfo, CredentialStore
 from keystore.engine import Database, make_room
-from keystore.errors import CredentialUnusable, EnvelopeDamaged
+from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
 from keystore.holdings import Holding, HoldingReader
 from keystore.keyring import Credential, Keyring, build_keyring
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.providers import Registry
+from keystore.replicas import Replicas
 from keystore.resolve import UNUSABLE_BECAUSE, Missing, NameTable, Unusable, known_names
-from keystore.rings import open_ring
+from keystore.rings import LiveRing, open_ring
 from keystore.rootkeys import SealingSource
+from keystore.sealing_ops import SealingOps
 from keystore.secret import Secret
 from keystore.servicekeys import open_service_keys
 from keystore.tenantkeys import Sealed, TenantKeys
@@ -49,12 +52,15 @@ class Keystore:
     credentials: CredentialStore
     tokens: TokenStore
     audit: AuditLog
+    sealing: SealingOps
+    replicas: Replicas
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
     _database: Database
     _reader: HoldingReader
     _keys: TenantKeys
+    _ring: LiveRing
     _names: NameTable
 
     @classmethod
@@ -75,12 +81,13 @@ class Keystore:
         database = Database(database_url)
         try:
             await ensure_schema(database, create=create)
-            ring = await open_ring(database, sealing, create=create, now=now, random=random)
-            service = await open_service_keys(database, ring, now=now, random=random)
+            opened = await open_ring(database, sealing, create=create, now=now, random=random)
+            service = await open_service_keys(database, opened, now=now, random=random)
             legacy, legacy_note = await find_legacy(database, known_names(registry))
         except BaseException:
             await database.close()
             raise
+        ring, replicas = LiveRing(database, sealing, opened), Replicas(database, now=now)
         keys = TenantKeys(ring, service, now=now, random=random)
         reader = HoldingReader(database, keys, registry, legacy)
         return cls(
@@ -88,12 +95,15 @@ class Keystore:
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
             tokens=TokenStore(database, service, now=now, random=random),
             audit=AuditLog(database, service, now=now),
+            sealing=SealingOps(database, ring, replicas, now=now, random=random),
+            replicas=replicas,
             registry=registry,
             reads_legacy=legacy is not None,
             legacy_note=legacy_note,
             _database=database,
             _reader=reader,
             _keys=keys,
+            _ring=ring,
             _names=NameTable(registry),
         )
 
@@ -131,12 +141,20 @@ class Keystore:
             raise CredentialUnusable(_because(holding.setting_key, holding.unusable or Unusable.EMPTY))
         return Secret(holding.value.reveal().strip())
 
+    async def tend(self) -> None:
+        """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
+        keys it holds. A SealingError or DatabaseUnavailable leaves all as it was."""
+        await self._ring.refresh()
+        await self.replicas.beat(self._ring.current.keys.ids)
+
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
         await self._database.ping()
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Say that this process stops, where it said that it lives, and close every connection."""
+        with contextlib.suppress(DatabaseUnavailable):
+            await self.replicas.forget()
         await self._database.close()
 
 

@@ -35,6 +35,40 @@ class OpenRing:
     active: str
 
 
+class LiveRing:
+    """The ring of a process that goes on running: read again when its file or the database says something new."""
+
+    def __init__(self, database: Database, source: SealingSource, opened: OpenRing) -> None:
+        self._database = database
+        self._opened = opened
+        self.source = source
+
+    @property
+    def current(self) -> OpenRing:
+        """The ring as it was last read."""
+        return self._opened
+
+    def read(self) -> RootKeys:
+        """The root keys where they come from. A SealingError when they cannot be read."""
+        ring = load_ring(self.source)
+        if ring is None:
+            raise RingMissing(f"there is no sealing key file {self.source.path}")
+        return ring
+
+    async def refresh(self) -> None:
+        """Read both again. A SealingError leaves the ring as it was."""
+        async with self._database.read() as connection:
+            memory = await _remember(connection)
+        self._opened = OpenRing(check_ring(self.read(), memory, self.source), _active(memory))
+
+    def find(self, kek_id: str) -> bytes:
+        """A root key; one that is not known here is looked for once more where the ring comes from, since another
+        process may have begun to use it. RingMissing when it is not there."""
+        if kek_id not in self._opened.keys.ids:
+            self._opened = OpenRing(self.read(), self._opened.active)
+        return self._opened.keys.get(kek_id)
+
+
 async def open_ring(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:
     """The ring that `source` names, checked against the database; on a database that never sealed anything its keys are
     noted, and a missing file is made when `create`. Raises a SealingError; then nothing was written."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from keystore.clock import Random
-from keystore.errors import RingDamaged, RingExposed, RingMismatch, RingMissing, SealingError
+from keystore.errors import RingDamaged, RingExposed, RingMismatch, RingMissing, SealingError, SealingRefused
 from keystore.sealing import KEY_BYTES, check_value, fingerprint_key
 from keystore.secret import Secret
 
@@ -153,6 +153,41 @@ def create_ring(path: Path, *, now: datetime, random: Random) -> RootKeys:
     return ring
 
 
+def add_to_file(source: SealingSource, kek_id: str, key: bytes) -> RootKeys:
+    """The ring with one more key at its end, its file replaced whole. SealingRefused for a ring that was given as text,
+    with what to do instead."""
+    if source.text is not None:
+        raise SealingRefused(
+            f"the root keys come from WARDGATE_SEALING_KEYS; add a line `{kek_id}:` with 32 random bytes in base64"
+            " (`openssl rand -base64 32`) to it on every replica, restart them, and run this again"
+        )
+    ring = load_ring(source)
+    if ring is None:
+        raise RingMissing(f"there is no sealing key file {source.path}")
+    old = source.path.read_text(encoding="ascii")
+    line = f"{kek_id}:{base64.b64encode(key).decode('ascii')}\n"
+    try:
+        _replace_whole(source.path, old + ("" if old.endswith("\n") else "\n") + line)
+    except OSError as error:
+        raise SealingError(f"the sealing key file {source.path} cannot be changed: {error.strerror}") from error
+    return RootKeys({**{known: ring.get(known) for known in ring.ids}, kek_id: key})
+
+
+def _replace_whole(path: Path, text: str) -> None:
+    """Write beside `path`, then take its name: a reader sees the old file or the new one, both whole, mode 0600."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+        _settle(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+
+
 def render_ring(ring: RootKeys) -> str:
     """The ring as text, the inverse of `parse_ring`."""
     return "".join(f"{kek_id}:{base64.b64encode(ring.get(kek_id)).decode('ascii')}\n" for kek_id in ring.ids)
@@ -223,7 +258,8 @@ def check_ring(ring: RootKeys | None, memory: Memory, source: SealingSource) -> 
     if not memory.keys:
         raise RingMismatch("the database holds sealed keys but has forgotten which sealing keys it uses; restore it")
     for known in memory.keys:
-        if known.state is not KeyState.RETIRED:
+        on_its_way = known.state is KeyState.PENDING and known.kek_id not in ring.ids  # it wraps nothing yet
+        if known.state is not KeyState.RETIRED and not on_its_way:
             _check_key(ring, known)
     if sum(known.state is KeyState.ACTIVE for known in memory.keys) != 1:
         raise RingMismatch("the database has no single active sealing key; restore it")

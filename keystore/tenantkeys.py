@@ -11,8 +11,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.clock import Clock, Random
-from keystore.errors import EnvelopeDamaged, RingMissing
-from keystore.rings import OpenRing
+from keystore.errors import EnvelopeDamaged, SealingError
+from keystore.rings import LiveRing
 from keystore.sealing import (
     KEY_BYTES,
     MAX_SEALS,
@@ -50,7 +50,7 @@ class Sealed:
 class TenantKeys:
     """Seals and opens for every tenant, with the ring that this database was opened with."""
 
-    def __init__(self, ring: OpenRing, service: ServiceKeys, *, now: Clock, random: Random) -> None:
+    def __init__(self, ring: LiveRing, service: ServiceKeys, *, now: Clock, random: Random) -> None:
         self._ring = ring
         self._now = now
         self._random = random
@@ -65,15 +65,15 @@ class TenantKeys:
         if sealed.key is None:
             raise EnvelopeDamaged
         try:
-            kek = self._ring.keys.get(sealed.key.kek_id)
-        except RingMissing:
+            kek = self._ring.find(sealed.key.kek_id)
+        except SealingError:
             raise EnvelopeDamaged from None
         return open_envelope(unwrap(kek, sealed.key), sealed.envelope, sealed.place)
 
     async def seal(self, connection: AsyncConnection, content: Opened, place: Place) -> str:
         """The envelope of `content`. The connection is in a transaction that holds the tenant's row."""
         key = await self._active(connection, place.tenant_id)
-        dek = unwrap(self._ring.keys.get(key.kek_id), key)
+        dek = unwrap(self._ring.find(key.kek_id), key)
         return seal(dek, content, place, dek_id=key.dek_id, nonce=self._random(NONCE_BYTES))
 
     async def _active(self, connection: AsyncConnection, tenant_id: str) -> WrappedKey:
@@ -87,9 +87,9 @@ class TenantKeys:
         return await self._make(connection, tenant_id)
 
     async def _make(self, connection: AsyncConnection, tenant_id: str) -> WrappedKey:
-        kek_id = self._ring.active
+        kek_id = self._ring.current.active
         key = wrap(
-            self._ring.keys.get(kek_id),
+            self._ring.find(kek_id),
             self._random(KEY_BYTES),
             kek_id=kek_id,
             tenant_id=tenant_id,

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
 from keystore.errors import TenantExists, TenantInvalid, TenantUnknown, UnknownPlan, did_you_mean
@@ -112,6 +114,7 @@ class TenantStore:
         change = update(tenants).where(tenants.c.id == tenant.id).values(plan=plan, updated_at=self._now())
         async with self._database.write() as connection:
             await connection.execute(change)
+            await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
         return await self.get(tenant.id)
 
     async def plans_in_use(self) -> dict[str, int]:
@@ -135,6 +138,13 @@ class TenantStore:
 
     def _new_id(self) -> str:
         return str(uuid.UUID(bytes=self._random(16), version=4))
+
+
+async def hold_tenant(connection: AsyncConnection, tenant: Tenant) -> None:
+    """Hold the tenant's row until the transaction ends: its keys change one after another, and no versions collide."""
+    row = select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True)
+    if (await connection.execute(row)).first() is None:
+        raise TenantUnknown(f"there is no tenant {tenant.slug!r}")
 
 
 def tenant_from_row(row: Row[Any]) -> Tenant:

@@ -1,0 +1,75 @@
+"""Who runs on this database: one row for each process that serves, with the root keys that it holds.
+
+Owns the statements on `replicas`. A process that was not heard of for a while is taken for gone. Must not know ciphers.
+"""
+
+import os
+import socket
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from typing import Final
+
+from sqlalchemy import delete, insert, select, update
+
+from keystore.clock import Clock
+from keystore.engine import Database
+from keystore.tables import replicas
+
+LIVE: Final = timedelta(seconds=30)
+_KEPT: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A process that serves, or served lately."""
+
+    replica_id: str
+    name: str
+    version: str
+    kek_ids: tuple[str, ...]
+    started_at: datetime
+    seen_at: datetime
+
+
+class Replicas:
+    """This process's own row, and the look at the others'. DatabaseUnavailable when the database fails."""
+
+    def __init__(self, database: Database, *, now: Clock) -> None:
+        self._database = database
+        self._now = now
+        self._id = str(uuid.uuid4())
+        self._beaten = False
+
+    async def beat(self, kek_ids: tuple[str, ...]) -> None:
+        """Say that this process lives and holds these root keys."""
+        now = self._now()
+        mine = replicas.c.replica_id == self._id
+        async with self._database.write() as connection:
+            seen = update(replicas).where(mine).values(kek_ids=" ".join(kek_ids), seen_at=now)
+            if not (await connection.execute(seen)).rowcount:
+                row = {"replica_id": self._id, "name": f"{socket.gethostname()}:{os.getpid()}", "started_at": now}
+                ours = {"version": version("wardgate"), "kek_ids": " ".join(kek_ids), "seen_at": now}
+                await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _KEPT))
+                await connection.execute(insert(replicas).values(**row, **ours))
+        self._beaten = True
+
+    async def forget(self) -> None:
+        """This process stops."""
+        if self._beaten:
+            async with self._database.write() as connection:
+                await connection.execute(delete(replicas).where(replicas.c.replica_id == self._id))
+
+    async def live(self) -> list[Replica]:
+        """The processes that were heard of lately, by name."""
+        query = select(replicas).where(replicas.c.seen_at > self._now() - LIVE).order_by(replicas.c.name)
+        async with self._database.read() as connection:
+            return [
+                Replica(row.replica_id, row.name, row.version, tuple(row.kek_ids.split()), row.started_at, row.seen_at)
+                for row in await connection.execute(query)
+            ]
+
+    async def lacking(self, kek_id: str) -> list[str]:
+        """The names of live processes that do not hold this root key."""
+        return [replica.name for replica in await self.live() if kek_id not in replica.kek_ids]

@@ -1,0 +1,320 @@
+"""The life of root keys, on both databases: no step loses a key, and none is taken too early."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from keystore.errors import (
+    CredentialUnusable,
+    EnvelopeDamaged,
+    KeystoreError,
+    RingMismatch,
+    RingMissing,
+    SealingRefused,
+)
+from keystore.keystore import Keystore, SealingSource
+from keystore.rootkeys import KeyState, load_ring, render_ring
+from keystore.secret import Secret
+from keystore.tenants import Tenant
+from tests.keystore.conftest import FakeClock, World
+
+FIRST, SECOND = "k202611a", "k202611b"
+VALUE = "sk-of-the-tenant-0123456789"
+
+
+@pytest.fixture
+async def tenant(keystore: Keystore) -> Tenant:
+    added = await keystore.tenants.add("acme", "team")
+    await keystore.credentials.set(added, "MINIMAX_API_KEY", VALUE)
+    await keystore.credentials.set(added, "MINIMAX_API_KEY", VALUE + "2")
+    return added
+
+
+@pytest.fixture
+async def replica(world: World, keystore: Keystore) -> AsyncIterator[Keystore]:
+    """Another process on the same database, which serves."""
+    opened = await world.open()
+    await opened.tend()
+    yield opened
+    await opened.close()
+
+
+async def key_of(keystore: Keystore, tenant: Tenant) -> str:
+    return keystore.unseal(await keystore.keyring(tenant), "minimax").secret.reveal()
+
+
+async def states(keystore: Keystore) -> dict[str, str]:
+    return {one.kek_id: one.state.value for one in await keystore.sealing.status()}
+
+
+async def test_whole_life(world: World, keystore: Keystore, tenant: Tenant, replica: Keystore) -> None:
+    ops = keystore.sealing
+    assert await states(keystore) == {FIRST: "active"}
+    assert await ops.add() == SECOND
+    assert world.ring.stat().st_mode & 0o777 == 0o600
+    await replica.tend()
+    await ops.activate(SECOND)
+    await keystore.credentials.set(await keystore.tenants.add("later", "team"), "OPENAI_API_KEY", VALUE)
+    tally = await ops.rewrap()
+    assert (tally.succeeded, tally.failed) == (1 + 3, 0)  # one tenant of before, and the keystore's own three
+    assert (await ops.verify()).failed == 0
+    await ops.retire(FIRST)
+    assert await states(keystore) == {FIRST: "retired", SECOND: "active"}
+    for each in (keystore, replica):
+        assert await key_of(each, tenant) == VALUE + "2"
+    left = load_ring(SealingSource(None, world.ring))
+    assert left is not None
+    world.ring.write_text("".join(line for line in render_ring(left).splitlines(True) if not line.startswith(FIRST)))
+    again = await world.open()
+    assert await key_of(again, tenant) == VALUE + "2"
+    await again.close()
+
+
+async def test_each_step_can_be_run_again(keystore: Keystore, tenant: Tenant) -> None:
+    await keystore.sealing.add()
+    for _ in range(2):
+        await keystore.sealing.activate(SECOND)
+    assert (await keystore.sealing.rewrap()).processed == 4
+    assert (await keystore.sealing.rewrap()).processed == 0
+    await keystore.sealing.verify()
+    for _ in range(2):
+        await keystore.sealing.retire(FIRST)
+
+
+async def test_ring_keeps_its_comments_and_lines(world: World, keystore: Keystore) -> None:
+    world.ring.write_text(world.ring.read_text() + "# mine")
+    before = world.ring.read_text()
+    await keystore.sealing.add()
+    assert world.ring.read_text().startswith(before + "\n" + SECOND + ":")
+
+
+async def test_activation_waits_for_every_replica(keystore: Keystore, tenant: Tenant, replica: Keystore) -> None:
+    await keystore.sealing.add()
+    with pytest.raises(SealingRefused, match=f"1 replicas do not have the root key '{SECOND}'"):
+        await keystore.sealing.activate(SECOND)
+    (lacking,) = [one.lacking for one in await keystore.sealing.status() if one.kek_id == SECOND]
+    assert len(lacking) == 1
+    await replica.tend()
+    await keystore.sealing.activate(SECOND)
+
+
+async def test_replica_that_is_gone_is_not_waited_for(
+    keystore: Keystore, tenant: Tenant, replica: Keystore, clock: FakeClock
+) -> None:
+    await keystore.sealing.add()
+    clock.advance(seconds=31)
+    await keystore.sealing.activate(SECOND)
+
+
+async def test_replica_one_step_behind_serves(keystore: Keystore, tenant: Tenant, replica: Keystore) -> None:
+    """Rewrapped under its feet, and with a key that it never read: it looks again."""
+    await keystore.sealing.add()
+    await keystore.sealing.activate(SECOND, force=True)
+    await keystore.sealing.rewrap()
+    assert await key_of(replica, tenant) == VALUE + "2"
+    await replica.credentials.set(tenant, "OPENAI_API_KEY", VALUE)
+    assert (await keystore.sealing.verify()).failed == 0
+
+
+async def test_replica_starts_while_a_key_is_pending_that_it_lacks(
+    world: World, keystore: Keystore, tenant: Tenant, tmp_path: Path
+) -> None:
+    old = tmp_path / "old-ring"
+    old.write_text(world.ring.read_text())
+    old.chmod(0o600)
+    await keystore.sealing.add()
+    behind = await world.open(sealing=SealingSource(None, old))
+    assert await key_of(behind, tenant) == VALUE + "2"
+    await behind.close()
+    await keystore.sealing.activate(SECOND)
+    with pytest.raises(RingMissing, match=SECOND):
+        await world.open(sealing=SealingSource(None, old))
+
+
+async def test_retiring_is_refused_until_it_is_time(keystore: Keystore, tenant: Tenant, clock: FakeClock) -> None:
+    ops = keystore.sealing
+    with pytest.raises(SealingRefused, match="is the active one"):
+        await ops.retire(FIRST)
+    await ops.add()
+    await ops.activate(SECOND)
+    with pytest.raises(SealingRefused, match="need the root key"):
+        await ops.retire(FIRST)
+    await ops.rewrap()
+    with pytest.raises(SealingRefused, match="no clean verification"):
+        await ops.retire(FIRST)
+    await ops.verify()
+    clock.advance(hours=2)
+    with pytest.raises(SealingRefused, match="no clean verification"):
+        await ops.retire(FIRST)
+    with pytest.raises(SealingRefused, match="there is no root key 'nobody'"):
+        await ops.retire("nobody")
+    await ops.verify()
+    await ops.retire(FIRST)
+    with pytest.raises(SealingRefused, match="is retired"):
+        await ops.activate(FIRST)
+
+
+async def test_one_key_is_pending_at_a_time(keystore: Keystore) -> None:
+    await keystore.sealing.add()
+    with pytest.raises(SealingRefused, match="is pending already"):
+        await keystore.sealing.add()
+
+
+async def test_ring_given_as_text_is_added_to_by_the_operator(world: World, keystore: Keystore) -> None:
+    text = world.ring.read_text()
+    given = await world.open(sealing=SealingSource(Secret(text), world.ring))
+    with pytest.raises(SealingRefused, match="openssl rand") as refused:
+        await given.sealing.add()
+    assert text.split(":")[1].strip() not in str(refused.value)
+    await given.close()
+    more = await world.open(sealing=SealingSource(Secret(text + "mine:" + "QUJD" * 10 + "QUI=\n"), world.ring))
+    assert await more.sealing.add() == "mine"
+    await more.sealing.activate("mine")
+    await more.close()
+
+
+DAMAGE = {
+    "tenant key": "UPDATE wardgate_tenant_keys SET wrapped = :blob",
+    "tenant of the key": "UPDATE wardgate_tenant_keys SET tenant_id = 'other'",
+    "its root key": "UPDATE wardgate_tenant_keys SET kek_id = 'nobody'",
+    "service key": "UPDATE wardgate_service_keys SET wrapped = :blob WHERE purpose = 'token'",
+    "purposes": "UPDATE wardgate_service_keys SET purpose = CASE purpose WHEN 'token' THEN 'x' ELSE purpose END",
+    "envelope": "UPDATE wardgate_credentials SET envelope = 'wg1.x.AAAA' WHERE version = 1",
+    "name of an older version": "UPDATE wardgate_credentials SET setting_key = 'OPENAI_API_KEY' WHERE version = 1",
+    "no tenant key": "DELETE FROM wardgate_tenant_keys",
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGE.values(), ids=list(DAMAGE))
+async def test_verification_names_what_does_not_open(
+    world: World, keystore: Keystore, tenant: Tenant, statement: str
+) -> None:
+    await world.sql(statement, **({"blob": os.urandom(60)} if ":blob" in statement else {}))
+    tally = await keystore.sealing.verify()
+    assert tally.faults and tally.processed == tally.succeeded + tally.skipped + tally.failed
+    await keystore.sealing.add()
+    await keystore.sealing.activate(SECOND)
+    await keystore.sealing.rewrap()
+    with pytest.raises(SealingRefused):
+        await keystore.sealing.retire(FIRST)
+
+
+async def test_service_key_that_was_changed_stops_the_start(world: World, keystore: Keystore) -> None:
+    await world.sql("UPDATE wardgate_service_keys SET wrapped = :blob WHERE purpose = 'audit'", blob=os.urandom(60))
+    with pytest.raises(RingMismatch, match="audit key does not open"):
+        await world.open()
+
+
+async def test_service_keys_are_not_made_anew_when_something_was_sealed_with_them(
+    world: World, keystore: Keystore, tenant: Tenant
+) -> None:
+    await keystore.tokens.create(tenant)
+    await world.sql("DELETE FROM wardgate_service_keys")
+    with pytest.raises(RingMismatch, match="has lost the keys"):
+        await world.open()
+
+
+async def test_root_key_edited_by_sql_stops_the_start(world: World, keystore: Keystore, tenant: Tenant) -> None:
+    await world.sql("UPDATE wardgate_root_keys SET kcv = :blob", blob=b"12345678")
+    with pytest.raises(RingMismatch):
+        await world.open()
+
+
+async def test_rotated_tenant_has_another_key_and_the_same_values(
+    world: World, keystore: Keystore, tenant: Tenant
+) -> None:
+    before = await world.sql("SELECT dek_id FROM wardgate_tenant_keys")
+    assert await keystore.sealing.rotate_tenant(tenant) == 2
+    after = await world.sql("SELECT dek_id, state FROM wardgate_tenant_keys")
+    assert len(after) == 1 and after[0][0] != before[0][0] and after[0][1] == "active"
+    assert await key_of(keystore, tenant) == VALUE + "2"
+    assert (await keystore.sealing.verify()).failed == 0
+
+
+async def test_rotation_of_a_tenant_with_a_spoiled_value_changes_nothing(
+    world: World, keystore: Keystore, tenant: Tenant
+) -> None:
+    await world.sql("UPDATE wardgate_credentials SET hint = '', envelope = envelope || 'AAAA' WHERE version = 1")
+    before = await world.sql("SELECT dek_id FROM wardgate_tenant_keys")
+    with pytest.raises(EnvelopeDamaged):
+        await keystore.sealing.rotate_tenant(tenant)
+    assert await world.sql("SELECT dek_id FROM wardgate_tenant_keys") == before
+    assert await key_of(keystore, tenant) == VALUE + "2"
+
+
+async def test_shredded_tenant_has_nothing_and_may_begin_again(
+    world: World, keystore: Keystore, tenant: Tenant
+) -> None:
+    assert await keystore.sealing.shred(tenant) == 2
+    assert await world.sql("SELECT count(*) FROM wardgate_tenant_keys") == [(0,)]
+    assert {row[0] for row in await world.sql("SELECT envelope FROM wardgate_credentials")} == {None}
+    with pytest.raises(CredentialUnusable):
+        await key_of(keystore, tenant)
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", VALUE)
+    assert await key_of(keystore, tenant) == VALUE
+
+
+REWRAP = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from keystore.keystore import Keystore, SealingSource
+from keystore.providers import load_registry
+
+async def main(url, ring, stop_after):
+    def progress(done, total):
+        if done >= stop_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+    keystore = await Keystore.open(database_url=url, sealing=SealingSource(None, Path(ring)), registry=load_registry(),
+                                   known_plans=["team"], create=False)
+    await keystore.sealing.rewrap(progress)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+async def test_killed_rewrap_is_finished_by_the_next(world: World, keystore: Keystore) -> None:
+    tenants = [await keystore.tenants.add(f"t{number}", "team") for number in range(5)]
+    for tenant in tenants:
+        await keystore.credentials.set(tenant, "MINIMAX_API_KEY", VALUE)
+    extra = "INSERT INTO wardgate_tenant_keys SELECT {}, tenant_id, kek_id, wrapped, seals, 'decrypt', created_at"
+    await world.sql(extra.format("'spoiled'") + " FROM wardgate_tenant_keys LIMIT 1")
+    await keystore.sealing.add()
+    await keystore.sealing.activate(SECOND)
+    for stop_after in (1, 3, 5):
+        run = subprocess.run(
+            [sys.executable, "-c", REWRAP, world.url, str(world.ring), str(stop_after)], check=False, timeout=60
+        )
+        assert run.returncode in (0, -signal.SIGKILL)
+    tally = await keystore.sealing.rewrap()
+    assert tally.processed == tally.succeeded + tally.skipped + tally.failed
+    assert tally.faults == [f"the data key spoiled of tenant {await spoiled_tenant(world)} does not open"]
+    (first, second) = await keystore.sealing.status()
+    assert (first.tenant_keys, second.tenant_keys) == (1, 5)
+    for tenant in tenants:
+        assert await key_of(keystore, tenant) == VALUE
+
+
+async def spoiled_tenant(world: World) -> str:
+    rows = await world.sql("SELECT tenant_id FROM wardgate_tenant_keys WHERE dek_id = 'spoiled'")
+    return str(rows[0][0])
+
+
+async def test_states_are_told_as_they_are(keystore: Keystore) -> None:
+    (only,) = await keystore.sealing.status()
+    assert (only.state, only.present, only.service_keys, only.lacking) == (KeyState.ACTIVE, True, 3, ())
+
+
+async def test_fault_of_tending_leaves_the_ring_as_it_was(world: World, keystore: Keystore, tenant: Tenant) -> None:
+    held = world.ring.read_text()
+    world.ring.unlink()
+    with pytest.raises(KeystoreError):
+        await keystore.tend()
+    assert await key_of(keystore, tenant) == VALUE + "2"
+    world.ring.write_text(held)
+    world.ring.chmod(0o600)
+    await keystore.tend()
