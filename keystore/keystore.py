@@ -15,6 +15,7 @@ from keystore.credentials import CredentialInfo, CredentialStore
 from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, EnvelopeDamaged
 from keystore.holdings import Holding, HoldingReader
+from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
@@ -49,6 +50,7 @@ class Keystore:
     credentials: CredentialStore
     tokens: TokenStore
     audit: AuditLog
+    importing: Importer
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -82,11 +84,13 @@ class Keystore:
             raise
         keys = TenantKeys(ring, service, now=now, random=random)
         reader = HoldingReader(database, keys, registry, legacy)
+        tenants = TenantStore(database, known_plans, now=now, random=random)
         return cls(
-            tenants=TenantStore(database, known_plans, now=now, random=random),
+            tenants=tenants,
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
             tokens=TokenStore(database, now=now, random=random),
             audit=AuditLog(database, service, now=now),
+            importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             registry=registry,
             reads_legacy=legacy is not None,
             legacy_note=legacy_note,
