@@ -67,7 +67,7 @@ class Applier:
         ]
 
     def _is_news(self, seen: Seen, noted: Noted | None, scrubbed: Collection[tuple[str | None, str]]) -> bool:
-        if seen.why == "empty" and seen.group in scrubbed:
+        if seen.is_blank and seen.group in scrubbed:
             return False
         return noted is None or not noted.settles(seen)
 

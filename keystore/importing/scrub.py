@@ -36,8 +36,8 @@ _SUFFIXES: Final = ("", "-wal", "-journal")
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """What the scrub did. `edited` rows (tenant, name, place) were written since, or never verified, and still
-    hold what they held. `found` is how many scrubbed values are still in the files; None when files cannot be searched."""
+    """What the scrub did. `edited` rows (tenant, name, place) were written since, or never verified, and still hold
+    what they held. `found` is how many scrubbed values are still in the files; None where files cannot be searched."""
 
     blanked: int
     edited: tuple[tuple[str, str, str], ...]
@@ -66,7 +66,7 @@ class Scrubber:
             for row in group:
                 if row.row_mac in entries:
                     due.append(row)
-                elif not (row.why == "empty" and row.group in blanked):
+                elif not (row.is_blank and row.group in blanked):
                     edited.append(row)
         needles: set[bytes] = set()
         done = 0

@@ -39,7 +39,7 @@ class Seen:
     content_mac: bytes
     fingerprint: bytes
     order: tuple[float, float, Any]
-    is_null: bool
+    is_blank: bool
 
     @property
     def group(self) -> tuple[str, str]:
@@ -99,7 +99,7 @@ class Judge:
             content_mac=self.marks.of_content(content_of, name, row.value or b""),
             fingerprint=self.fingerprint((row.value or b"").decode("utf-8")) if usable else b"",
             order=row.order,
-            is_null=row.value is None,
+            is_blank=not row.value,
         )
 
 

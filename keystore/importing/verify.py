@@ -165,12 +165,12 @@ class Accounts:
         scrubbed = 0
         for seen in survey.rows:
             entry = by_row.get(seen.row_mac) or by_content.get(seen.content_mac)
-            if in_place and seen.outcome is Outcome.SETTING:
-                outcomes[seen.outcome.value] += 1
-            elif entry is not None and entry.settles(seen):
+            if entry is not None and entry.settles(seen):
                 outcomes[entry.outcome.value] += 1
-            elif seen.why == Unusable.EMPTY and seen.group in blanked:
+            elif seen.is_blank and seen.group in blanked:
                 scrubbed += 1
+            elif in_place and seen.outcome is Outcome.SETTING:
+                outcomes[seen.outcome.value] += 1
             else:
                 (changed if seen.place in places else unaccounted).append(seen)
         return cls(
@@ -181,7 +181,7 @@ class Accounts:
             gone=gone,
             scrubbed=scrubbed,
             held=_held(survey),
-            uneven=not (gone or changed or unaccounted) and _by_tenant(survey.groups) != _of_tenants(noted),
+            uneven=not (gone or changed or unaccounted or scrubbed) and _by_tenant(survey.groups) != _of_tenants(noted),
         )
 
 
