@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import explaining, keys, rows, running, tenants, tokens
+from gateway.cli import explaining, importing, keys, rows, running, tenants, tokens
 from gateway.config import ConfigError
 from gateway.errors import ApiError
 from gateway.logs import LogLevelError
@@ -34,6 +34,7 @@ app.command("explain")(explaining.explain)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
 app.add_typer(tokens.app, name="token")
+app.add_typer(importing.app, name="import")
 app.add_typer(rows.provider_app, name="provider")
 app.add_typer(rows.plan_app, name="plan")
 
