@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 refused, 2 usage, 3 done with findings: rows without a ten
 changed, a gate that does not hold, plain text that is left.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -29,9 +30,7 @@ app = typer.Typer(help="Take over a tenant_settings table of another application
 
 From = Annotated[
     str | None,
-    typer.Option(
-        "--from", envvar="WARDGATE_IMPORT_FROM", show_envvar=True, help="Another database; left out: Wardgate's own."
-    ),
+    typer.Option("--from", help="URL of another database, or - to read it from stdin; left out: Wardgate's own."),
 ]
 TenantsTable = Annotated[str | None, typer.Option(help="The table of the source that holds its tenants.")]
 IdColumn = Annotated[str, typer.Option("--tenant-id-column", help="Its column with the id.")]
@@ -49,6 +48,11 @@ def _options(
         raise typer.BadParameter("--tenant-plan-column needs --tenants-table")
     where = TenantTable(table, id_column, slug_column, plan_column) if table else None
     return ImportOptions(where, create, plan)
+
+
+def _url(source: str | None) -> str | None:
+    """The source's URL; a password in it need not be an argument, which every user of the machine can read."""
+    return sys.stdin.readline().strip() if source == "-" else source
 
 
 @contextmanager
@@ -80,10 +84,11 @@ def plan(
     options = _options(
         tenants_table, tenant_id_column, tenant_slug_column, tenant_plan_column, create_tenants, tenant_plan
     )
+    url = _url(source)
 
     async def work(at: Operation) -> Planned:
         with _bar("reading") as progress:
-            return await at.keystore.importing.plan(source, options, manifest, progress)
+            return await at.keystore.importing.plan(url, options, manifest, progress)
 
     planned = operate("import.plan", work, describe=lambda one: {"source": one.source, "rows": one.rows})
     if as_json:
@@ -113,10 +118,11 @@ def apply(
     options = _options(
         tenants_table, tenant_id_column, tenant_slug_column, tenant_plan_column, create_tenants, tenant_plan
     )
+    url = _url(source)
 
     async def work(at: Operation) -> Applied:
         with _bar("sealing") as progress:
-            return await at.keystore.importing.apply(source, options, manifest, batch=batch, progress=progress)
+            return await at.keystore.importing.apply(url, options, manifest, batch=batch, progress=progress)
 
     done = operate("import.apply", work, describe=lambda one: {"import": one.plan.import_id, "taken": one.taken})
     if as_json:
@@ -171,10 +177,11 @@ def _lacks(planned: Planned) -> bool:
 @app.command("verify")
 def verify(source: From = None, as_json: AsJson = False) -> None:
     """Check that every row is accounted for, opens to the same bytes, and answers as before."""
+    url = _url(source)
 
     async def work(at: Operation) -> Verified:
         with _bar("checking") as progress:
-            return await at.keystore.importing.verify(source, progress)
+            return await at.keystore.importing.verify(url, progress)
 
     result = operate("import.verify", work, describe=lambda one: {"passed": one.passed, "rows": one.rows})
     if as_json:

@@ -5,6 +5,7 @@ the files; PostgreSQL: blank, VACUUM FULL). Must not know what a row means.
 """
 
 import hmac
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,14 +138,27 @@ def still_in_files(path: Path, needles: Collection[bytes]) -> int:
     return len(found)
 
 
+def _beginning(starts: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Where one of these may begin, by its first two bytes; what overlaps is found too."""
+    seconds: dict[bytes, set[bytes]] = defaultdict(set)
+    for start in starts:
+        seconds[start[:1]].add(start[1:2])
+    either = (
+        re.escape(first) + b"(?=[" + b"".join(map(re.escape, sorted(second))) + b"])"
+        for first, second in sorted(seconds.items())
+    )
+    return re.compile(b"|".join(either), re.DOTALL)
+
+
 def _in_file(file: Path, by_start: Mapping[bytes, Sequence[bytes]]) -> set[bytes]:
     found: set[bytes] = set()
+    begins = _beginning(by_start)
     kept = b""
     with file.open("rb") as stream:
         while chunk := stream.read(_WINDOW):
             data = kept + chunk
-            for at in range(len(data) - _SHORTEST + 1):
-                if (start := data[at : at + _SHORTEST]) in by_start:
-                    found.update(needle for needle in by_start[start] if data.startswith(needle, at))
+            for match in begins.finditer(data):
+                start = data[match.start() : match.start() + _SHORTEST]
+                found.update(needle for needle in by_start.get(start, ()) if data.startswith(needle, match.start()))
             kept = data[-_NEEDLE:]
     return found

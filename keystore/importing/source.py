@@ -37,7 +37,7 @@ from keystore.engine import Database, make_room, parse_url
 from keystore.errors import ImportRefused
 from keystore.legacy import TABLE, LegacyShape, as_time, inspect_legacy, seconds_of, time_of
 
-PAGE: Final = 2_000  # rows of one statement
+PAGE: Final = 500  # rows of one statement
 _READ_ONLY: Final = "-c default_transaction_read_only=on"
 _TIDS: Final = "CAST(CAST(:places AS text[]) AS tid[])"
 

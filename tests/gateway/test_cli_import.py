@@ -41,29 +41,22 @@ def test_a_table_is_adopted_in_place_from_dry_run_to_scrub(cli: Cli, tmp_path: P
     assert (tmp_path / "wardgate-import.jsonl").stat().st_mode & 0o777 == 0o600
     applied = cli.json("import", "apply", "--manifest", "wardgate-import.jsonl")
     assert isinstance(applied, dict) and (applied["taken"], applied["since_plan"]) == (3, 0)
-    assert "verify" in cli("import", "scrub", "--yes", code=1)
     verified = cli("import", "verify")
     assert "All gates hold." in verified and "MINIMAX_2_7_API_KEY" in verified and KEY not in verified
     assert "--yes" in cli("import", "scrub", code=2)
     scrubbed = cli("import", "scrub", "--yes")
     assert "Took the plain text out of 2 rows." in scrubbed and "files: 0." in scrubbed
     assert not any(KEY.encode() in path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
-    shown = cli.json("tenant", "show", "brennan")
-    assert isinstance(shown, dict) and shown["providers"]["minimax"]["via"] == "former"
     listed = cli.json("import", "list")
     assert isinstance(listed, list) and [each["state"] for each in listed] == ["scrubbed"]
-    assert "scrubbed" in cli("import", "list")
 
 
 def test_rows_without_a_tenant_are_findings_until_their_plan_is_stated(cli: Cli, tmp_path: Path) -> None:
     fill(tmp_path / "other.db", ("nova", "OPENAI_API_KEY", KEY + "-nova"))
     source = ("--from", f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
-    assert "Secrets of no tenant here: nova." in cli("import", "plan", *source, code=3)
+    assert "Secrets of no tenant here: nova." in cli("import", "plan", "--from", "-", stdin=f"{source[1]}\n", code=3)
     planned = json.loads(cli("import", "apply", *source, "--json", code=3))
     assert planned["plan"]["no_tenant"] == ["nova"]
-    assert "--plan" in cli("import", "apply", *source, "--create-tenants", code=1)
     assert "Made tenants: nova." in cli("import", "apply", *source, "--create-tenants", "--plan", "team")
     assert "All gates hold." in cli("import", "verify", *source)
-    keys = cli.json("key", "list", "nova")
-    assert isinstance(keys, list) and [key["setting_key"] for key in keys] == ["OPENAI_API_KEY"]
     assert "--tenants-table" in cli("import", "plan", "--tenant-plan-column", "plan", code=2)

@@ -9,24 +9,29 @@ import stat
 import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from keystore.errors import ImportRefused, UnknownPlan
+from keystore.errors import DatabaseUnavailable, ImportRefused, UnknownPlan
 from keystore.importing.classify import Kind, classify, quarantine
 from keystore.importing.importer import Applied, ImportOptions, Planned
-from keystore.importing.source import TenantTable
+from keystore.importing.scrub import still_in_files
+from keystore.importing.source import TenantTable, open_source
 from keystore.importing.verify import Verified
 from keystore.keystore import Keystore
 from keystore.providers import Registry
 from keystore.resolve import Found, Store, known_names
+from keystore.sealing import Place
+from keystore.tenantkeys import sealed_with
 from tests.keystore.conftest import World
-from tests.keystore.legacy_corpus import CANARY, Corpus, Row, corpus
+from tests.keystore.legacy_corpus import CANARY, T1, Corpus, Row, corpus
 
 ROWS = int(os.environ.get("WARDGATE_IMPORT_ROWS", "5000"))
+KILLS = int(os.environ.get("WARDGATE_IMPORT_KILLS", "3"))
 ON_POSTGRES = 700
 NOTHING = ImportOptions()
 
@@ -40,7 +45,10 @@ def quiet(done: int, total: int) -> None:
 
 async def fill(url: str, rows: Sequence[Row], *, key: str = "id {serial} PRIMARY KEY, ") -> None:
     """A settings table of these rows."""
-    columns = "tenant_id VARCHAR(64), setting_key VARCHAR(200), setting_value TEXT, created_at TIMESTAMP, updated_at TIMESTAMP"
+    columns = (
+        "tenant_id VARCHAR(64), setting_key VARCHAR(200), setting_value TEXT,"
+        " created_at TIMESTAMP, updated_at TIMESTAMP"
+    )
     if url.startswith("sqlite"):
         database = sqlite3.connect(file_of(url))
         database.execute(f"CREATE TABLE tenant_settings ({key.format(serial='INTEGER')}{columns})")
@@ -52,8 +60,6 @@ async def fill(url: str, rows: Sequence[Row], *, key: str = "id {serial} PRIMARY
         database.commit()
         database.close()
         return
-    from datetime import datetime
-
     connection = await asyncpg.connect(url)
     await connection.execute(f"CREATE TABLE tenant_settings ({key.format(serial='SERIAL')}{columns})")
     await connection.executemany(
@@ -109,9 +115,6 @@ def total(planned: Planned) -> int:
 
 async def opened_values(world: World, keystore: Keystore) -> list[bytes]:
     """Every sealed value, opened past the importer."""
-    from keystore.sealing import Place
-    from keystore.tenantkeys import sealed_with
-
     values = []
     keys: dict[str, Any] = {}
     for tenant, credential, name, envelope in await world.sql(
@@ -371,6 +374,61 @@ async def test_another_database_is_only_read_and_its_settings_are_copied(world: 
 _NUMBER = "plain number under a secret's name"
 
 
+@pytest.mark.services
+async def test_a_postgresql_database_is_taken_over_into_sqlite(sqlite_world: World, pg_world: World) -> None:
+    made = corpus(80, sqlite=False)
+    await fill(pg_world.url, made.rows)
+    before = await stored_values(pg_world)
+    keystore = await stocked(sqlite_world, made)
+    try:
+        assert (await apply(keystore, pg_world.url)).taken == len(made.rows)
+        changed = "UPDATE tenant_settings SET setting_value = 'sk-changed-in-the-other-one' WHERE id = :id"
+        ((row,),) = await pg_world.sql("SELECT min(id) FROM tenant_settings WHERE setting_key = 'OPENAI_API_KEY'")
+        await pg_world.sql(changed, id=row)
+        assert len((await verify(keystore, pg_world.url)).changed_since) == 1
+        assert (await apply(keystore, pg_world.url)).taken == 1
+        assert (await verify(keystore, pg_world.url)).passed
+        assert len([1 for old, new in zip(before, await stored_values(pg_world), strict=True) if old != new]) == 1
+    finally:
+        await keystore.close()
+
+
+async def test_another_database_cannot_be_written_through_its_source(pg_world: World, sqlite_world: World) -> None:
+    for other in (pg_world, sqlite_world):
+        await fill(other.url, corpus(5, sqlite=False).rows)
+    keystore = await sqlite_world.open()
+    source = await open_source(keystore._database, pg_world.url)
+    try:
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            async with source.database.write() as connection:
+                await source.blank(connection, [1, 2])
+    finally:
+        await source.close()
+        await keystore.close()
+
+
+def test_what_is_left_in_a_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    path.write_bytes(b"x" * ((1 << 22) - 10) + b"sk-across-the-window" + b"ssk-again-and-again" + b"\xff-]^raw-bytes")
+    (tmp_path / "some.db-wal").write_bytes(b"in the log: sk-logged-value")
+    there = {b"sk-across-the-window", b"sk-again-and-again", b"\xff-]^raw-bytes", b"sk-logged-value"}
+    assert still_in_files(path, there | {b"sk-never-written"}) == len(there)
+
+
+async def test_values_of_a_utf16_database_are_taken_over_as_utf8(sqlite_world: World, tmp_path: Path) -> None:
+    other = f"sqlite+aiosqlite:///{tmp_path / 'utf16.db'}"
+    database = sqlite3.connect(file_of(other))
+    database.execute("PRAGMA encoding = 'UTF-16le'")
+    database.close()
+    made = corpus(10)
+    rows = [Row("plain key", "t", "X_API_KEY", "ключ-от-всего", T1, T1), *made.of("plain key")]
+    await fill(other, rows)
+    keystore = await stocked(sqlite_world, Corpus({"t": "t"} | made.tenants, rows))
+    await apply(keystore, other)
+    assert sorted(await opened_values(sqlite_world, keystore)) == sorted(row.value.encode() for row in rows)
+    await keystore.close()
+
+
 async def test_a_database_without_the_table_is_refused(world: World, tmp_path: Path) -> None:
     keystore = await world.open()
     with pytest.raises(ImportRefused, match="tenant_settings"):
@@ -454,22 +512,22 @@ async def killed_apply(world: World, after: int) -> bool:
 
 
 async def test_g13_kills_edits_and_scrub_lose_nothing_on_sqlite(sqlite_world: World) -> None:
-    await g13(sqlite_world, ROWS, kills=4)
+    await g13(sqlite_world, ROWS, kills=KILLS)
     files = [path for path in file_of(sqlite_world.url).parent.iterdir() if path.is_file()]
     assert files and not any(CANARY.encode() in path.read_bytes() for path in files)
 
 
 @pytest.mark.services
 async def test_g13_kills_edits_and_scrub_lose_nothing_on_postgresql(pg_world: World) -> None:
-    await g13(pg_world, ON_POSTGRES, kills=2)
+    await g13(pg_world, ON_POSTGRES, kills=1)
     left = await pg_world.sql("SELECT count(*) FROM tenant_settings WHERE setting_value LIKE '%Cn4rY%'")
     assert left == [(0,)]
 
 
 async def g13(world: World, count: int, *, kills: int) -> None:
-    made = corpus(count, sqlite=world.is_sqlite)
-    unreachable = {"null name", "unknown tenant"}
-    made = Corpus(made.tenants, [row for row in made.rows if row.kind not in unreachable])
+    made = corpus(count * 11 // 10, sqlite=world.is_sqlite)
+    unreachable = {"null name", "unknown tenant"}  # reported and left, so their plain text stays
+    made = Corpus(made.tenants, [row for row in made.rows if row.kind not in unreachable][:count])
     await fill(world.url, made.rows)
     keystore = await stocked(world, made)
     rng = random.Random(13)
@@ -491,9 +549,12 @@ async def g13(world: World, count: int, *, kills: int) -> None:
 
 async def edits(world: World, made: Corpus, rng: random.Random) -> None:
     """The old application goes on writing while the rows are taken over."""
+    change = (
+        "UPDATE tenant_settings SET setting_value = :value WHERE tenant_id = :of AND setting_key = 'OPENAI_API_KEY'"
+    )
     for number, tenant_id in enumerate(rng.sample(sorted(made.tenants.values()), min(15, len(made.tenants)))):
         await world.sql(
-            "UPDATE tenant_settings SET setting_value = :value WHERE tenant_id = :of AND setting_key = 'OPENAI_API_KEY'",
-            value=f"sk-{CANARY}-edited-{number}-0123456789",
+            change,
+            v=f"sk-{CANARY}-edited-{number}-0123456789",
             of=tenant_id,
         )
