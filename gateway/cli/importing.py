@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
+from keystore.importing.classify import Outcome
 from keystore.importing.importer import Applied, ImportOptions, Planned
 from keystore.importing.journal import ImportInfo
 from keystore.importing.scrub import Scrubbed
@@ -25,6 +26,7 @@ from keystore.importing.survey import Progress as Told
 from keystore.importing.verify import Rotate, Verified
 
 FINDINGS = 3
+REPORTED = (Outcome.NO_TENANT.value, Outcome.NAME_UNUSABLE.value)
 MANIFEST = Path("wardgate-import.jsonl")
 app = typer.Typer(help="Take over a tenant_settings table of another application.", no_args_is_help=True)
 
@@ -167,7 +169,7 @@ def _print_plan(planned: Planned) -> None:
 
 
 def _lacks(planned: Planned) -> bool:
-    reported = planned.counts["outcomes"].keys() & {"no_tenant", "name_unusable"}
+    reported = planned.counts["outcomes"].keys() & set(REPORTED)
     return bool(reported or planned.unknown_plans or planned.ambiguous_tenants)
 
 
@@ -188,7 +190,7 @@ def verify(source: From = None, as_json: AsJson = False) -> None:
         print_json(asdict(result) | {"passed": result.passed})
     else:
         _print_verified(result)
-    _end(findings=not result.passed or _reported(result))
+    _end(findings=not result.passed or _reported(result) > 0)
 
 
 @app.command("scrub")
@@ -210,8 +212,11 @@ def scrub(
         print_json(asdict(done) | {"verified": asdict(result) | {"passed": result.passed}})
     else:
         _print_scrubbed(done)
+        if left := _reported(result):
+            print(f"{left} secrets of no tenant here, or with a name that cannot be stored, are as they were.")
         _print_rotate(result.rotate)
-    _end(findings=bool(done.edited or done.found or not done.log_emptied or not result.passed))
+    left_over = done.edited or done.found or not done.log_emptied or _reported(result)
+    _end(findings=bool(left_over) or not result.passed)
 
 
 @app.command("list")
@@ -269,8 +274,9 @@ def _print_scrubbed(done: Scrubbed) -> None:
         print(f"{done.warning}.")
 
 
-def _reported(result: Verified) -> bool:
-    return bool(result.outcomes.keys() & {"no_tenant", "name_unusable"})
+def _reported(result: Verified) -> int:
+    """How many rows are only reported: nothing of them is sealed."""
+    return sum(result.outcomes.get(outcome, 0) for outcome in REPORTED)
 
 
 def _end(*, findings: bool) -> None:
