@@ -549,9 +549,7 @@ async def g13(world: World, count: int, *, kills: int) -> None:
 
 async def edits(world: World, made: Corpus, rng: random.Random) -> None:
     """The old application goes on writing while the rows are taken over."""
-    change = (
-        "UPDATE tenant_settings SET setting_value = :value WHERE tenant_id = :of AND setting_key = 'OPENAI_API_KEY'"
-    )
+    change = "UPDATE tenant_settings SET setting_value = :v WHERE tenant_id = :of AND setting_key = 'OPENAI_API_KEY'"
     for number, tenant_id in enumerate(rng.sample(sorted(made.tenants.values()), min(15, len(made.tenants)))):
         await world.sql(
             change,
