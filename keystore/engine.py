@@ -4,6 +4,7 @@ Owns how SQLite and PostgreSQL are made to behave alike. Every read and write of
 this door, closed before anything else is awaited. Must not know tables, tenants or keys.
 """
 
+import asyncio
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from keystore.errors import DatabaseUnavailable, KeystoreError
 
 _BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
+_PAUSE_S: Final = 0.12
 _PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
 _CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
 COMMAND_S: Final = 15.0
@@ -90,6 +92,11 @@ class Database:
             with self._translated():
                 async with self._engine.execution_options(**{_BEGIN: None}).connect() as connection:
                     await connection.execute(text("PRAGMA journal_mode=WAL"))
+
+    async def let_others_write(self) -> None:
+        """A pause between many transactions: SQLite has no queue of writers, and one that waits looks every 0.1 s."""
+        if self.is_sqlite:
+            await asyncio.sleep(_PAUSE_S)
 
     async def rewrite(self, table: str) -> bool:
         """Rewrite the file (SQLite) or the table (PostgreSQL) so that nothing deleted is left in it. False when

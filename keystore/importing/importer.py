@@ -264,6 +264,7 @@ class Importer:
             counts += await applier.batch(some, contents)
             done += sum(map(len, some))
             progress(done, total)
+            await self._database.let_others_write()
         edited = counts.pop("edited", 0)
         return counts, edited
 

@@ -76,6 +76,7 @@ class Scrubber:
             edited += left
             done += len(batch)
             progress(done, len(due))
+            await self.database.let_others_write()
         emptied = await self.database.rewrite(TABLE)
         path = self.database.path
         return Scrubbed(

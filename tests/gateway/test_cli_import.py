@@ -1,6 +1,5 @@
 """`wardgate import` as an operator uses it: the real script, from a dry run to the scrub."""
 
-import json
 import sqlite3
 from pathlib import Path
 
@@ -55,8 +54,5 @@ def test_rows_without_a_tenant_are_findings_until_their_plan_is_stated(cli: Cli,
     fill(tmp_path / "other.db", ("nova", "OPENAI_API_KEY", KEY + "-nova"))
     source = ("--from", f"sqlite+aiosqlite:///{tmp_path / 'other.db'}")
     assert "Secrets of no tenant here: nova." in cli("import", "plan", "--from", "-", stdin=f"{source[1]}\n", code=3)
-    planned = json.loads(cli("import", "apply", *source, "--json", code=3))
-    assert planned["plan"]["no_tenant"] == ["nova"]
     assert "Made tenants: nova." in cli("import", "apply", *source, "--create-tenants", "--plan", "team")
-    assert "All gates hold." in cli("import", "verify", *source)
     assert "--tenants-table" in cli("import", "plan", "--tenant-plan-column", "plan", code=2)

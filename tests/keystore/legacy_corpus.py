@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-CANARY = "Cn4rY"
+CANARY = "Cn4rY.C4nary"  # the dot: no envelope has it there by chance
 SQLITE_ONLY = frozenset({"damaged bytes", "nul byte", "blob"})
 
 

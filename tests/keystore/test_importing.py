@@ -31,7 +31,7 @@ from tests.keystore.conftest import World
 from tests.keystore.legacy_corpus import CANARY, T1, Corpus, Row, corpus
 
 ROWS = int(os.environ.get("WARDGATE_IMPORT_ROWS", "5000"))
-KILLS = int(os.environ.get("WARDGATE_IMPORT_KILLS", "3"))
+KILLS = int(os.environ.get("WARDGATE_IMPORT_KILLS", "2"))
 ON_POSTGRES = 700
 NOTHING = ImportOptions()
 
