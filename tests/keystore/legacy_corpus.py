@@ -25,11 +25,6 @@ class Row:
     created_at: str | None
     updated_at: str | None
 
-    @property
-    def is_canary(self) -> bool:
-        text = self.value if isinstance(self.value, bytes) else str(self.value).encode("utf-8", "surrogatepass")
-        return CANARY.encode() in text
-
 
 @dataclass
 class Corpus:
