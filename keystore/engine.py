@@ -4,6 +4,7 @@ Owns how SQLite and PostgreSQL are made to behave alike. Every read and write of
 this door, closed before anything else is awaited. Must not know tables, tenants or keys.
 """
 
+import asyncio
 import logging
 import os
 import re
@@ -22,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from keystore.errors import DatabaseUnavailable, KeystoreError
 
 _BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
+_PAUSE_S: Final = 0.12
 _PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
 _CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
 COMMAND_S: Final = 15.0
@@ -46,6 +48,7 @@ class Lock(IntEnum):
     TENANTS = 0x77670003
     CHANGES = 0x77670004
     AUDIT = 0x77670005
+    IMPORT = 0x77670006
 
 
 class Database:
@@ -55,9 +58,16 @@ class Database:
         """`command_s` bounds each statement on PostgreSQL; None lets it take what it takes."""
         self._url = parse_url(database_url)
         self.name = describe(self._url)
+        self.path = sqlite_path(self._url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = _engine(self._url, command_s)
         self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+
+    def is_at(self, database_url: str) -> bool:
+        """Whether this URL leads to the same database, as far as the URL tells."""
+        other = parse_url(database_url)
+        path = sqlite_path(other)
+        return path.resolve() == self.path.resolve() if path and self.path else other == self._url
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -82,6 +92,26 @@ class Database:
             with self._translated():
                 async with self._engine.execution_options(**{_BEGIN: None}).connect() as connection:
                     await connection.execute(text("PRAGMA journal_mode=WAL"))
+
+    async def let_others_write(self) -> None:
+        """A pause between many transactions: SQLite has no queue of writers, and one that waits looks every 0.1 s."""
+        if self.is_sqlite:
+            await asyncio.sleep(_PAUSE_S)
+
+    async def rewrite(self, table: str) -> bool:
+        """Rewrite the file (SQLite) or the table (PostgreSQL) so that nothing deleted is left in it. False when
+        SQLite's log could not be emptied because another process reads it."""
+        option = {_BEGIN: None} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        with self._translated():
+            async with self._engine.execution_options(**option).connect() as connection:
+                if not self.is_sqlite:
+                    quoted = self._engine.dialect.identifier_preparer.quote(table)
+                    await connection.execute(text(f"VACUUM FULL {quoted}"))
+                    return True
+                await connection.execute(text("PRAGMA secure_delete=ON"))
+                await connection.execute(text("VACUUM"))
+                busy = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()[0]
+                return not busy
 
     async def ping(self) -> None:
         """One round trip. DatabaseUnavailable when there is no answer."""

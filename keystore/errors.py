@@ -155,6 +155,13 @@ class AuditBroken(KeystoreError):
     """The audit's chain does not hold."""
 
 
+# --- import --------------------------------------------------------------------------------------------------------
+
+
+class ImportRefused(KeystoreError):
+    """The settings table cannot be adopted like this."""
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from keystore.credentials import CredentialInfo, CredentialStore
 from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
 from keystore.holdings import Holding, HoldingReader
+from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
@@ -54,6 +55,7 @@ class Keystore:
     audit: AuditLog
     sealing: SealingOps
     replicas: Replicas
+    importing: Importer
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -90,13 +92,15 @@ class Keystore:
         ring, replicas = LiveRing(database, sealing, opened), Replicas(database, now=now)
         keys = TenantKeys(ring, service, now=now, random=random)
         reader = HoldingReader(database, keys, registry, legacy)
+        tenants = TenantStore(database, known_plans, now=now, random=random)
         return cls(
-            tenants=TenantStore(database, known_plans, now=now, random=random),
+            tenants=tenants,
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
             tokens=TokenStore(database, service, now=now, random=random),
             audit=AuditLog(database, service, now=now),
             sealing=SealingOps(database, ring, replicas, now=now, random=random),
             replicas=replicas,
+            importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             registry=registry,
             reads_legacy=legacy is not None,
             legacy_note=legacy_note,

@@ -101,8 +101,8 @@ class LegacyStore:
                 column("tenant_id", self._shape.id_type),
                 column("setting_key", String),
                 *self._value(),
-                self._time("created_at", self._shape.created_at),
-                self._time("updated_at", self._shape.updated_at),
+                time_of("created_at", self._shape.created_at, sqlite=self._sqlite),
+                time_of("updated_at", self._shape.updated_at, sqlite=self._sqlite),
                 (literal_column(self._shape.order) if self._shape.order else null()).label("place"),
             )
             .select_from(table(TABLE))
@@ -120,24 +120,25 @@ class LegacyStore:
         first = func.substr(cast(stored, LargeBinary), 1, 2 * _CUT, type_=LargeBinary)
         return first.label("value"), (func.typeof(stored) == "blob").label("is_blob")
 
-    def _time(self, name: str, declared: sql_types.TypeEngine[Any] | None) -> ColumnElement[Any]:
-        """A timestamp in a form that the driver can always read: PostgreSQL's, which reach from 4713 BC to infinity, as
-        seconds, and SQLite's texts, which may be no text, as bytes."""
-        stored: ColumnElement[Any] = column(name)
-        if declared is None:
-            return null().label(name)
-        if self._sqlite:
-            return case((func.typeof(stored) == "text", cast(stored, LargeBinary)), else_=stored).label(name)
-        if isinstance(declared, DateTime | Date):
-            return cast(extract("epoch", stored), Double).label(name)
-        return (stored if isinstance(declared, Integer | Numeric) else cast(stored, Text)).label(name)
+
+def time_of(name: str, declared: sql_types.TypeEngine[Any] | None, *, sqlite: bool) -> ColumnElement[Any]:
+    """A timestamp in a form that the driver can always read: PostgreSQL's, which reach from 4713 BC to infinity, as
+    seconds, and SQLite's texts, which may be no text, as bytes."""
+    stored: ColumnElement[Any] = column(name)
+    if declared is None:
+        return null().label(name)
+    if sqlite:
+        return case((func.typeof(stored) == "text", cast(stored, LargeBinary)), else_=stored).label(name)
+    if isinstance(declared, DateTime | Date):
+        return cast(extract("epoch", stored), Double).label(name)
+    return (stored if isinstance(declared, Integer | Numeric) else cast(stored, Text)).label(name)
 
 
 async def find_legacy(database: Database, names: Collection[str]) -> tuple[LegacyStore | None, str | None]:
     """The legacy source of this database, if it has one, and a sentence about a table that has the name but cannot be
     one."""
     async with database.read() as connection:
-        shape, note = await connection.run_sync(_inspect)
+        shape, note = await connection.run_sync(inspect_legacy)
         if shape is not None and isinstance(shape.id_type, String):
             shape = await _look_at_ids(connection, shape)
     store = LegacyStore(shape, names, sqlite=database.is_sqlite) if shape is not None else None
@@ -152,7 +153,8 @@ async def _look_at_ids(connection: AsyncConnection, shape: LegacyShape) -> Legac
     return replace(shape, mixed_case_ids=(await connection.execute(mixed)).first() is not None)
 
 
-def _inspect(connection: Connection) -> tuple[LegacyShape | None, str | None]:
+def inspect_legacy(connection: Connection) -> tuple[LegacyShape | None, str | None]:
+    """The table's shape, if it is there, and why it is not read, if it cannot be."""
     inspector = inspect(connection)
     if not inspector.has_table(TABLE):
         return None, None
@@ -253,7 +255,7 @@ class _Row:
             for time in (row.created_at, row.updated_at)
         )
         value = LegacyValue(row.setting_key, found, damaged, created_at, updated_at)
-        return cls(value, (_seconds(updated_at), _seconds(created_at), row.place or 0))
+        return cls(value, (seconds_of(updated_at), seconds_of(created_at), row.place or 0))
 
 
 def newest_of(rows: Iterable[_Row]) -> dict[str, LegacyValue]:
@@ -281,7 +283,8 @@ def as_time(stored: object) -> datetime | None:
         return None
 
 
-def _seconds(time: datetime | None) -> float:
+def seconds_of(time: datetime | None) -> float:
+    """For ordering; no time is before every other."""
     return float("-inf") if time is None else time.timestamp()
 
 

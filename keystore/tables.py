@@ -268,6 +268,7 @@ import_rows = Table(
     metadata,
     Column("import_id", String(36), ForeignKey("wardgate_imports.import_id"), primary_key=True),
     Column("row_mac", LargeBinary(32), primary_key=True),  # HMAC of place, tenant, name and value
+    Column("content_mac", LargeBinary(32), nullable=False, index=True),  # the same without the place
     Column("place", Text, nullable=False),  # where the row stands in its table
     Column("tenant_id", String(64)),
     Column("setting_key", Text, nullable=False),
@@ -275,6 +276,7 @@ import_rows = Table(
     Column("outcome", String(24), nullable=False),
     Column("credential_id", String(36)),
     Column("scrubbed_at", UtcDateTime),
+    UniqueConstraint("import_id", "place"),
 )
 # What an import from another database brought along that is no secret.
 imported_settings = Table(

@@ -4,6 +4,8 @@ Owns the statements on `tenant_keys`, and sealing and opening with the right one
 for.
 """
 
+import hashlib
+import hmac
 from dataclasses import dataclass
 from typing import Final
 
@@ -59,6 +61,10 @@ class TenantKeys:
     def fingerprint(self, secret: str) -> bytes:
         """8 bytes that are equal for equal secrets in either store."""
         return fingerprint(self._fingerprint_key, secret)
+
+    def import_key(self, import_id: str) -> bytes:
+        """The key of one import's marks: nothing but this keystore can make or check them."""
+        return hmac.digest(self._fingerprint_key, b"wg/import/1" + import_id.encode(), hashlib.sha256)
 
     def open(self, sealed: Sealed) -> Opened:
         """The secret and its hosts, without I/O. EnvelopeDamaged when envelope, place or key is not the very same."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import audit, explaining, keys, rows, running, sealing, tenants, tokens
+from gateway.cli import audit, explaining, importing, keys, rows, running, sealing, tenants, tokens
 from gateway.config import ConfigError
 from gateway.errors import ApiError
 from gateway.logs import LogLevelError
@@ -36,6 +36,7 @@ app.add_typer(keys.app, name="key")
 app.add_typer(tokens.app, name="token")
 app.add_typer(sealing.app, name="sealing")
 app.add_typer(audit.app, name="audit")
+app.add_typer(importing.app, name="import")
 app.add_typer(rows.provider_app, name="provider")
 app.add_typer(rows.plan_app, name="plan")
 

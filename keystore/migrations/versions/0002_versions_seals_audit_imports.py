@@ -160,6 +160,7 @@ def _imports() -> None:
         "wardgate_import_rows",
         sa.Column("import_id", sa.String(36), nullable=False),
         sa.Column("row_mac", sa.LargeBinary(32), nullable=False),
+        sa.Column("content_mac", sa.LargeBinary(32), nullable=False),
         sa.Column("place", sa.Text, nullable=False),
         sa.Column("tenant_id", sa.String(64)),
         sa.Column("setting_key", sa.Text, nullable=False),
@@ -169,7 +170,9 @@ def _imports() -> None:
         sa.Column("scrubbed_at", _TIME),
         sa.PrimaryKeyConstraint("import_id", "row_mac", name="pk_wardgate_import_rows"),
         sa.ForeignKeyConstraint(["import_id"], ["wardgate_imports.import_id"], name="fk_wardgate_import_rows_import_id"),
+        sa.UniqueConstraint("import_id", "place", name="uq_wardgate_import_rows_import_id_place"),
     )
+    op.create_index("ix_wardgate_import_rows_content_mac", "wardgate_import_rows", ["content_mac"])
     op.create_table(
         "wardgate_imported_settings",
         sa.Column("import_id", sa.String(36), nullable=False),
