@@ -18,10 +18,12 @@ from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
 from gateway.translation import refused_by
 from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
+from keystore.clock import utc_now
 from keystore.errors import CredentialUnusable
 from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
 from keystore.providers import Provider, Registry
+from keystore.use import UsedKey
 from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
 from router.retry import Progress, again, most_useful, order_after
@@ -122,6 +124,7 @@ class Attempts:
         provider = self.registry.get(candidate.offer.provider_id)
         assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
         started, outcome, status = time.monotonic(), "cancelled", None
+        credential: Credential | None = None
         try:
             credential = self._unseal(keyring, provider, candidate.offer.model)
             call = UpstreamCall(provider, candidate.offer.model, credential, request)
@@ -134,9 +137,16 @@ class Attempts:
         finally:
             took = time.monotonic() - started
             tally.upstream_s += took
+            if credential is not None:
+                self._note_use(keyring.tenant_id, credential, outcome, status)
             self.events.publish(
                 AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status)
             )
+
+    def _note_use(self, tenant_id: str, credential: Credential, outcome: str, status: int | None) -> None:
+        rejected = status if outcome == FailureKind.KEY_REJECTED.value else None
+        key = UsedKey(tenant_id, credential.setting_key, "", credential.provider_id)
+        self.keystore.use.note(key, utc_now(), ok=outcome == "ok", rejected_status=rejected)
 
     def _unseal(self, keyring: Keyring, provider: Provider, model: str) -> Credential:
         try:

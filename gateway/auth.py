@@ -60,7 +60,7 @@ async def identify_caller(scope: Scope, keystore: Keystore, now: datetime) -> Ca
     """Whose token the request carries, whatever it may do; raises ApiError 401, 403 for one that is not for the
     address it comes from, or 503."""
     try:
-        caller = await keystore.tokens.authenticate(presented_token(scope), now)
+        caller = await keystore.authenticate(presented_token(scope), now)
     except TokenRefused as refusal:
         code, message = SENTENCES.get(
             refusal.why.value, (UNKNOWN, f"This token is not known here. Check that it is complete, and {HOW}.")

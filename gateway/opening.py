@@ -52,6 +52,7 @@ async def open_services(
     try:
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
+        await keystore.begin_serving()
     except BaseException:
         await keystore.close()
         raise

@@ -5,11 +5,12 @@ this door, closed before anything else is awaited. Must not know tables, tenants
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -112,6 +113,32 @@ class Database:
                 await connection.execute(text("VACUUM"))
                 busy = (await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))).one()[0]
                 return not busy
+
+    def plain_connection(self) -> sqlite3.Connection:
+        """A connection of its own to an SQLite file, for small reads without a thread."""
+        (name,), options = self._url.get_dialect()().create_connect_args(self._url)
+        try:
+            return sqlite3.connect(name, uri=bool(options.get("uri")), timeout=0.05, isolation_level=None)
+        except sqlite3.Error as error:
+            raise DatabaseUnavailable(f"{self.name} {_what_happened(error)}") from error
+
+    @asynccontextmanager
+    async def listening(self, channel: str, heard: Callable[[], None]) -> AsyncIterator[None]:
+        """Have `heard` called for each notification on a channel of PostgreSQL. DatabaseUnavailable when the
+        connection cannot be made; one that breaks later is noticed by whoever asks something."""
+
+        def told(_connection: object, _process: int, _channel: str, _payload: str) -> None:
+            heard()
+
+        with self._translated():
+            async with self._engine.connect() as connection:
+                driver: Any = (await connection.get_raw_connection()).driver_connection
+                await driver.add_listener(channel, told)
+                try:
+                    yield
+                finally:
+                    with contextlib.suppress(Exception):  # the connection may be the thing that broke
+                        await driver.remove_listener(channel, told)
 
     async def ping(self) -> None:
         """One round trip. DatabaseUnavailable when there is no answer."""

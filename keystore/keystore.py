@@ -8,6 +8,8 @@ import contextlib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Self
 
 from keystore.audit import AuditLog
@@ -15,12 +17,14 @@ from keystore.clock import Clock, Random, utc_now
 from keystore.credentials import CredentialInfo, CredentialStore
 from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
+from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.providers import Registry
+from keystore.remembered import Remembered
 from keystore.replicas import Replicas
 from keystore.resolve import UNUSABLE_BECAUSE, Missing, NameTable, Unusable, known_names
 from keystore.rings import LiveRing, open_ring
@@ -31,6 +35,7 @@ from keystore.servicekeys import open_service_keys
 from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
+from keystore.use import KeyUse
 
 __all__ = [
     "Caller",
@@ -52,6 +57,7 @@ class Keystore:
     tenants: TenantStore
     credentials: CredentialStore
     tokens: TokenStore
+    use: KeyUse
     audit: AuditLog
     sealing: SealingOps
     replicas: Replicas
@@ -63,7 +69,7 @@ class Keystore:
     _reader: HoldingReader
     _keys: TenantKeys
     _ring: LiveRing
-    _names: NameTable
+    _remembered: Remembered
 
     @classmethod
     async def open(
@@ -93,10 +99,23 @@ class Keystore:
         keys = TenantKeys(ring, service, now=now, random=random)
         reader = HoldingReader(database, keys, registry, legacy)
         tenants = TenantStore(database, known_plans, now=now, random=random)
+        token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
+
+        async def read_keyring(tenant: Tenant) -> Keyring:
+            return build_keyring(tenant.id, await reader.read(tenant), registry, names)
+
+        remembered = Remembered(
+            token_store,
+            read_keyring,
+            partial(ChangeFeed, database),
+            untold=legacy is not None,
+            is_sqlite=database.is_sqlite,
+        )
         return cls(
             tenants=tenants,
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
-            tokens=TokenStore(database, service, now=now, random=random),
+            tokens=token_store,
+            use=KeyUse(database),
             audit=AuditLog(database, service, now=now),
             sealing=SealingOps(database, ring, replicas, now=now, random=random),
             replicas=replicas,
@@ -108,12 +127,21 @@ class Keystore:
             _reader=reader,
             _keys=keys,
             _ring=ring,
-            _names=NameTable(registry),
+            _remembered=remembered,
         )
 
     async def keyring(self, tenant: Tenant) -> Keyring:
-        """What `tenant` can use now, from both stores in at most three statements; every envelope was opened once."""
-        return build_keyring(tenant.id, await self._reader.read(tenant), self.registry, self._names)
+        """What `tenant` can use now, from both stores in at most three statements, or as it is remembered; every
+        envelope was opened once."""
+        return await self._remembered.keyring(tenant)
+
+    async def authenticate(self, text: str, now: datetime) -> Caller:
+        """Whose token this is at the time `now`, as TokenStore.authenticate, or as it is remembered."""
+        return await self._remembered.authenticate(text, now)
+
+    async def begin_serving(self) -> None:
+        """Remember tokens and keyrings from here on, and hear of what changes."""
+        await self._remembered.feed.start()
 
     def unseal(self, keyring: Keyring, provider_id: str) -> Credential:
         """The tenant's key for a provider, ready to travel to hosts of that provider only. No I/O. CredentialUnusable
@@ -150,6 +178,7 @@ class Keystore:
         keys it holds. A SealingError or DatabaseUnavailable leaves all as it was."""
         await self._ring.refresh()
         await self.replicas.beat(self._ring.current.keys.ids)
+        await self.use.flush()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
@@ -157,7 +186,9 @@ class Keystore:
 
     async def close(self) -> None:
         """Say that this process stops, where it said that it lives, and close every connection."""
+        await self._remembered.feed.stop()
         with contextlib.suppress(DatabaseUnavailable):
+            await self.use.flush()
             await self.replicas.forget()
         await self._database.close()
 

@@ -18,6 +18,7 @@ from keystore.engine import Database
 from keystore.tables import replicas
 
 LIVE: Final = timedelta(seconds=30)
+_EVERY: Final = timedelta(seconds=10)
 _KEPT: Final = timedelta(days=1)
 
 
@@ -40,11 +41,13 @@ class Replicas:
         self._database = database
         self._now = now
         self._id = str(uuid.uuid4())
-        self._beaten = False
+        self._said: tuple[tuple[str, ...], datetime] | None = None
 
     async def beat(self, kek_ids: tuple[str, ...]) -> None:
-        """Say that this process lives and holds these root keys."""
+        """Say that this process lives and holds these root keys, unless it was said just now."""
         now = self._now()
+        if self._said is not None and self._said[0] == kek_ids and now - self._said[1] < _EVERY:
+            return
         mine = replicas.c.replica_id == self._id
         async with self._database.write() as connection:
             seen = update(replicas).where(mine).values(kek_ids=" ".join(kek_ids), seen_at=now)
@@ -53,11 +56,11 @@ class Replicas:
                 ours = {"version": version("wardgate"), "kek_ids": " ".join(kek_ids), "seen_at": now}
                 await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _KEPT))
                 await connection.execute(insert(replicas).values(**row, **ours))
-        self._beaten = True
+        self._said = (kek_ids, now)
 
     async def forget(self) -> None:
         """This process stops."""
-        if self._beaten:
+        if self._said is not None:
             async with self._database.write() as connection:
                 await connection.execute(delete(replicas).where(replicas.c.replica_id == self._id))
 

@@ -74,6 +74,20 @@ class Caller:
     allowed_addresses: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A token that was found good, whatever the time."""
+
+    caller: Caller
+    expires_at: datetime | None
+
+    def caller_at(self, now: datetime) -> Caller:
+        """Who is calling. TokenRefused when the token has expired by then."""
+        if self.expires_at is not None and self.expires_at <= now:
+            raise TokenRefused(Refusal.EXPIRED)
+        return self.caller
+
+
 class TokenStore:
     """Every statement on tokens; each method is one transaction. DatabaseUnavailable when the database fails."""
 
@@ -201,6 +215,10 @@ class TokenStore:
         token = parse_token(text)
         if token is None:
             raise TokenRefused(Refusal.MALFORMED)
+        return (await self.look_up(token)).caller_at(now)
+
+    async def look_up(self, token: TokenText) -> Grant:
+        """What the database says of a well-formed token. Raises TokenRefused with the reason."""
         async with self._database.read() as connection:
             row = (await connection.execute(_with_tenant().where(tokens.c.id == token.id))).first()
         if row is None or row.kind != token.kind or not hmac.compare_digest(bytes(row.hash), token.hash):
@@ -209,9 +227,7 @@ class TokenStore:
             raise TokenRefused(Refusal.TAMPERED)
         if row.revoked_at is not None:
             raise TokenRefused(Refusal.REVOKED)
-        if row.expires_at is not None and row.expires_at <= now:
-            raise TokenRefused(Refusal.EXPIRED)
-        return Caller(
+        caller = Caller(
             token_id=row.id,
             kind=token.kind,
             tenant=_tenant(row),
@@ -219,6 +235,7 @@ class TokenStore:
             allowed_models=_words(row.allowed_models),
             allowed_addresses=_words(row.allowed_addresses),
         )
+        return Grant(caller, row.expires_at)
 
 
 def _with_tenant() -> Select[Any]:

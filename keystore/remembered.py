@@ -1,0 +1,185 @@
+"""What a process that serves remembers of tokens and keyrings, so that a request needs no database.
+
+Owns two bounded caches and the rule when an entry may be used. An entry is dropped when the feed tells that its tenant
+or token changed; what was being read meanwhile is not remembered. While the database is away, what is remembered is
+used for up to fifteen minutes, and an unknown token is an outage, never a refusal. Secrets are remembered sealed. Must
+not know statements or HTTP.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+
+from keystore.changes import Changed
+from keystore.errors import DatabaseUnavailable, Refusal, TokenRefused
+from keystore.feed import ChangeFeed
+from keystore.keyring import Keyring
+from keystore.tenants import Tenant
+from keystore.token_format import parse_token
+from keystore.tokens import Caller, Grant, TokenStore
+
+TOKENS: Final = 10_000  # entries of each cache: some 1 kB for a token, some 5 kB for a keyring of five keys
+KEYRINGS: Final = 10_000
+FRESH_S: Final = 60.0  # after which an entry is read again though nobody told of a change
+STALE_S: Final = 900.0  # for how long an entry may be used while the database is away
+UNTOLD_S: Final = 1.0  # for keyrings where another application may write without telling, on PostgreSQL
+
+Value = TypeVar("Value")
+Tag = tuple[Changed, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[Value]):
+    value: Value
+    read_at: float
+    tags: tuple[Tag, ...]
+
+
+class TaggedCache(Generic[Value]):
+    """The most recently used entries; all with a tag can be dropped at once."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[Hashable, _Entry[Value]] = OrderedDict()
+        self._tagged: dict[Tag, set[Hashable]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: Hashable) -> tuple[Value, float] | None:
+        """The value and when it was read."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry.value, entry.read_at
+
+    def put(self, key: Hashable, value: Value, read_at: float, tags: Iterable[Tag]) -> None:
+        self._forget(key)
+        entry = _Entry(value, read_at, tuple(tags))
+        self._entries[key] = entry
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, set()).add(key)
+        while len(self._entries) > self._size:
+            self._forget(next(iter(self._entries)))
+
+    def drop(self, tag: Tag) -> None:
+        for key in tuple(self._tagged.get(tag, ())):
+            self._forget(key)
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._tagged.clear()
+
+    def _forget(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        for tag in entry.tags if entry else ():
+            keys = self._tagged[tag]
+            keys.discard(key)
+            if not keys:
+                del self._tagged[tag]
+
+
+class Remembered:
+    """Tokens and keyrings, remembered while the feed runs; read each time while it does not."""
+
+    def __init__(
+        self,
+        tokens: TokenStore,
+        read_keyring: Callable[[Tenant], Awaitable[Keyring]],
+        feed: Callable[[Callable[[Changed, str], None], Callable[[], None]], ChangeFeed],
+        *,
+        untold: bool,
+        is_sqlite: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`untold`: another application writes keys without telling of it."""
+        self._tokens = tokens
+        self._read_keyring = read_keyring
+        self._untold = untold
+        self._keyrings_fresh_s = UNTOLD_S if untold and not is_sqlite else FRESH_S
+        self._clock = clock
+        self._grants: TaggedCache[Grant] = TaggedCache(TOKENS)
+        self._keyrings: TaggedCache[Keyring] = TaggedCache(KEYRINGS)
+        self._epoch = 0  # grows with each change: what was being read when it grew is not remembered
+        self.feed = feed(self._heard, self._wrote)
+
+    async def authenticate(self, text: str, now: datetime) -> Caller:
+        """As TokenStore.authenticate. The whole token is the key (T13), as its SHA-256."""
+        token = parse_token(text)
+        if token is None:
+            raise TokenRefused(Refusal.MALFORMED)
+
+        def tags(grant: Grant) -> tuple[Tag, ...]:
+            mine = (Changed.TOKEN, grant.caller.token_id)
+            tenant = grant.caller.tenant
+            return (mine, (Changed.TENANT, tenant.id)) if tenant else (mine,)
+
+        key = hashlib.sha256(text.encode("ascii")).digest()
+        grant = await self._recall(self._grants, key, lambda: self._tokens.look_up(token), tags, FRESH_S)
+        return grant.caller_at(now)
+
+    async def keyring(self, tenant: Tenant) -> Keyring:
+        """What the tenant can use now."""
+        tags = ((Changed.TENANT, tenant.id),)
+        read = self._read_keyring
+        return await self._recall(
+            self._keyrings, (tenant.id, tenant.slug), lambda: read(tenant), lambda _: tags, self._keyrings_fresh_s
+        )
+
+    async def _recall(
+        self,
+        cache: TaggedCache[Value],
+        key: Hashable,
+        read: Callable[[], Awaitable[Value]],
+        tags: Callable[[Value], Iterable[Tag]],
+        fresh_s: float,
+    ) -> Value:
+        if not self.feed.running:
+            return await read()
+        self.feed.catch_up()
+        known = cache.get(key)
+        age_s = self._clock() - known[1] if known else STALE_S
+        if known and age_s < (STALE_S if self.feed.away else fresh_s):
+            return known[0]
+        if self.feed.away and not known:
+            raise DatabaseUnavailable("the database is away")
+        try:
+            return await self._read(cache, key, read, tags)
+        except DatabaseUnavailable:
+            if known and age_s < STALE_S:
+                return known[0]
+            raise
+
+    async def _read(
+        self,
+        cache: TaggedCache[Value],
+        key: Hashable,
+        read: Callable[[], Awaitable[Value]],
+        tags: Callable[[Value], Iterable[Tag]],
+    ) -> Value:
+        epoch, began = self._epoch, self._clock()
+        value = await read()
+        self.feed.catch_up()
+        if self._epoch == epoch:
+            cache.put(key, value, began, tags(value))
+        return value
+
+    def _heard(self, kind: Changed, subject: str) -> None:
+        self._epoch += 1
+        if kind in (Changed.TENANT, Changed.TOKEN) and subject:
+            self._grants.drop((kind, subject))
+            self._keyrings.drop((kind, subject))
+        elif kind is not Changed.RING:
+            self._grants.clear()
+            self._keyrings.clear()
+
+    def _wrote(self) -> None:
+        """Somebody wrote to the SQLite file: it may have been the other application, of which nothing is told."""
+        if self._untold:
+            self._epoch += 1
+            self._keyrings.clear()
