@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from sqlalchemy import URL, Connection, event, func, make_url, select, text
+from sqlalchemy import DDL, URL, Connection, MetaData, Table, event, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -106,8 +106,8 @@ class Database:
         with self._translated():
             async with self._engine.execution_options(**option).connect() as connection:
                 if not self.is_sqlite:
-                    quoted = self._engine.dialect.identifier_preparer.quote(table)
-                    await connection.execute(text(f"VACUUM FULL {quoted}"))
+                    rewriting = DDL("VACUUM FULL %(table)s")  # type: ignore[no-untyped-call]
+                    await connection.execute(rewriting.against(Table(table, MetaData())))
                     return True
                 await connection.execute(text("PRAGMA secure_delete=ON"))
                 await connection.execute(text("VACUUM"))

@@ -95,6 +95,7 @@ async def _measure(kind: str, url: str, ring: Path, number: int, console: Consol
     ids = await _fill(url, ring, registry, number, console)
     generated_s = time.monotonic() - started
     keystore = await _open(url, ring, registry)
+    await keystore.begin_serving()
     try:
         cold, opened = await _cold(keystore, ids)
         warm = await _warm(keystore, ids[: min(len(ids), 1_000)])
