@@ -21,9 +21,11 @@ import hashlib
 import hmac
 import json
 import re
+import struct
 from dataclasses import dataclass, field
 from typing import Final
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -35,6 +37,7 @@ KEY_BYTES: Final = 32  # AES-256
 NONCE_BYTES: Final = 12  # 96 bits, random: NIST SP 800-38D, 8.2.2
 MAX_SEALS: Final = 2**20  # values under one tenant key; random nonces are safe far beyond (RELIABILITY 4.1)
 _TAG_BYTES: Final = 16
+_LENGTH: Final = struct.Struct(">I")
 _ENVELOPE: Final = re.compile(r"wg1\.([A-Za-z0-9-]{1,32})\.([A-Za-z0-9_-]+)")
 
 
@@ -77,8 +80,12 @@ class Opened:
 
 def encode_fields(*fields: str) -> bytes:
     """E(...): an injective encoding of a list of texts."""
-    encoded = (one.encode("utf-8") for one in fields)
-    return b"".join(len(one).to_bytes(4, "big") + one for one in encoded)
+    parts = []
+    for one in fields:  # no comprehensions: this is on the way of every request, four times
+        text = one.encode("utf-8")
+        parts.append(_LENGTH.pack(len(text)))
+        parts.append(text)
+    return b"".join(parts)
 
 
 def check_value(kek: bytes) -> bytes:
@@ -159,7 +166,7 @@ def _to_text(content: Opened) -> bytes:
 
 def _from_text(text: bytes) -> Opened:
     try:
-        record = json.loads(text)
+        record = orjson.loads(text)
         return Opened(base64.b64decode(record["s"], validate=True), frozenset(record["hosts"]))
     except (ValueError, KeyError, TypeError):
         raise EnvelopeDamaged from None
