@@ -15,7 +15,6 @@ from sqlalchemy import func, select
 
 from keystore.changes import CHANNEL, Changed
 from keystore.engine import Database
-from keystore.errors import DatabaseUnavailable
 from keystore.tables import changes
 
 _EVERY_S: Final = 1.0
@@ -44,7 +43,7 @@ class ChangeFeed:
 
     @property
     def running(self) -> bool:
-        return self._file is not None or self._task is not None
+        return self._file is not None or (self._task is not None and not self._task.done())
 
     async def start(self) -> None:
         """Take the present state for known, and listen from here on. DatabaseUnavailable when that fails."""
@@ -87,16 +86,16 @@ class ChangeFeed:
         return int(file.execute("PRAGMA data_version").fetchone()[0])
 
     async def _listen(self) -> None:
-        """Look when woken and every second; a connection that breaks is made again."""
+        """Look when woken and every second; a connection that breaks is made again, whatever broke it."""
         while True:
-            with contextlib.suppress(DatabaseUnavailable, TimeoutError):
+            with contextlib.suppress(Exception):
                 async with self._database.listening(CHANNEL, self._nudge.set):
                     while True:
                         await self._look()
                         with contextlib.suppress(TimeoutError):
                             await asyncio.wait_for(self._nudge.wait(), _EVERY_S)
                         self._nudge.clear()
-            self.away = True
+            self.away = True  # nothing is heard: what is not known is not guessed, and what is known is tried again
             await asyncio.sleep(_AGAIN_S)
 
     async def _look(self) -> None:

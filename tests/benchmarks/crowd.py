@@ -48,6 +48,7 @@ ASKED = "minimax"
 CHUNK = 2_000  # tenants that are written at once
 COLD = 5_000  # keyrings read from the database
 WARM = 20_000
+REWRAPPED = 10_000  # up to so many tenants are rewrapped as well
 TABLES = (tenants, tenant_names, tenant_keys, credentials)
 
 
@@ -64,6 +65,7 @@ class Figures:
     warm_p50_us: float
     warm_p99_us: float
     unseal_p50_us: float
+    rewrapped_s: float | None  # all of them, where they are not too many
     resident_mb: float
 
 
@@ -99,6 +101,7 @@ async def _measure(kind: str, url: str, ring: Path, number: int, console: Consol
     try:
         cold, opened = await _cold(keystore, ids)
         warm = await _warm(keystore, ids[: min(len(ids), 1_000)])
+        rewrapped_s = await _rewrap(keystore) if number <= REWRAPPED else None
     finally:
         await keystore.close()
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -112,6 +115,7 @@ async def _measure(kind: str, url: str, ring: Path, number: int, console: Consol
         percentile(warm, 50),
         percentile(warm, 99),
         percentile(opened, 50),
+        rewrapped_s,
         resident,
     )
 
@@ -154,6 +158,16 @@ async def _warm(keystore: Keystore, ids: Sequence[str]) -> list[float]:
         keystore.unseal(await keystore.keyring(tenant), ASKED)
         times.append((time.perf_counter() - before) * 1e6)
     return times
+
+
+async def _rewrap(keystore: Keystore) -> float:
+    """How long a new root key takes to wrap every tenant's key."""
+    await keystore.sealing.activate(await keystore.sealing.add())
+    before = time.monotonic()
+    tally = await keystore.sealing.rewrap()
+    if tally.faults:
+        raise RuntimeError(f"{tally.failed} keys were not rewrapped")
+    return time.monotonic() - before
 
 
 def _tenant(tenant_id: str) -> Tenant:
@@ -297,7 +311,17 @@ def _print(found: Sequence[Figures], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
         return
-    titles = ("tenants", "keys", "filled in s", "cold p50 µs", "cold p99", "warm p50", "warm p99", "unseal p50")
+    titles = (
+        "tenants",
+        "keys",
+        "filled in s",
+        "cold p50 µs",
+        "cold p99",
+        "warm p50",
+        "warm p99",
+        "unseal p50",
+        "rewrapped in s",
+    )
     table = Table("database", *titles, "resident MB", "cold p50 to the first", box=None, pad_edge=False)
     first: dict[str, float] = {}
     for one in found:
@@ -306,16 +330,20 @@ def _print(found: Sequence[Figures], *, as_json: bool) -> None:
         table.add_row(
             *(one.database, f"{one.tenants:,}", f"{one.keys:,}", f"{one.generated_s:,.0f}"),
             *(f"{number:,.1f}" for number in times),
-            *(f"{one.resident_mb:,.0f}", f"{one.cold_p50_us / base:.2f}"),
+            *(
+                "-" if one.rewrapped_s is None else f"{one.rewrapped_s:,.1f}",
+                f"{one.resident_mb:,.0f}",
+                f"{one.cold_p50_us / base:.2f}",
+            ),
         )
     console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+    (console if console.is_terminal else Console(width=180)).print(table)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.crowd", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--tenants", type=int, nargs="+", default=[1_000, 1_000_000])
+    parser.add_argument("--tenants", type=int, nargs="+", default=[1_000, 10_000, 1_000_000])
     parser.add_argument("--databases", nargs="+", choices=["sqlite", "postgres"], default=["sqlite", "postgres"])
     parser.add_argument("--folder", type=Path, default=None, help="where the SQLite file is made; else TMPDIR")
     return parser.parse_args()

@@ -4,17 +4,26 @@ import base64
 import logging
 import traceback
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.config import Limits
+from gateway.control.actions import OPERATOR_RIGHTS
+from gateway.control.gate import Control, Operation
+from gateway.rules import Rules
+from keystore.audit import Actor
 from keystore.errors import DatabaseUnavailable, KeystoreError
 from keystore.keystore import Keystore, SealingSource
 from keystore.secret import Secret
+from keystore.tables import metadata
 from keystore.tenants import Tenant
+from router.plans import load_plans
 from tests.keystore.conftest import START, World
 
+OPERATOR = Actor("operator", "root", "test", OPERATOR_RIGHTS)
 CANARY = "canary0sk0123456789abcdefghijkl"
 
 
@@ -162,3 +171,43 @@ async def test_value_that_cannot_be_read_is_not_quoted(keystore: Keystore, fail:
     cause = failed.value.__cause__
     assert_silent("".join(repr(each) for each in (cause, vars(failed.value), getattr(cause, "object", ""))))
     assert_silent(str(failed.value))
+
+
+async def test_no_sink_holds_a_value_after_all_that_can_be_done_with_it(
+    world: World, keystore: Keystore, tenant: Tenant, caplog: pytest.LogCaptureFixture
+) -> None:
+    """G14 for the keystore's sinks: every table, the file itself, the log, and every error on the way."""
+    control = Control(keystore, Rules(world.registry, load_plans({}), Limits()))
+    shown: list[str] = []
+
+    async def attempt(action: str, work: Callable[[Operation], Awaitable[Any]], target: str = "") -> None:
+        try:
+            shown.append(repr(await control.run(OPERATOR, action, work, tenant="acme", target=target)))
+        except KeystoreError as error:
+            shown.append(trace_of(error))
+
+    with caplog.at_level(logging.DEBUG):
+        for name in ("MINIMAX_API_KEY", "MINIMAX_2_7_API_KEY", "OPENAI_API_KEY", "NO_SUCH_KEY"):
+            for value in (f"{CANARY}-1", f"{CANARY}-2", f"<{CANARY}>", f"os.environ/{CANARY}", f"{CANARY}\x00"):
+                await attempt("key.set", partial(_set, name=name, value=value), name)
+        await attempt("key.remove", lambda at: at.keystore.credentials.remove(at.tenant, "OPENAI_API_KEY"))
+        await attempt("sealing.add", lambda at: at.keystore.sealing.add())
+        await attempt("sealing.activate", lambda at: at.keystore.sealing.activate("k202611b"))
+        await attempt("sealing.rewrap", lambda at: at.keystore.sealing.rewrap())
+        await attempt("sealing.rotate_tenant", lambda at: at.keystore.sealing.rotate_tenant(at.tenant))
+        await world.sql("UPDATE wardgate_credentials SET envelope = envelope || 'AAAA' WHERE version = 1")
+        await attempt("sealing.verify", lambda at: at.keystore.sealing.verify())
+        await attempt("audit.list", lambda at: at.keystore.audit.list(limit=1000))
+    assert len(shown) == 27
+    assert_silent("".join(shown))
+    assert_silent(caplog.text)
+    for table in metadata.tables:
+        assert_silent(repr(await world.sql(f"SELECT * FROM {table}")))
+    if world.is_sqlite:
+        folder = world.ring.parent
+        assert_silent("".join(path.read_bytes().decode("latin-1") for path in folder.glob("wardgate.db*")))
+    assert len(await keystore.audit.list(limit=1000)) > 40
+
+
+async def _set(at: Operation, name: str, value: str) -> object:
+    return await at.keystore.credentials.set(at.tenant, name, value)
