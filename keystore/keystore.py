@@ -23,6 +23,7 @@ from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
+from keystore.names import Names
 from keystore.providers import Registry
 from keystore.remembered import Remembered
 from keystore.replicas import Replicas
@@ -62,6 +63,7 @@ class Keystore:
     sealing: SealingOps
     replicas: Replicas
     importing: Importer
+    names: Names
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -101,6 +103,8 @@ class Keystore:
         tenants = TenantStore(database, known_plans, now=now, random=random)
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
+        use = KeyUse(database)
+
         async def read_keyring(tenant: Tenant) -> Keyring:
             return build_keyring(tenant.id, await reader.read(tenant), registry, names)
 
@@ -115,7 +119,8 @@ class Keystore:
             tenants=tenants,
             credentials=CredentialStore(database, keys, reader, registry, now=now, random=random),
             tokens=token_store,
-            use=KeyUse(database),
+            use=use,
+            names=Names(tenants, reader.read, use, registry, names),
             audit=AuditLog(database, service, now=now),
             sealing=SealingOps(database, ring, replicas, now=now, random=random),
             replicas=replicas,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import audit, explaining, importing, keys, rows, running, sealing, tenants, tokens
+from gateway.cli import audit, explaining, importing, names, rows, running, sealing, tenants, tokens
 from gateway.config import ConfigError
 from gateway.errors import ApiError
 from gateway.logs import LogLevelError
@@ -32,12 +32,12 @@ app.command("sandbox")(running.sandbox)
 app.command("migrate")(running.migrate)
 app.command("explain")(explaining.explain)
 app.add_typer(tenants.app, name="tenant")
-app.add_typer(keys.app, name="key")
+app.add_typer(names.key_app, name="key")
 app.add_typer(tokens.app, name="token")
 app.add_typer(sealing.app, name="sealing")
 app.add_typer(audit.app, name="audit")
 app.add_typer(importing.app, name="import")
-app.add_typer(rows.provider_app, name="provider")
+app.add_typer(names.provider_app, name="provider")
 app.add_typer(rows.plan_app, name="plan")
 
 

@@ -1,5 +1,6 @@
 """The founding story: a key stored under a name that the provider no longer has is found, used, and said to be so."""
 
+import json
 import sqlite3
 from pathlib import Path
 
@@ -183,3 +184,45 @@ def test_placeholder_alone_is_an_error_that_names_it(tmp_path: Path, sandbox: Sa
     assert (answer.status_code, error["code"], error["fault"]) == (403, "provider_key_unusable", "tenant_key")
     assert NEW in error["message"] and "placeholder" in error["message"]
     assert not sandbox.requests()
+
+
+def test_pipeline_is_told_who_breaks_before_a_row_changes(gateway: RunningGateway) -> None:
+    gateway.tenant("brennan", "team", {OLD: "sk-sandbox-old"})
+    retire = gateway.cli("provider", "retire", "minimax", "--json")
+    assert retire.returncode == 1
+    verdict = json.loads(retire.stdout)
+    assert [(one["tenant"], one["effect"]) for one in verdict["changes"]] == [("brennan", "lost")]
+    assert "minimax/MiniMax-M2" in verdict["models_gone"]
+    assert gateway.cli("provider", "rename", "minimax", "minimax_3").returncode == 0
+    forgetful = gateway.folder / "next.toml"
+    forgetful.write_text(
+        (gateway.folder / "wardgate.toml")
+        .read_text()
+        .replace("[providers.minimax]\n", "[providers.minimax]\nformer_ids = []\n")
+    )
+    assert gateway.cli("provider", "diff", str(forgetful)).returncode == 1
+    same = gateway.cli("provider", "diff", str(gateway.folder / "wardgate.toml"), "--json")
+    assert (same.returncode, json.loads(same.stdout)["changes"]) == (0, [])
+
+
+def test_rename_as_printed_keeps_every_key(gateway: RunningGateway, tmp_path: Path) -> None:
+    """The rows that `provider rename` prints are a wardgate.toml that does what it says."""
+    gateway.tenant("brennan", "team", {OLD: "sk-sandbox-old"})
+    renamed = json.loads(gateway.cli("provider", "rename", "minimax", "minimax_3", "--json").stdout)
+    file = gateway.folder / "next.toml"
+    file.write_text(renamed["rows"])
+    verdict = json.loads(gateway.cli("provider", "diff", str(file), "--json").stdout)
+    assert [(one["tenant"], one["successor"], one["breaks"]) for one in verdict["changes"]] in (
+        [],
+        [("brennan", "minimax_3", False)],
+    )
+    assert verdict["breaks"] is False
+
+
+def test_report_says_who_is_left_on_an_old_name(gateway: RunningGateway) -> None:
+    gateway.tenant("brennan", "team", {OLD: "sk-sandbox-old"})
+    report = json.loads(gateway.cli("key", "report", "--provider", "minimax", "--json").stdout)
+    assert [(one["tenant"], one["setting_key"], one["via"]) for one in report["uses"]] == [("brennan", OLD, "former")]
+    assert [(one["setting_key"], one["safe"]) for one in report["former_names"]] == [(OLD, False)]
+    assert "needed by brennan" in gateway.cli("key", "report").stdout
+    assert "No tenant holds" in gateway.cli("key", "conflicts").stdout
