@@ -29,6 +29,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks.crowd
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

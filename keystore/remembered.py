@@ -22,7 +22,7 @@ from keystore.tenants import Tenant
 from keystore.token_format import parse_token
 from keystore.tokens import Caller, Grant, TokenStore
 
-TOKENS: Final = 10_000  # entries of each cache: some 1 kB for a token, some 5 kB for a keyring of five keys
+TOKENS: Final = 10_000  # entries of each cache: some 1 kB for a token, 8 kB for a keyring of five keys
 KEYRINGS: Final = 10_000
 FRESH_S: Final = 60.0  # after which an entry is read again though nobody told of a change
 STALE_S: Final = 900.0  # for how long an entry may be used while the database is away
