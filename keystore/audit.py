@@ -283,6 +283,9 @@ def _head(seq: int, seal: bytes) -> str:
 def _parse_head(text: str) -> tuple[int, bytes]:
     seq, _, seal = text.strip().partition(":")
     try:
-        return int(seq), bytes.fromhex(seal)
+        number, sealed = int(seq), bytes.fromhex(seal)
+        if number < 1 or len(sealed) != hashlib.sha256().digest_size:
+            raise ValueError
+        return number, sealed
     except ValueError:
         raise AuditBroken("a head has the form NUMBER:SEAL, as `wardgate audit verify` prints it") from None

@@ -5,14 +5,14 @@ Owns the walk over all tenants. Must not know how a name is chosen (keystore.res
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from keystore.holdings import Holding
+from keystore.holdings import Holding, hosts_of
 from keystore.impact import Change, compare
 from keystore.keyring import Keyring, build_keyring
 from keystore.providers import Registry, setting_key_of
-from keystore.resolve import Found, NameTable, Store, Via
+from keystore.resolve import Found, NameTable, Store, Via, provider_for_setting
 from keystore.tenants import Tenant, TenantStore
 from keystore.use import KeyUse
 
@@ -106,7 +106,8 @@ class Names:
         table, changes = NameTable(after), list[Change]()
         async for tenant, holdings in self._each(progress):
             before = self._keyring(tenant, holdings, self._registry, self._table)
-            changes += compare(tenant.slug, before, self._keyring(tenant, holdings, after, table), after)
+            then = [_owned_anew(holding, after) for holding in holdings]
+            changes += compare(tenant.slug, before, self._keyring(tenant, then, after, table), after)
         return changes
 
     def _verdicts(self, uses: list[OldName], provider_id: str | None) -> list[NameVerdict]:
@@ -132,6 +133,13 @@ class Names:
 
     async def _last_used(self, tenant: Tenant) -> dict[tuple[str, str], datetime]:
         return {(use.key.setting_key, use.key.provider_id): use.last_used_at for use in await self._use.of(tenant.id)}
+
+
+def _owned_anew(holding: Holding, registry: Registry) -> Holding:
+    """A row of a legacy table has the hosts of whoever owns its name, so of the new rows; a sealed key keeps its own."""
+    if holding.store is not Store.LEGACY:
+        return holding
+    return replace(holding, hosts=hosts_of(provider_for_setting(holding.setting_key, registry)))
 
 
 def _found(keyring: Keyring) -> list[Found]:

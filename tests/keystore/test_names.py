@@ -106,6 +106,17 @@ async def test_moved_host_loses_the_keys_that_were_sealed_for_the_old_one(world:
     assert (change.effect, change.why) == (Effect.LOST, f"{NEW}: wrong_host")
 
 
+async def test_moved_host_takes_rows_of_a_legacy_table_along(world: World) -> None:
+    """They are bound to no host of their own, so they are not lost: they would go to the new one."""
+    await world.sql("CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT)")
+    await world.sql("INSERT INTO tenant_settings VALUES ('acme', :name, :value)", name=NEW, value=ONE)
+    keystore = await world.open()
+    await keystore.tenants.add("acme", "team")
+    moved = {"base_url": "https://api.minimaxi.com/v1", "hosts": ["api.minimaxi.com"]}
+    assert await keystore.names.impact(load_registry({"minimax": moved})) == []
+    await keystore.close()
+
+
 async def test_another_value_is_a_break(keystore: Keystore, registry: Registry) -> None:
     await holder(keystore, "acme", **{OLD: ONE, "MINIMAX_API_KEY": TWO})
     newer = renamed(registry, "minimax", "minimax_2_8")
