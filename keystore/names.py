@@ -136,7 +136,7 @@ class Names:
 
 
 def _owned_anew(holding: Holding, registry: Registry) -> Holding:
-    """A row of a legacy table has the hosts of whoever owns its name, so of the new rows; a sealed key keeps its own."""
+    """A legacy row has the hosts of whoever owns its name, so of the new rows; a sealed key keeps its own."""
     if holding.store is not Store.LEGACY:
         return holding
     return replace(holding, hosts=hosts_of(provider_for_setting(holding.setting_key, registry)))
