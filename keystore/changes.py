@@ -4,17 +4,18 @@ Owns the writing side. Whoever remembers a tenant, a token or the ring reads the
 they name. Must not know who remembers what.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keystore.engine import Lock
+from keystore.engine import Database, Lock
 from keystore.tables import changes
 
 CHANNEL: Final = "wardgate_changes"
+_KEPT: Final = timedelta(days=1)  # no process that serves is that far behind
 
 
 class Changed(StrEnum):
@@ -35,3 +36,9 @@ async def note_change(connection: AsyncConnection, kind: Changed, *subjects: str
     await connection.execute(insert(changes), rows)
     if connection.dialect.name == "postgresql":
         await connection.execute(select(func.pg_notify(CHANNEL, kind.value)))
+
+
+async def clear_old_changes(database: Database, now: datetime) -> None:
+    """Forget what every process has heard long ago."""
+    async with database.write() as connection:
+        await connection.execute(delete(changes).where(changes.c.at < now - _KEPT))

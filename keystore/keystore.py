@@ -13,6 +13,7 @@ from functools import partial
 from typing import Self
 
 from keystore.audit import AuditLog
+from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
 from keystore.credentials import CredentialInfo, CredentialStore
 from keystore.engine import Database, make_room
@@ -146,6 +147,7 @@ class Keystore:
 
     async def begin_serving(self) -> None:
         """Remember tokens and keyrings from here on, and hear of what changes."""
+        await clear_old_changes(self._database, utc_now())
         await self._remembered.feed.start()
 
     def unseal(self, keyring: Keyring, provider_id: str) -> Credential:
@@ -184,6 +186,7 @@ class Keystore:
         await self._ring.refresh()
         await self.replicas.beat(self._ring.current.keys.ids)
         await self.use.flush()
+        await self.tokens.flush_used()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
@@ -194,6 +197,7 @@ class Keystore:
         await self._remembered.feed.stop()
         with contextlib.suppress(DatabaseUnavailable):
             await self.use.flush()
+            await self.tokens.flush_used()
             await self.replicas.forget()
         await self._database.close()
 

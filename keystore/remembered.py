@@ -117,7 +117,7 @@ class Remembered:
         key = hashlib.sha256(text.encode("ascii")).digest()
         known = self._known(self._grants, key, FRESH_S)
         if known is not None:
-            return known.caller_at(now)
+            return self._used(known, now)
 
         def tags(grant: Grant) -> tuple[Tag, ...]:
             mine = (Changed.TOKEN, grant.caller.token_id)
@@ -125,7 +125,12 @@ class Remembered:
             return (mine, (Changed.TENANT, tenant.id)) if tenant else (mine,)
 
         grant = await self._recall(self._grants, key, lambda: self._tokens.look_up(token), tags, FRESH_S)
-        return grant.caller_at(now)
+        return self._used(grant, now)
+
+    def _used(self, grant: Grant, now: datetime) -> Caller:
+        caller = grant.caller_at(now)
+        self._tokens.note_used(caller.token_id, now)
+        return caller
 
     async def keyring(self, tenant: Tenant) -> Keyring:
         """What the tenant can use now."""

@@ -96,6 +96,24 @@ class TokenStore:
         self._key = service.get(Purpose.TOKEN)
         self._now = now
         self._random = random
+        self._used: dict[str, datetime] = {}
+
+    def note_used(self, token_id: str, at: datetime) -> None:
+        """A request came with this token. No I/O: `flush_used` writes it."""
+        self._used[token_id] = at
+
+    async def flush_used(self) -> None:
+        """Write when tokens were last used; one that was used later elsewhere stays as it is. While the database is
+        away nothing is forgotten."""
+        used = dict(self._used)
+        if not used:
+            return
+        async with self._database.write() as connection:
+            for token_id, at in sorted(used.items()):
+                earlier = tokens.c.last_used_at.is_(None) | (tokens.c.last_used_at < at)
+                change = update(tokens).where(tokens.c.id == token_id, earlier).values(last_used_at=at)
+                await connection.execute(change)
+        self._used = {token_id: at for token_id, at in self._used.items() if used.get(token_id) != at}
 
     async def create(
         self,

@@ -144,7 +144,7 @@ def list_tokens(
         print_json([as_row(info) for info in infos])
         return
     print_table(
-        ("id", "kind", "tenant", "name", "scopes", "created", "expires", "revoked", "sealed"),
+        ("id", "kind", "tenant", "name", "scopes", "created", "expires", "revoked", "last used", "sealed"),
         [
             (
                 i.id,
@@ -155,6 +155,7 @@ def list_tokens(
                 i.created_at,
                 i.expires_at,
                 i.revoked_at,
+                i.last_used_at,
                 _yes(i),
             )
             for i in infos

@@ -240,6 +240,27 @@ async def _until_away(keystore: Keystore) -> None:
         await asyncio.sleep(0.02)
 
 
+async def test_last_use_of_a_token_is_written(keystore: Keystore, serving: Keystore, tenant: Tenant) -> None:
+    made = await keystore.tokens.create(tenant)
+    for at in (START, START.replace(minute=5)):
+        await serving.authenticate(made.token, at)
+    assert [info.last_used_at for info in await keystore.tokens.list()] == [None]
+    await serving.tend()
+    await keystore.authenticate(made.token, START)
+    await keystore.tokens.flush_used()
+    (info,) = await keystore.tokens.list()
+    assert (info.last_used_at, info.sealed) == (START.replace(minute=5), True)
+
+
+async def test_what_all_have_heard_long_ago_is_cleared_away(world: World, keystore: Keystore, tenant: Tenant) -> None:
+    old: object = "2020-01-01 00:00:00.000000" if world.is_sqlite else START.replace(year=2020)
+    await world.sql("UPDATE wardgate_changes SET at = :old", old=old)
+    await keystore.begin_serving()
+    assert await world.sql("SELECT count(*) FROM wardgate_changes") == [(0,)]
+    await keystore.tenants.set_plan("acme", "solo")
+    assert (await world.sql("SELECT seq > 1 FROM wardgate_changes")) == [(1,)]
+
+
 # --- the cache -----------------------------------------------------------------------------------------------------
 
 
