@@ -15,11 +15,6 @@ from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
 from tests.harness import RunningGateway, eventually, sandbox_config
 
-# LiteLLM has one worker for its own logging, on the first event loop of a process; here are three loops in one process.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:coroutine 'Logging.async_success_handler' was never awaited:RuntimeWarning"),
-    pytest.mark.filterwarnings("ignore:.*Logging.async_success_handler:pytest.PytestUnraisableExceptionWarning"),
-]
 HELLO: dict[str, Any] = {"model": "minimax/MiniMax-M2", "messages": [{"role": "user", "content": "Hello"}]}
 AGAIN_S = 2.0  # for how long a revoked token is tried afterwards
 
