@@ -205,6 +205,7 @@ async def test_database_away(pg_world: World) -> None:
     tenant = await keystore.tenants.add("acme", "team")
     await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "sk-of-acme-0123456789")
     known, unknown = [(await keystore.tokens.create(tenant)).token for _ in range(2)]
+    await _all_heard(keystore, pg_world)  # what is heard later is dropped, and must be read again
     await keystore.authenticate(known, START)
     await keystore.keyring(tenant)
     name = pg_world.url.split("?")[0].rpartition("/")[2]
@@ -231,6 +232,14 @@ async def test_database_away(pg_world: World) -> None:
             assert time.monotonic() < deadline, "it did not come back"
             await asyncio.sleep(0.05)
     await keystore.close()
+
+
+async def _all_heard(keystore: Keystore, world: World) -> None:
+    ((last,),) = await world.sql("SELECT max(seq) FROM wardgate_changes")
+    deadline = time.monotonic() + 5.0
+    while keystore._remembered.feed._seen < last:
+        assert time.monotonic() < deadline, "a change was not heard"
+        await asyncio.sleep(0.02)
 
 
 async def _until_away(keystore: Keystore) -> None:
