@@ -107,6 +107,10 @@ class CredentialRefused(CredentialError):
     """This value cannot be stored as a provider key."""
 
 
+class CredentialConflict(CredentialError):
+    """Somebody else changed this key meanwhile, or its state does not allow what was asked."""
+
+
 class SettingUnknown(CredentialError):
     """No provider has a key of this name."""
 

@@ -16,18 +16,26 @@ from keystore.errors import EnvelopeDamaged
 from keystore.legacy import LegacyStore, LegacyValue
 from keystore.providers import Provider, Registry
 from keystore.resolve import Store, Unusable, inspect_value, known_names, provider_for_setting
-from keystore.sealing import Place
+from keystore.sealing import Opened, Place
 from keystore.secret import Secret
 from keystore.tables import credentials
 from keystore.tenantkeys import Sealed, TenantKeys, sealed_with
 from keystore.tenants import Tenant
 
 _HINT_FROM: Final = 20  # characters: of a shorter key, four would tell too much
+_NOTHING: Final = Opened(b"", frozenset())
+_ORDER: Final = (
+    credentials.c.setting_key,
+    credentials.c.state,  # "active" before "superseded"
+    credentials.c.position,
+    credentials.c.label,
+    credentials.c.version.desc(),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """One stored name, judged. `value` opens to the secret: an envelope, or the plain text of a legacy row; it is None
+    """One stored key, judged. `value` opens to the secret: an envelope, or the plain text of a legacy row; it is None
     exactly when `unusable` says why. `hosts` are those the secret may travel to."""
 
     setting_key: str
@@ -41,6 +49,13 @@ class Holding:
     created_at: datetime | None
     updated_at: datetime | None
     value: Sealed | Secret | None = field(repr=False)
+    credential_id: str | None = None  # None for a legacy row
+    label: str = ""
+    weight: int = 1
+    position: int = 0
+    grace_until: datetime | None = None  # of a superseded version: until when it stands in for its successor
+    fields: Mapping[str, str] = field(default_factory=dict)  # no secrets
+    source: str = "legacy"  # how it came
 
 
 class HoldingReader:
@@ -52,11 +67,16 @@ class HoldingReader:
         self._legacy = legacy
         self._owners = {name: provider_for_setting(name, registry) for name in known_names(registry)}
 
-    async def read(self, tenant: Tenant) -> list[Holding]:
-        """Everything `tenant` holds: active credentials by name, then legacy rows by name, shadowed ones too."""
-        active = select(credentials).where(credentials.c.tenant_id == tenant.id, credentials.c.state == "active")
+    async def read(self, tenant: Tenant, *, grace_at: datetime | None = None) -> list[Holding]:
+        """Everything `tenant` holds: active credentials by name and position, then legacy rows by name, shadowed ones
+        too. With `grace_at` also superseded versions whose grace lasts beyond it, after the active ones of their
+        name."""
+        wanted = credentials.c.state == "active"
+        if grace_at is not None:
+            wanted |= (credentials.c.state == "superseded") & (credentials.c.grace_until > grace_at)
+        chosen = select(credentials).where(credentials.c.tenant_id == tenant.id, wanted)
         async with self._database.read() as connection:
-            rows = (await connection.execute(active.order_by(credentials.c.setting_key))).all()
+            rows = (await connection.execute(chosen.order_by(*_ORDER))).all()
             keys = await self._keys.all_of(connection, tenant.id) if rows else {}
             legacy = await self._legacy.values(connection, tenant) if self._legacy else {}
         sealed = [self._judge_sealed(row, sealed_with(row.envelope, _place(row), keys)) for row in rows]
@@ -67,21 +87,28 @@ class HoldingReader:
         try:
             opened = self._keys.open(sealed)
             text = opened.secret.decode("utf-8")
-            unusable, hosts, fingerprint = inspect_value(text), opened.hosts, self._keys.fingerprint(text)
+            unusable, fingerprint = inspect_value(text), self._keys.fingerprint(text)
         except (EnvelopeDamaged, UnicodeDecodeError):
-            unusable, hosts, fingerprint = Unusable.DAMAGED, frozenset(), b""
+            opened, unusable, fingerprint = _NOTHING, Unusable.DAMAGED, b""
         return Holding(
             setting_key=row.setting_key,
             provider_id=owner.id if owner else row.provider_id,
             store=Store.CREDENTIALS,
             unusable=unusable,
             fingerprint=fingerprint,
-            hosts=hosts,
+            hosts=opened.hosts,
             hint=row.hint,
             version=row.version,
             created_at=row.created_at,
             updated_at=row.updated_at,
             value=None if unusable else sealed,
+            credential_id=row.credential_id,
+            label=row.label,
+            weight=row.weight,
+            position=row.position,
+            grace_until=row.grace_until if row.state == "superseded" else None,
+            fields=opened.fields,
+            source=row.source,
         )
 
     def _judge_legacy(self, row: LegacyValue) -> Holding:
@@ -104,12 +131,14 @@ class HoldingReader:
         )
 
 
-def by_name(holdings: Iterable[Holding]) -> Mapping[str, Holding]:
-    """One holding for each name: the credentials table before the legacy table."""
-    chosen: dict[str, Holding] = {}
+def by_name(holdings: Iterable[Holding]) -> Mapping[str, tuple[Holding, ...]]:
+    """What is held under each name, in the order given: of the credentials table, or else of the legacy table."""
+    chosen: dict[str, list[Holding]] = {}
     for holding in holdings:
-        chosen.setdefault(holding.setting_key, holding)
-    return chosen
+        same_name = chosen.setdefault(holding.setting_key, [])
+        if not same_name or same_name[0].store is holding.store:
+            same_name.append(holding)
+    return {name: tuple(same_name) for name, same_name in chosen.items()}
 
 
 def hosts_of(provider: Provider | None) -> frozenset[str]:

@@ -70,12 +70,15 @@ def _of_found(
 ) -> tuple[Effect, str | None, str] | None:
     if now is None:
         return Effect.LOST, None, ""
-    old, new = before.holdings[found.setting_key], after.holdings[now.setting_key]
-    if old.fingerprint != new.fingerprint:
+    if _values(before, found.provider_id) != _values(after, now.provider_id):
         return Effect.OTHER_VALUE, now.setting_key, "another stored key comes first"
     if (found.setting_key, found.via) != (now.setting_key, now.via):
         return Effect.OTHER_NAME, now.setting_key, f"found as {now.via.value}, was {found.via.value}"
     return None
+
+
+def _values(keyring: Keyring, provider_id: str) -> frozenset[bytes]:
+    return frozenset(one.fingerprint for one in keyring.choices[provider_id])
 
 
 def _because(why: str, row: Provider | None, now: object) -> str:

@@ -1,31 +1,37 @@
 """A tenant's keyring: for every live provider, the name that answers, or what was looked for.
 
-Owns joining holdings and provider rows, host check included, and the one record that carries a secret to the wire.
-Pure. Must not know databases.
+Owns joining holdings and provider rows, host check included, the order in which several keys of one name are tried, and
+the one record that carries a secret to the wire. Pure. Must not know databases.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from keystore.holdings import Holding, by_name
-from keystore.providers import Provider, Registry, host_of
+from keystore.providers import Provider, Registry, filled, host_of
 from keystore.resolve import Found, HeldName, Missing, Names, NameTable, Store, Unusable, Via, first_usable
 from keystore.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """What one tenant can use now. `resolutions` has every live row of the registry. The sealed values travel along, so
-    that unsealing needs no database; plain text only where a legacy table holds it so."""
+    """What one tenant can use now. `resolutions` has every live row of the registry; `choices` has the usable keys of
+    each provider that was found, those of former versions last. The sealed values travel along, so that unsealing
+    needs no database; plain text only where a legacy table holds it so."""
 
     tenant_id: str
     resolutions: Mapping[str, Found | Missing]
-    holdings: Mapping[str, Holding] = field(repr=False)
+    holdings: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by name
+    choices: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by provider
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A key ready to travel, to `hosts` and nowhere else. Cannot be built without a secret or without hosts."""
+    """A key ready to travel, to `hosts` and nowhere else. Cannot be built without a secret or without hosts.
+    `provider` is the row as it is for this key: its URL and hosts are filled in. `former` is the number of a superseded
+    version that stands in while its grace lasts."""
 
     provider_id: str
     secret: Secret
@@ -33,6 +39,9 @@ class Credential:
     setting_key: str
     via: Via
     store: Store
+    provider: Provider
+    label: str = ""
+    former: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, Secret):
@@ -46,20 +55,48 @@ def build_keyring(tenant_id: str, holdings: Iterable[Holding], registry: Registr
     `table` is the registry's."""
     held = by_name(holdings)
     resolutions: dict[str, Found | Missing] = dict(table.missing)
+    choices: dict[str, tuple[Holding, ...]] = {}
     for provider_id in {asking for name in held for asking in table.asked_by.get(name, ())}:
         provider, names = registry.get(provider_id), table.names[provider_id]
-        if provider is not None:
-            resolutions[provider_id] = first_usable(_held_for(provider, held, names), provider_id, names)
-    return Keyring(tenant_id, resolutions, held)
+        if provider is None:
+            continue
+        found = resolutions[provider_id] = first_usable(_held_for(provider, held, names), provider_id, names)
+        if isinstance(found, Found):
+            choices[provider_id] = tuple(one for one in held[found.setting_key] if unusable_for(provider, one) is None)
+    return Keyring(tenant_id, resolutions, held, choices)
 
 
-def _held_for(provider: Provider, held: Mapping[str, Holding], names: Names) -> dict[str, HeldName]:
-    host = host_of(provider.base_url)
-    return {name: _held_name(held[name], host) for name, _ in names if name in held}
+def _held_for(provider: Provider, held: Mapping[str, Sequence[Holding]], names: Names) -> dict[str, HeldName]:
+    return {name: _held_name(held[name], provider) for name, _ in names if name in held}
 
 
-def _held_name(holding: Holding, host: str) -> HeldName:
-    unusable = holding.unusable
-    if unusable is None and host not in holding.hosts:
-        unusable = Unusable.WRONG_HOST
-    return HeldName(holding.setting_key, holding.store, unusable, holding.fingerprint)
+def _held_name(same_name: Sequence[Holding], provider: Provider) -> HeldName:
+    """The first key of a name that can be used now; without any, the first and why not."""
+    judged = [(unusable_for(provider, one), one) for one in same_name if one.grace_until is None]
+    unusable, chosen = next((each for each in judged if each[0] is None), judged[0] if judged else (None, same_name[0]))
+    return HeldName(chosen.setting_key, chosen.store, unusable, chosen.fingerprint)
+
+
+def unusable_for(provider: Provider, holding: Holding) -> Unusable | None:
+    """Why this key cannot be used for this provider, if it cannot: what is wrong with the value, a field that is
+    lacking, or that it was sealed for other hosts."""
+    if holding.unusable is not None:
+        return holding.unusable
+    try:
+        there = filled(provider, holding.fields)
+    except (KeyError, ValueError):
+        return Unusable.LACKS_FIELDS
+    host = host_of(there.base_url)
+    return None if host in holding.hosts and host in there.hosts else Unusable.WRONG_HOST
+
+
+def order_of_trial(choices: Sequence[Holding], now: datetime, draw: Callable[[], float]) -> list[Holding]:
+    """The keys of one provider in the order in which one request tries them: by position, and of the same position at
+    random by weight; then former versions, newest first, while their grace lasts. `draw` gives numbers in [0, 1)."""
+    if len(choices) == 1:
+        return list(choices)
+    active = [one for one in choices if one.grace_until is None]
+    former = [one for one in choices if one.grace_until is not None and one.grace_until > now]
+    if len(active) > 1:  # the smallest of exponential times with rate w comes first with probability w / sum
+        active.sort(key=lambda one: (one.position, -math.log(1.0 - draw()) / one.weight))
+    return active + sorted(former, key=lambda one: (one.position, one.label, -one.version))

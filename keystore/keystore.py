@@ -15,20 +15,21 @@ from typing import Self
 from keystore.audit import AuditLog
 from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
-from keystore.credentials import CredentialInfo, CredentialStore
+from keystore.credential_info import CredentialInfo
+from keystore.credentials import CredentialStore
 from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
 from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.importing.importer import Importer
-from keystore.keyring import Credential, Keyring, build_keyring
+from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.names import Names
-from keystore.providers import Registry
+from keystore.providers import Provider, Registry, filled
 from keystore.remembered import Remembered
 from keystore.replicas import Replicas
-from keystore.resolve import UNUSABLE_BECAUSE, Missing, NameTable, Unusable, known_names
+from keystore.resolve import UNUSABLE_BECAUSE, Found, Missing, NameTable, Unusable, known_names
 from keystore.rings import LiveRing, open_ring
 from keystore.rootkeys import SealingSource
 from keystore.sealing_ops import SealingOps
@@ -73,6 +74,8 @@ class Keystore:
     _keys: TenantKeys
     _ring: LiveRing
     _remembered: Remembered
+    _now: Clock
+    _random: Random
 
     @classmethod
     async def open(
@@ -107,7 +110,7 @@ class Keystore:
         use = KeyUse(database)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
-            return build_keyring(tenant.id, await reader.read(tenant), registry, names)
+            return build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
 
         remembered = Remembered(
             token_store,
@@ -134,6 +137,8 @@ class Keystore:
             _keys=keys,
             _ring=ring,
             _remembered=remembered,
+            _now=now,
+            _random=random,
         )
 
     async def keyring(self, tenant: Tenant) -> Keyring:
@@ -150,24 +155,40 @@ class Keystore:
         await clear_old_changes(self._database, utc_now())
         await self._remembered.feed.start()
 
-    def unseal(self, keyring: Keyring, provider_id: str) -> Credential:
-        """The tenant's key for a provider, ready to travel to hosts of that provider only. No I/O. CredentialUnusable
-        when the keyring has none, naming what was looked for."""
-        resolution = keyring.resolutions.get(provider_id)
-        provider = self.registry.get(provider_id)
+    def keys_in_turn(self, keyring: Keyring, provider_id: str) -> list[Holding]:
+        """The tenant's keys for a provider in the order in which a request tries them, drawn anew each time. No I/O.
+        CredentialUnusable when the keyring has none, naming what was looked for."""
+        _, found = self._found(keyring, provider_id)
+        return order_of_trial(keyring.choices[found.provider_id], self._now(), self._draw)
+
+    def unseal(self, keyring: Keyring, provider_id: str, holding: Holding | None = None) -> Credential:
+        """The tenant's key for a provider, ready to travel to hosts of that provider only; `holding` is one of
+        `keys_in_turn`, by default the first by position. No I/O. CredentialUnusable as there."""
+        row, found = self._found(keyring, provider_id)
+        chosen = holding or keyring.choices[provider_id][0]
+        provider = filled(row, chosen.fields)
+        return Credential(
+            provider_id=provider_id,
+            secret=self._secret(chosen),
+            hosts=chosen.hosts & frozenset(provider.hosts),
+            setting_key=chosen.setting_key,
+            via=found.via,
+            store=chosen.store,
+            provider=provider,
+            label=chosen.label,
+            former=chosen.version if chosen.grace_until is not None else None,
+        )
+
+    def _found(self, keyring: Keyring, provider_id: str) -> tuple[Provider, Found]:
+        resolution, provider = keyring.resolutions.get(provider_id), self.registry.get(provider_id)
         if resolution is None or provider is None:
             raise CredentialUnusable(f"there is no provider {provider_id!r} that may have traffic")
         if isinstance(resolution, Missing):
             raise CredentialUnusable(_nothing_found(resolution))
-        holding = keyring.holdings[resolution.setting_key]
-        return Credential(
-            provider_id=provider_id,
-            secret=self._secret(holding),
-            hosts=holding.hosts & frozenset(provider.hosts),
-            setting_key=resolution.setting_key,
-            via=resolution.via,
-            store=resolution.store,
-        )
+        return provider, resolution
+
+    def _draw(self) -> float:
+        return int.from_bytes(self._random(6)) / 2**48
 
     def _secret(self, holding: Holding) -> Secret:
         """The secret without the white space around it, which no header can carry."""
@@ -187,6 +208,7 @@ class Keystore:
         await self.replicas.beat(self._ring.current.keys.ids)
         await self.use.flush()
         await self.tokens.flush_used()
+        await self.credentials.destroy_expired()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

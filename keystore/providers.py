@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from importlib.resources import files
 from ipaddress import ip_address
@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from keystore.errors import RegistryError, did_you_mean
+from keystore.templates import fill, places_of
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _VARIABLE: Final = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -71,6 +72,8 @@ class Provider:
     open_models: bool = False  # any model id may be asked for by its qualified name
     free: bool = False  # a zero price in the map is real
     quirks: Mapping[str, str] = field(default_factory=dict, hash=False)  # request field -> the name the provider reads
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # what a key comes with: name -> what it is
+    tenant_base_url: bool = False  # a key may name another base URL, on one of `hosts`
 
 
 class Registry:
@@ -159,6 +162,18 @@ def _is_loopback(hostname: str) -> bool:
         return False
 
 
+BASE_URL: Final = "base_url"  # the field by which a key names another base URL
+
+
+def filled(provider: Provider, values: Mapping[str, str]) -> Provider:
+    """The row as it is for a key with these fields: its URL and hosts without places. KeyError names a field that is
+    lacking, ValueError one that does not fit. The host of a key's own base URL is not checked here."""
+    if not provider.fields and BASE_URL not in values:
+        return provider
+    base_url = values.get(BASE_URL) or fill(provider.base_url, values)
+    return replace(provider, base_url=base_url, hosts=tuple(fill(host, values) for host in provider.hosts))
+
+
 # --- one row -------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +200,8 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
         open_models=reader.flag("open_models"),
         free=reader.flag("free"),
         quirks=reader.renames("quirks"),
+        fields=reader.renames("fields"),
+        tenant_base_url=reader.flag("tenant_base_url"),
     )
     _check_row(provider)
     return provider
@@ -263,8 +280,10 @@ def _wrong(provider_id: str, name: str, rule: str, value: object, tail: str = ""
 
 
 def _check_row(row: Provider) -> None:
-    _check_base_url(row)
-    _check_hosts(row)
+    _check_fields(row)
+    sample = filled(row, dict.fromkeys(row.fields, "x"))
+    _check_base_url(sample)
+    _check_hosts(sample)
     if not _VARIABLE.fullmatch(row.api_key_env_var):
         raise _wrong(row.id, "api_key_env_var", "must be upper-case letters, digits and '_'", row.api_key_env_var)
     for former in row.former_ids:
@@ -277,6 +296,16 @@ def _check_row(row: Provider) -> None:
     if row.auth not in _AUTHS[row.wire]:
         raise _wrong(row.id, "auth", f"must be one of {', '.join(_AUTHS[row.wire])} on wire {row.wire}", row.auth.value)
     _check_pattern(row)
+
+
+def _check_fields(row: Provider) -> None:
+    """Every place in the URL and the hosts is a declared field, and every field has its place in the URL."""
+    for name in (*places_of(row.base_url), *(place for host in row.hosts for place in places_of(host))):
+        if name not in row.fields:
+            raise RegistryError(f"provider {row.id!r}: {{{name}}} is no field; say what it is in fields")
+    for name in row.fields:
+        if name not in places_of(row.base_url):
+            raise RegistryError(f"provider {row.id!r}: base_url has no place for the field {name!r}: {{{name}}}")
 
 
 def _check_base_url(row: Provider) -> None:

@@ -38,6 +38,7 @@ class Unusable(StrEnum):
     ENCRYPTED = "encrypted"
     DAMAGED = "damaged"
     WRONG_HOST = "wrong_host"
+    LACKS_FIELDS = "lacks_fields"
 
 
 UNUSABLE_BECAUSE: Final[Mapping[Unusable, str]] = MappingProxyType(
@@ -51,6 +52,7 @@ UNUSABLE_BECAUSE: Final[Mapping[Unusable, str]] = MappingProxyType(
         Unusable.ENCRYPTED: "it is encrypted by another system",
         Unusable.DAMAGED: "its seal does not open: it was changed, moved or sealed with another key",
         Unusable.WRONG_HOST: "it was sealed for other hosts than this provider's; set it again to bind it to these",
+        Unusable.LACKS_FIELDS: "it came without the fields that this provider needs; set it again with --field",
     }
 )
 

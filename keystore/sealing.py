@@ -3,7 +3,7 @@
 Owns the byte formats and the associated data; golden vectors (tests/vectors/sealing.json) keep them from drifting. Pure
 functions of their arguments, nonces included. Must not know files, databases or where keys come from.
 
-    root key (KEK)  --wraps-->  tenant key (DEK)  --seals-->  {"hosts": [...], "s": <secret, base64>}
+    root key (KEK)  --wraps-->  tenant key (DEK)  --seals-->  {"hosts": [...], "s": <secret, base64>, "f": {...}}
 
     wrapped   nonce12 || AES-256-GCM(KEK, DEK,  aad = E("wg/dek/1", kek_id, tenant_id, dek_id))
     service   nonce12 || AES-256-GCM(KEK, key,  aad = E("wg/svc/1", kek_id, purpose, key_id))
@@ -12,7 +12,8 @@ functions of their arguments, nonces included. Must not know files, databases or
     E(...)    each field as its length in 4 bytes, big-endian, and its UTF-8 bytes: no two lists of fields look alike
 
 `setting_key` is the name under which the row was stored, so a provider may be renamed without sealing anything again.
-The hosts are sealed with the secret: who can write the database cannot send a key elsewhere.
+The hosts are sealed with the secret: who can write the database cannot send a key elsewhere. "f" is there only when the
+key came with fields, such as a region.
 """
 
 import base64
@@ -22,6 +23,7 @@ import hmac
 import json
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -72,10 +74,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was sealed: the secret, byte for byte, and the hosts it may travel to."""
+    """What was sealed: the secret, byte for byte, the hosts it may travel to, and the fields that came with it."""
 
     secret: bytes = field(repr=False)
     hosts: frozenset[str]
+    fields: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def encode_fields(*fields: str) -> bytes:
@@ -160,14 +163,20 @@ def _decrypt(key: bytes, sealed: bytes, associated: bytes) -> bytes:
 
 
 def _to_text(content: Opened) -> bytes:
-    record = {"hosts": sorted(content.hosts), "s": base64.b64encode(content.secret).decode("ascii")}
+    record: dict[str, object] = {
+        "hosts": sorted(content.hosts),
+        "s": base64.b64encode(content.secret).decode("ascii"),
+    }
+    if content.fields:
+        record["f"] = dict(content.fields)
     return json.dumps(record, sort_keys=True, separators=(",", ":")).encode("ascii")
 
 
 def _from_text(text: bytes) -> Opened:
     try:
         record = orjson.loads(text)
-        return Opened(base64.b64decode(record["s"], validate=True), frozenset(record["hosts"]))
+        secret = base64.b64decode(record["s"], validate=True)
+        return Opened(secret, frozenset(record["hosts"]), dict(record.get("f", {})))
     except (ValueError, KeyError, TypeError):
         raise EnvelopeDamaged from None
 

@@ -156,6 +156,13 @@ Index(
     postgresql_where=text("state = 'active'"),
 )
 
+Index(
+    "ix_wardgate_credentials_grace_until",
+    credentials.c.grace_until,
+    sqlite_where=text("grace_until IS NOT NULL"),
+    postgresql_where=text("grace_until IS NOT NULL"),
+)
+
 tokens = Table(
     "wardgate_tokens",
     metadata,

@@ -9,7 +9,7 @@ import typer
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
-from keystore.credentials import CredentialInfo
+from keystore.credential_info import CredentialInfo
 from keystore.resolve import Found, provider_for_setting
 
 app = typer.Typer(help="Provider keys of tenants. Values are read from stdin or a prompt.", no_args_is_help=True)

@@ -125,7 +125,7 @@ class Verifier:
         found.set_here.update((tenant.slug, name) for name in own)
         new = {
             each.setting_key: HeldName(each.setting_key, Store.CREDENTIALS, each.unusable, each.fingerprint)
-            for each in holdings
+            for each in reversed(holdings)  # of several labels the first
         }
         for provider in self.registry.live():
             before, after = resolve(old, provider, self.registry), resolve(new, provider, self.registry)

@@ -15,7 +15,9 @@ KEY = "Zq7-plainLookingKey.0123456789"
 def exchange(provider_id: str = "minimax", hosts: tuple[str, ...] = ("api.minimax.io",), **fields: object) -> Exchange:
     provider = load_registry({provider_id: fields} if fields else {}).get(provider_id)
     assert provider is not None
-    credential = Credential(provider_id, Secret(KEY), frozenset(hosts), "X_API_KEY", Via.CANONICAL, Store.CREDENTIALS)
+    credential = Credential(
+        provider_id, Secret(KEY), frozenset(hosts), "X_API_KEY", Via.CANONICAL, Store.CREDENTIALS, provider
+    )
     return Exchange(credential, provider, idle_s=5)
 
 

@@ -19,6 +19,7 @@ from tests.keystore.conftest import World
 
 MOVED = {"minimax": {"base_url": "http://127.0.0.1:9200/v1", "hosts": ["127.0.0.1:9200"]}}
 WIDER = {"minimax": {"hosts": ["api.minimax.io", "api2.minimax.io"]}}
+GOOGLE, MINIMAX = (next(row for row in load_registry().providers if row.id == name) for name in ("google", "minimax"))
 ACME: dict[str, Any] = {"wire": "openai", "api_key_env_var": "ACME_KEY"}
 TWO_HOSTS = {
     "acme": {**ACME, "base_url": "https://api.acme.example/v1", "hosts": ["api.acme.example"]},
@@ -83,6 +84,7 @@ async def test_credential_says_how_it_was_found(keystore: Keystore, tenant: Tena
         setting_key="GOOGLE_FLASH_API_KEY",
         via=Via.FORMER,
         store=Store.CREDENTIALS,
+        provider=GOOGLE,
     )
     assert "AIza-1" not in repr(credential)
 
@@ -234,11 +236,11 @@ async def test_unsealing_is_refused_when_what_the_keyring_carries_was_changed(
     """A keyring may be kept a while; the envelope in it is opened again for each use."""
     await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-1")
     ring = await keystore.keyring(tenant)
-    holding = ring.holdings["MINIMAX_API_KEY"]
+    (holding,) = ring.choices["minimax"]
     assert isinstance(holding.value, Sealed)
     elsewhere = replace(holding.value, place=replace(holding.value.place, tenant_id="other"))
     for value in (elsewhere, None):
-        changed = replace(ring, holdings={"MINIMAX_API_KEY": replace(holding, value=value)})
+        changed = replace(ring, choices={"minimax": (replace(holding, value=value),)})
         with pytest.raises(CredentialUnusable, match="MINIMAX_API_KEY is not used"):
             keystore.unseal(changed, "minimax")
     assert keystore.unseal(ring, "minimax").secret == Secret("mm-1")
@@ -248,10 +250,16 @@ async def test_unsealing_is_refused_when_what_the_keyring_carries_was_changed(
 def test_credential_cannot_be_built_without_a_secret(secret: Any) -> None:
     with pytest.raises(TypeError):
         Credential(
-            "minimax", secret, frozenset({"api.minimax.io"}), "MINIMAX_API_KEY", Via.CANONICAL, Store.CREDENTIALS
+            "minimax",
+            secret,
+            frozenset({"api.minimax.io"}),
+            "MINIMAX_API_KEY",
+            Via.CANONICAL,
+            Store.CREDENTIALS,
+            MINIMAX,
         )
 
 
 def test_credential_cannot_be_built_without_hosts() -> None:
     with pytest.raises(ValueError, match="hosts"):
-        Credential("minimax", Secret("mm-1"), frozenset(), "MINIMAX_API_KEY", Via.CANONICAL, Store.CREDENTIALS)
+        Credential("minimax", Secret("mm-1"), frozenset(), "MINIMAX_API_KEY", Via.CANONICAL, Store.CREDENTIALS, MINIMAX)
