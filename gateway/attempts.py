@@ -15,11 +15,13 @@ from gateway.deciding import key_resolved
 from gateway.errors import ApiError
 from gateway.events import AttemptEnded, Events, FellBack, Outcome
 from gateway.failures import problem_of, timed_out
+from gateway.keys_in_turn import KeysInTurn
 from gateway.tally import Tally
 from gateway.translation import refused_by
 from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
 from keystore.clock import utc_now
 from keystore.errors import CredentialUnusable
+from keystore.holdings import Holding
 from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
 from keystore.providers import Provider, Registry
@@ -68,18 +70,24 @@ class Attempts:
     ) -> Reply:
         failures: list[Failure] = []
         queue = list(decision.ranked)
+        keys, same = KeysInTurn(self.keystore, keyring), False
         while queue:
             candidate = queue.pop(0)
             if failures and not self._carries(candidate, request):
                 continue  # no attempt: nothing would be sent
-            self._tell_fallback(failures, candidate, tally)
-            self._note(candidate, keyring, tally, len(failures) + 1)
+            key = keys.next(candidate.offer.provider_id)
+            self._tell_fallback(failures, candidate, tally, key if same else None)
+            self._note(candidate, keyring, key, tally, len(failures) + 1)
             try:
-                return await self._once(candidate, request, keyring, tally, send)
+                return await self._once(candidate, request, keys, tally, send)
             except UpstreamFailed as failed:
                 failures.append(failed.failure)
-                order = order_after(failed.failure, [item.offer.provider_id for item in queue])
-                queue = [queue[place] for place in order]
+                same = keys.turn(failed.failure)
+                if same:
+                    queue.insert(0, candidate)
+                else:
+                    order = order_after(failed.failure, [item.offer.provider_id for item in queue])
+                    queue = [queue[place] for place in order]
                 if not self._again(failed.failure, failures, queue, tally):
                     break
         tally.outcome = Outcome.FAILED
@@ -90,10 +98,13 @@ class Attempts:
         provider = self.registry.get(candidate.offer.provider_id)
         return provider is None or refused_by(provider, candidate.offer.model, request) is None
 
-    def _tell_fallback(self, failures: list[Failure], candidate: Candidate, tally: Tally) -> None:
+    def _tell_fallback(
+        self, failures: list[Failure], candidate: Candidate, tally: Tally, next_key: Holding | None
+    ) -> None:
         if failures:
             last, to = failures[-1], candidate.offer.provider_id
-            self.events.publish(FellBack(tally.request_id, last.provider_id, to, reason=last.kind.value))
+            key = None if next_key is None else _name_of(next_key)
+            self.events.publish(FellBack(tally.request_id, last.provider_id, to, last.kind.value, to_key=key))
 
     def _again(self, failure: Failure, failures: list[Failure], queue: list[Candidate], tally: Tally) -> bool:
         progress = Progress(
@@ -107,9 +118,11 @@ class Attempts:
     def _left(self, tally: Tally) -> float:
         return self.limits.answer_timeout_s - (time.monotonic() - tally.started)
 
-    def _note(self, candidate: Candidate, keyring: Keyring, tally: Tally, attempt: int) -> None:
+    def _note(self, candidate: Candidate, keyring: Keyring, key: Holding | None, tally: Tally, attempt: int) -> None:
         tally.provider, tally.model = candidate.offer.provider_id, candidate.offer.model
         tally.key_source, tally.key_via = candidate.holding.source.value, candidate.holding.via
+        tally.key_label = key.label if key else ""
+        tally.key_former = key.version if key and key.grace_until is not None else None
         tally.attempts = attempt
         self.events.publish(key_resolved(keyring, candidate.offer.provider_id, tally))
 
@@ -117,7 +130,7 @@ class Attempts:
         self,
         candidate: Candidate,
         request: ChatRequest,
-        keyring: Keyring,
+        keys: KeysInTurn,
         tally: Tally,
         send: Callable[[UpstreamCall, float], Awaitable[Reply]],
     ) -> Reply:
@@ -126,8 +139,8 @@ class Attempts:
         started, outcome, status = time.monotonic(), "cancelled", None
         credential: Credential | None = None
         try:
-            credential = self._unseal(keyring, provider, candidate.offer.model)
-            call = UpstreamCall(provider, candidate.offer.model, credential, request)
+            credential = _unseal(keys, provider, candidate.offer.model)
+            call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
             reply = await send(call, self._left(tally))
             outcome, status = "ok", 200
             return reply
@@ -138,22 +151,15 @@ class Attempts:
             took = time.monotonic() - started
             tally.upstream_s += took
             if credential is not None:
-                self._note_use(keyring.tenant_id, credential, outcome, status)
+                self._note_use(keys.tenant_id, credential, outcome, status)
             self.events.publish(
                 AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status)
             )
 
     def _note_use(self, tenant_id: str, credential: Credential, outcome: str, status: int | None) -> None:
         rejected = status if outcome == FailureKind.KEY_REJECTED.value else None
-        key = UsedKey(tenant_id, credential.setting_key, "", credential.provider_id)
+        key = UsedKey(tenant_id, credential.setting_key, credential.label, credential.provider_id)
         self.keystore.use.note(key, utc_now(), ok=outcome == "ok", rejected_status=rejected)
-
-    def _unseal(self, keyring: Keyring, provider: Provider, model: str) -> Credential:
-        try:
-            return self.keystore.unseal(keyring, provider.id)
-        except CredentialUnusable as error:
-            failure = Failure(FailureKind.KEY_UNUSABLE, provider.id, model, message=str(error))
-            raise UpstreamFailed(failure) from None
 
     async def _complete(self, call: UpstreamCall, left_s: float) -> PlainReply:
         wait_s = min(left_s, self.limits.attempt_timeout_s)
@@ -182,3 +188,15 @@ class Attempts:
                 )
                 raise UpstreamFailed(empty) from None
             raise
+
+
+def _unseal(keys: KeysInTurn, provider: Provider, model: str) -> Credential:
+    try:
+        return keys.unseal(provider.id)
+    except CredentialUnusable as error:
+        failure = Failure(FailureKind.KEY_UNUSABLE, provider.id, model, message=str(error))
+        raise UpstreamFailed(failure) from None
+
+
+def _name_of(key: Holding) -> str:
+    return (key.label or "(no label)") if key.grace_until is None else f"version {key.version}"

@@ -64,6 +64,8 @@ class RequestCompleted:
     model: str | None = None
     key_source: str | None = None
     key_via: str | None = None
+    key_label: str | None = None  # of several keys of one name
+    key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
     client_request_id: str | None = None  # what the caller sent as x-request-id, when it is well formed
     stream: bool = False
@@ -99,12 +101,13 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class FellBack:
-    """The next candidate was asked because this one failed."""
+    """The next candidate was asked because this one failed, or the same provider with the tenant's next key."""
 
     request_id: str
     from_provider: str
     to_provider: str
     reason: str  # router.failure.FailureKind
+    to_key: str | None = None  # the label of that next key, or "version 3" of a former one; None: another candidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ class Tally:
     model: str | None = None
     key_source: str | None = None
     key_via: str | None = None
+    key_label: str = ""
+    key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
     client_request_id: str | None = None
     stream: bool = False
@@ -59,6 +61,8 @@ class Tally:
             "x-wardgate-provider": self.provider,
             "x-wardgate-model": self.model,
             "x-wardgate-key": key,
+            "x-wardgate-key-label": self.key_label or None,
+            "x-wardgate-key-former": None if self.key_former is None else str(self.key_former),
             "x-wardgate-attempts": str(self.attempts),
             "x-wardgate-cost-usd": cost,
             "x-wardgate-catalogue": self.catalogue,
@@ -93,6 +97,8 @@ class Tally:
             model=self.model,
             key_source=self.key_source,
             key_via=self.key_via,
+            key_label=self.key_label or None,
+            key_former=self.key_former,
             attempts=self.attempts,
             client_request_id=self.client_request_id,
             stream=self.stream,

@@ -281,7 +281,7 @@ def _wrong(provider_id: str, name: str, rule: str, value: object, tail: str = ""
 
 def _check_row(row: Provider) -> None:
     _check_fields(row)
-    sample = filled(row, dict.fromkeys(row.fields, "x"))
+    sample = filled(row, dict.fromkeys(row.fields, "1"))
     _check_base_url(sample)
     _check_hosts(sample)
     if not _VARIABLE.fullmatch(row.api_key_env_var):

@@ -64,6 +64,23 @@ def shares_fate(failure: Failure, provider_id: str) -> bool:
     return failure.kind in _WHOLE_PROVIDER and failure.provider_id == provider_id
 
 
+# What is wrong with one key need not be wrong with the tenant's next one. A former version of a key stands in only
+# where its successor was refused as a key: one account's limits are the same for both.
+_OTHER_KEY: Final = MappingProxyType(
+    {
+        FailureKind.KEY_REJECTED: True,  # whether a former version may stand in too
+        FailureKind.KEY_UNUSABLE: True,
+        FailureKind.QUOTA_EXHAUSTED: False,
+        FailureKind.RATE_LIMITED: False,
+    }
+)
+
+
+def wants_another_key(failure: Failure, *, former: bool) -> bool:
+    """Whether the same provider is worth asking with the tenant's next key; `former`: that is a superseded version."""
+    return failure.kind in _OTHER_KEY and (_OTHER_KEY[failure.kind] or not former)
+
+
 # The provider may be in trouble as a whole: another one is worth asking before its other models.
 _PROVIDER_IN_TROUBLE: Final = frozenset(
     {

@@ -277,7 +277,7 @@ async def test_a_row_edited_later_is_told_and_taken_over_as_a_new_version(adopte
         assert (await verify(adopted.keystore)).passed
         tenant = await adopted.keystore.tenants.get(slug)
         ring = await adopted.keystore.keyring(tenant)
-        assert ring.holdings["OPENAI_API_KEY"].version == version
+        assert ring.holdings["OPENAI_API_KEY"][0].version == version
         assert adopted.keystore.unseal(ring, "openai").secret.reveal() == value
 
 

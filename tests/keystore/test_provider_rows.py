@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 
-from keystore.providers import Provider, Wire, host_of, load_registry
+from keystore.providers import Provider, Wire, filled, host_of, load_registry
 from keystore.resolve import names_for
 
 REGISTRY = load_registry()
 ROWS = REGISTRY.providers
+PLAIN = [row for row in ROWS if not row.fields]
+WITH_FIELDS = [row for row in ROWS if row.fields]
 NOT_IN_THE_MAP = {"openrouter", "nvidia_nim", "huggingface"}  # no chat rows in LiteLLM 1.106's map
-OPEN_MODELS = {"openrouter", "huggingface", "ollama", "nvidia_nim", "together", "fireworks", "deepinfra"}
+OPEN_MODELS = {"openrouter", "huggingface", "ollama", "nvidia_nim", "together", "fireworks", "deepinfra"} | {
+    "azure",
+    "bedrock",
+}
 
 
 def by_id(row: Provider) -> str:
@@ -67,7 +72,7 @@ def test_prefix_is_a_provider_of_litellm(row: Provider) -> None:
     assert row.litellm_prefix in litellm_providers()
 
 
-@pytest.mark.parametrize("row", ROWS, ids=by_id)
+@pytest.mark.parametrize("row", PLAIN, ids=by_id)
 def test_catalogue_ids_are_in_the_price_map(row: Provider) -> None:
     providers = {each.get("litellm_provider") for each in price_map().values() if each.get("mode") == "chat"}
     assert row.catalogue_ids
@@ -75,19 +80,19 @@ def test_catalogue_ids_are_in_the_price_map(row: Provider) -> None:
         assert set(row.catalogue_ids) <= providers
 
 
-@pytest.mark.parametrize("row", ROWS, ids=by_id)
+@pytest.mark.parametrize("row", PLAIN, ids=by_id)
 def test_host_is_one_that_litellm_knows(row: Provider) -> None:
     host = host_of(row.base_url).replace("127.0.0.1", "localhost")
     assert re.search(rf"(?<![\w.-]){re.escape(host)}(?![\w.-])", sources_of(row.litellm_prefix))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=by_id)
+@pytest.mark.parametrize("row", PLAIN, ids=by_id)
 def test_base_url_is_litellms_when_it_gives_one(row: Provider) -> None:
     base = row.base_url.replace("127.0.0.1", "localhost").removesuffix("/v1")
     assert base in sources_of(row.litellm_prefix) or base.removeprefix("https://") in sources_of(row.litellm_prefix)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=by_id)
+@pytest.mark.parametrize("row", PLAIN, ids=by_id)
 def test_key_variable_of_litellm_is_a_name_that_is_looked_for(row: Provider) -> None:
     """Whatever `<PREFIX...>_API_KEY` LiteLLM reads for this provider, a tenant's key of that name is found."""
     stem = row.litellm_prefix.upper().removesuffix("_AI")
@@ -96,11 +101,21 @@ def test_key_variable_of_litellm_is_a_name_that_is_looked_for(row: Provider) -> 
     assert read <= {name for name, _ in names_for(row, REGISTRY)}
 
 
+@pytest.mark.parametrize("row", WITH_FIELDS, ids=by_id)
+def test_row_with_fields_has_the_hosts_and_the_key_variable_that_litellm_knows(row: Provider) -> None:
+    sources = sources_of(row.litellm_prefix)
+    for host in row.hosts:
+        assert host.rpartition("}")[2] in sources, host
+    assert row.api_key_env_var in sources
+    assert row.base_url.endswith("/openai/v1") and "/openai/v1" in sources
+
+
 @pytest.mark.parametrize("row", ROWS, ids=by_id)
 def test_row_is_complete(row: Provider) -> None:
     assert row.name != row.id
     assert row.litellm_prefix
-    assert host_of(row.base_url) in row.hosts
+    there = filled(row, dict.fromkeys(row.fields, "x1"))
+    assert host_of(there.base_url) in there.hosts
     assert not row.retired
     assert row.open_models == (row.id in OPEN_MODELS)
     assert row.free == (row.id == "ollama")

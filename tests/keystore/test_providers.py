@@ -22,7 +22,7 @@ def registry_with(**rows: Mapping[str, object]) -> Registry:
     return load_registry(rows)
 
 
-def test_registry_has_the_rows_of_the_brief() -> None:
+def test_registry_has_the_rows_of_the_brief_and_two_with_fields() -> None:
     assert [provider.id for provider in load_registry().live()] == [
         "openai",
         "anthropic",
@@ -44,6 +44,8 @@ def test_registry_has_the_rows_of_the_brief() -> None:
         "nvidia_nim",
         "huggingface",
         "ollama",
+        "azure",
+        "bedrock",
     ]
 
 
