@@ -3,12 +3,14 @@
 Everything is checked before the first request is taken; what is wrong stops the start with a sentence.
 """
 
+import shlex
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
+from gateway.config import ConfigError
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
@@ -19,6 +21,7 @@ from gateway.rules import Rules, load_catalogue, load_rules
 from gateway.services import Readiness, Services
 from gateway.settings import Settings
 from gateway.transport import Transport
+from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
@@ -26,9 +29,19 @@ from router.plans import check_known
 
 
 def sealing_source(settings: Settings) -> SealingSource:
-    """Where the root keys come from; the environment's text is preferred when it is there."""
+    """Where the root keys come from: the environment's text, else a command's output, else a file. ConfigError for a
+    command that cannot be read."""
     text = settings.sealing_keys.get_secret_value() if settings.sealing_keys else ""
-    return SealingSource(text=Secret(text) if text else None, path=settings.sealing_keys_file)
+    service = _key_service(settings.sealing_keys_command or "")
+    return SealingSource(text=Secret(text) if text else None, path=settings.sealing_keys_file, service=service)
+
+
+def _key_service(command: str) -> KeyService | None:
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise ConfigError(f"WARDGATE_SEALING_KEYS_COMMAND: {error}") from None
+    return CommandKeyService(words) if words else None
 
 
 async def open_keystore(settings: Settings, rules: Rules, *, create: bool) -> Keystore:

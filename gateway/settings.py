@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     database_url: str = "sqlite+aiosqlite:///var/wardgate.db"
     redis_url: str | None = None
     sealing_keys: SecretStr | None = None  # the ring's text itself; the file is preferred
+    sealing_keys_command: str | None = None  # prints the ring: the door to a key service
     sealing_keys_file: Path = Path("var/sealing-keys")
     config: Path | None = None  # wardgate.toml in the working directory, when there is one
     host: str = "127.0.0.1"

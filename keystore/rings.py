@@ -4,8 +4,12 @@ Owns the statements on `root_keys`, and the rule that a ring file is made only f
 anything. Must not know the cipher.
 """
 
+import asyncio
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import exists, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,6 +30,9 @@ from keystore.rootkeys import (
 from keystore.sealing import check_value
 from keystore.tables import credentials, root_keys, tenant_keys
 
+_ASK_AGAIN_S: Final = 60.0
+_ASK_SOON_S: Final = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class OpenRing:
@@ -38,9 +45,17 @@ class OpenRing:
 class LiveRing:
     """The ring of a process that goes on running: read again when its file or the database says something new."""
 
-    def __init__(self, database: Database, source: SealingSource, opened: OpenRing) -> None:
+    def __init__(
+        self,
+        database: Database,
+        source: SealingSource,
+        opened: OpenRing,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._opened = opened
+        self._clock = clock
+        self._asked_at = clock()
         self.source = source
 
     @property
@@ -53,19 +68,31 @@ class LiveRing:
         ring = load_ring(self.source)
         if ring is None:
             raise RingMissing(f"there is no sealing key file {self.source.path}")
+        self._asked_at = self._clock()
+        self._opened = OpenRing(ring, self._opened.active)
         return ring
 
     async def refresh(self) -> None:
         """Read both again. A SealingError leaves the ring as it was."""
         async with self._database.read() as connection:
             memory = await _remember(connection)
-        self._opened = OpenRing(check_ring(self.read(), memory, self.source), _active(memory))
+        self._opened = OpenRing(check_ring(await self._anew(memory), memory, self.source), _active(memory))
+
+    async def _anew(self, memory: Memory) -> RootKeys:
+        """The ring as it is now. A key service is asked once a minute, and within ten seconds when the database knows a
+        key that is not here."""
+        if self.source.service is None:
+            return self.read()
+        lacking = {known.kek_id for known in memory.keys} - set(self._opened.keys.ids)
+        if self._clock() - self._asked_at < (_ASK_SOON_S if lacking else _ASK_AGAIN_S):
+            return self._opened.keys
+        return await asyncio.to_thread(self.read)
 
     def find(self, kek_id: str) -> bytes:
-        """A root key; one that is not known here is looked for once more where the ring comes from, since another
-        process may have begun to use it. RingMissing when it is not there."""
-        if kek_id not in self._opened.keys.ids:
-            self._opened = OpenRing(self.read(), self._opened.active)
+        """A root key; one that is not known here is looked for once more in the file, since another process may have
+        begun to use it. RingMissing when it is not there."""
+        if kek_id not in self._opened.keys.ids and self.source.service is None:
+            self.read()
         return self._opened.keys.get(kek_id)
 
 

@@ -21,6 +21,7 @@ from typing import Final
 
 from keystore.clock import Random
 from keystore.errors import RingDamaged, RingExposed, RingMismatch, RingMissing, SealingError, SealingRefused
+from keystore.keyservice import KeyService
 from keystore.sealing import KEY_BYTES, check_value, fingerprint_key
 from keystore.secret import Secret
 
@@ -34,10 +35,12 @@ _HEADER: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SealingSource:
-    """Where the ring is: its text (WARDGATE_SEALING_KEYS) when given, else its file, made on first start."""
+    """Where the ring is: its text (WARDGATE_SEALING_KEYS) when given, else with a key service, else in its file, which
+    is made on first start."""
 
     text: Secret | None
     path: Path
+    service: KeyService | None = None
 
 
 class RootKeys:
@@ -116,6 +119,8 @@ def load_ring(source: SealingSource) -> RootKeys | None:
     RingExposed when others may read it."""
     if source.text is not None:
         return parse_ring(source.text.reveal(), origin="WARDGATE_SEALING_KEYS")
+    if source.service is not None:
+        return parse_ring(source.service.fetch(), origin=source.service.origin)
     try:
         with source.path.open("rb") as file:
             _refuse_exposed(source.path, os.fstat(file.fileno()))
@@ -154,12 +159,16 @@ def create_ring(path: Path, *, now: datetime, random: Random) -> RootKeys:
 
 
 def add_to_file(source: SealingSource, kek_id: str, key: bytes) -> RootKeys:
-    """The ring with one more key at its end, its file replaced whole. SealingRefused for a ring that was given as text,
-    with what to do instead."""
-    if source.text is not None:
+    """The ring with one more key at its end, its file replaced whole. SealingRefused for a ring that was given as text
+    or by a key service, with what to do instead."""
+    if source.text is not None or source.service is not None:
+        line = f"a line `{kek_id}:` with 32 random bytes in base64 (`openssl rand -base64 32`)"
         raise SealingRefused(
-            f"the root keys come from WARDGATE_SEALING_KEYS; add a line `{kek_id}:` with 32 random bytes in base64"
-            " (`openssl rand -base64 32`) to it on every replica, restart them, and run this again"
+            f"the root keys come from WARDGATE_SEALING_KEYS; add {line} to it on every replica, restart them, and run"
+            " this again"
+            if source.text is not None
+            else f"the root keys come from a key service; add {line} to what it keeps, and run this again; a replica"
+            " that runs hears of it within a minute"
         )
     ring = load_ring(source)
     if ring is None:

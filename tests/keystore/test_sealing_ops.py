@@ -15,8 +15,10 @@ from keystore.errors import (
     KeystoreError,
     RingMismatch,
     RingMissing,
+    SealingError,
     SealingRefused,
 )
+from keystore.keyservice import CommandKeyService
 from keystore.keystore import Keystore, SealingSource
 from keystore.rootkeys import KeyState, load_ring, render_ring
 from keystore.secret import Secret
@@ -178,6 +180,74 @@ async def test_ring_given_as_text_is_added_to_by_the_operator(world: World, keys
     await more.close()
 
 
+class Shelf:
+    """A key service that can be away."""
+
+    origin = "the shelf"
+
+    def __init__(self, text: str) -> None:
+        self.text: str | None = text
+        self.asked = 0
+
+    def fetch(self) -> str:
+        self.asked += 1
+        if self.text is None:
+            raise RingMissing("the shelf is away")
+        return self.text
+
+
+async def test_ring_of_a_key_service_is_asked_for_at_start_and_once_a_minute(world: World, keystore: Keystore) -> None:
+    tenant = await keystore.tenants.add("other", "team")
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-0123456789")
+    shelf = Shelf(world.ring.read_text())
+    served = await world.open(sealing=SealingSource(None, Path("/no/such/ring"), shelf))
+    assert await key_of(served, tenant) == "mm-0123456789"
+    for _ in range(5):
+        await served.tend()
+    assert shelf.asked == 1
+    with pytest.raises(SealingRefused, match="key service") as refused:
+        await served.sealing.add()
+    assert shelf.text is not None and shelf.text.split(":")[1].strip() not in str(refused.value)
+    shelf.text += "mine:" + "QUJD" * 10 + "QUI=\n"
+    assert await served.sealing.add() == "mine"
+    await served.sealing.activate("mine", force=True)
+    assert (await served.sealing.rewrap()).failed == 0
+    assert await key_of(served, tenant) == "mm-0123456789"
+    shelf.text = None
+    await served.tend()  # not asked again yet
+    await served.close()
+    with pytest.raises(RingMissing, match="the shelf is away"):
+        await world.open(sealing=SealingSource(None, world.ring, shelf))
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("/no/such/command",), "cannot be run"),
+        ((sys.executable, "-c", "import sys; print('k1:canary'); sys.exit(3)"), "exit code 3"),
+        ((sys.executable, "-c", "import time; print('k1:canary', flush=True); time.sleep(60)"), "did not end within"),
+        ((sys.executable, "-c", "print('k1:canary')"), "key 1"),
+        ((sys.executable, "-c", "print('caf\u00e9')"), "no ring"),
+        ((sys.executable, "-c", "print('k' * 70000)"), "no ring"),
+        ((sys.executable, "-c", ""), "holds no sealing key"),
+    ],
+)
+def test_key_command_that_fails_is_told_without_what_it_printed(command: tuple[str, ...], why: str) -> None:
+    source = SealingSource(None, Path("/no/such/ring"), CommandKeyService(command, timeout_s=1.0))
+    with pytest.raises(SealingError, match=why) as refused:
+        load_ring(source)
+    assert "canary" not in str(refused.value)
+
+
+async def test_ring_comes_from_a_command(world: World, keystore: Keystore) -> None:
+    tenant = await keystore.tenants.add("acme", "team")
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "mm-0123456789")
+    service = CommandKeyService(("cat", str(world.ring)))
+    served = await world.open(sealing=SealingSource(None, Path("/no/such/ring"), service))
+    assert await key_of(served, tenant) == "mm-0123456789"
+    await served.close()
+
+
 DAMAGE = {
     "tenant key": "UPDATE wardgate_tenant_keys SET wrapped = :blob",
     "tenant of the key": "UPDATE wardgate_tenant_keys SET tenant_id = 'other'",
@@ -262,6 +332,7 @@ async def test_shredded_tenant_has_nothing_and_may_begin_again(
 REWRAP = """
 import asyncio, os, signal, sys
 from pathlib import Path
+from keystore.keyservice import CommandKeyService
 from keystore.keystore import Keystore, SealingSource
 from keystore.providers import load_registry
 
