@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 
 from gateway import openai_shape
+from gateway.access_tokens import AccessTokens
 from gateway.chat_request import PARAMETERS
 from gateway.logs import quiet_libraries
 from gateway.scrub import scrub
@@ -79,6 +80,7 @@ class LiteLLMLane:
 
     def __init__(self, transport: Transport, *, answer_timeout_s: float, idle_timeout_s: float) -> None:
         self._transport = transport
+        self._tokens = AccessTokens(transport)
         self._timeout_s = answer_timeout_s
         self._idle_s = idle_timeout_s
         self._litellm: Any = None
@@ -100,13 +102,19 @@ class LiteLLMLane:
 
     async def complete(self, call: UpstreamCall) -> PlainReply:
         """One plain answer; raises UpstreamFailed."""
-        native = call.provider.wire is Wire.OPENAI
-        exchange, response = await self._send(call, stream=False)
-        check_error(call, exchange)
-        return openai_reply(call, exchange) if native else translated_reply(call, exchange, response)
+        async with self._tokens.ready(call) as ready:
+            exchange, response = await self._send(ready, stream=False)
+            check_error(ready, exchange)
+            if ready.provider.wire is Wire.OPENAI:
+                return openai_reply(ready, exchange)
+            return translated_reply(ready, exchange, response)
 
     async def stream(self, call: UpstreamCall) -> StreamReply:
         """A stream that was opened (its status was a success); raises UpstreamFailed."""
+        async with self._tokens.ready(call) as ready:
+            return await self._stream(ready)
+
+    async def _stream(self, call: UpstreamCall) -> StreamReply:
         exchange, wrapper = await self._send(call, stream=True)
         if call.provider.wire is not Wire.OPENAI:
             return TranslatedStream(call, exchange, wrapper)

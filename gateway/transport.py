@@ -108,6 +108,23 @@ class Transport:
         body = _ReadAlong(response.stream, exchange)
         return httpx.Response(response.status_code, headers=kept, stream=body, extensions=response.extensions)
 
+    async def post_form(self, url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
+        """POST a form that carries no tenant's key, such as a signed request for a token; status and the answer's first
+        64 KiB. httpx.HTTPError when it fails; no redirect is followed."""
+        request = httpx.Request("POST", url, data=dict(fields), headers={"user-agent": "wardgate"})
+        request.extensions["timeout"] = httpx.Timeout(self._connect_s).as_dict()
+        response = await self._pool.handle_async_request(request)
+        body = bytearray()
+        try:
+            assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - as above
+            async for chunk in response.stream:
+                body += chunk
+                if len(body) > KEPT_ERROR_BODY:
+                    raise httpx.RemoteProtocolError("the answer is too large")
+        finally:
+            await response.aclose()
+        return response.status_code, bytes(body)
+
     async def aclose(self) -> None:
         await self._pool.aclose()
 
@@ -140,7 +157,10 @@ def with_key(request: httpx.Request, exchange: Exchange) -> httpx.Request:
             headers.append((name, value))
     if not carried or HANDLE_BYTES in request.url.raw_path:
         raise exchange.fail(TransportRefusal("the request carries its key in no header", request=request))
-    headers.append(PLACES[exchange.provider.auth](exchange.credential.secret.reveal()))
+    place = PLACES.get(exchange.provider.auth)
+    if place is None:
+        raise exchange.fail(TransportRefusal("the key does not travel: it is exchanged for a token", request=request))
+    headers.append(place(exchange.credential.secret.reveal()))
     extensions = dict(request.extensions)
     return httpx.Request(request.method, request.url, headers=headers, stream=request.stream, extensions=extensions)
 

@@ -10,9 +10,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from keystore.errors import CredentialRefused, did_you_mean
-from keystore.providers import BASE_URL, Provider, filled, host_of
+from keystore.providers import BASE_URL, Auth, Provider, filled, host_of
 from keystore.resolve import UNUSABLE_BECAUSE, inspect_value
 from keystore.sealing import Opened
+from keystore.service_account import compact
 
 MAX_GRACE: Final = timedelta(days=30)
 MAX_WEIGHT: Final = 1000
@@ -22,6 +23,8 @@ _LABEL: Final = re.compile(r"(?:[a-z0-9][a-z0-9_.-]{0,62})?")
 def accepted(setting_key: str, value: str, fields: Mapping[str, str], provider: Provider) -> Opened:
     """What is to be sealed. It may travel to the hosts that the provider has today, or to that of its own base URL.
     Raises CredentialRefused."""
+    if provider.auth is Auth.GOOGLE_SERVICE_ACCOUNT:
+        value = _service_account(setting_key, value)
     _refuse_unusable(setting_key, value)
     _refuse_unlike(setting_key, value, provider)
     _check_names(setting_key, fields, provider)
@@ -68,6 +71,16 @@ def _refuse_unlike(setting_key: str, value: str, provider: Provider) -> None:
         raise CredentialRefused(
             f"the value for {setting_key} is not stored: it does not look like a key of {provider.name}"
         )
+
+
+def _service_account(setting_key: str, value: str) -> str:
+    """Its JSON without the line breaks between its parts, which nothing could carry."""
+    text = compact(value)
+    if text is None:
+        raise CredentialRefused(
+            f"the value for {setting_key} is not stored: it is not the JSON of a service account key with an RSA key"
+        )
+    return text
 
 
 def _check_names(setting_key: str, fields: Mapping[str, str], provider: Provider) -> None:

@@ -36,19 +36,21 @@ class Wire(StrEnum):
 
 
 class Auth(StrEnum):
-    """How the key travels: `Authorization: Bearer`, or a header of the value's own name."""
+    """How the key travels: `Authorization: Bearer`, or a header of the value's own name; a service account's key does
+    not travel, it is exchanged for a token at `token_url`."""
 
     BEARER = "bearer"
     X_API_KEY = "x-api-key"
     API_KEY = "api-key"
     X_GOOG_API_KEY = "x-goog-api-key"
+    GOOGLE_SERVICE_ACCOUNT = "google-service-account"
 
 
 _AUTHS: Final[Mapping[Wire, tuple[Auth, ...]]] = MappingProxyType(
     {
-        Wire.OPENAI: (Auth.BEARER, Auth.API_KEY, Auth.X_API_KEY),
+        Wire.OPENAI: (Auth.BEARER, Auth.API_KEY, Auth.X_API_KEY, Auth.GOOGLE_SERVICE_ACCOUNT),
         Wire.ANTHROPIC: (Auth.X_API_KEY, Auth.BEARER),
-        Wire.LITELLM: tuple(Auth),
+        Wire.LITELLM: (Auth.BEARER, Auth.X_API_KEY, Auth.API_KEY, Auth.X_GOOG_API_KEY),
     }
 )
 
@@ -74,6 +76,7 @@ class Provider:
     quirks: Mapping[str, str] = field(default_factory=dict, hash=False)  # request field -> the name the provider reads
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # what a key comes with: name -> what it is
     tenant_base_url: bool = False  # a key may name another base URL, on one of `hosts`
+    token_url: str = ""  # where a key that does not travel is exchanged for an access token
 
 
 class Registry:
@@ -202,6 +205,7 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
         quirks=reader.renames("quirks"),
         fields=reader.renames("fields"),
         tenant_base_url=reader.flag("tenant_base_url"),
+        token_url=reader.text("token_url", ""),
     )
     _check_row(provider)
     return provider
@@ -295,7 +299,20 @@ def _check_row(row: Provider) -> None:
         raise RegistryError(f"provider {row.id!r}: litellm_prefix is missing; a row with wire {row.wire} needs it")
     if row.auth not in _AUTHS[row.wire]:
         raise _wrong(row.id, "auth", f"must be one of {', '.join(_AUTHS[row.wire])} on wire {row.wire}", row.auth.value)
+    _check_token_url(row)
     _check_pattern(row)
+
+
+def _check_token_url(row: Provider) -> None:
+    if bool(row.token_url) != (row.auth is Auth.GOOGLE_SERVICE_ACCOUNT):
+        raise RegistryError(f"provider {row.id!r}: token_url belongs to auth {Auth.GOOGLE_SERVICE_ACCOUNT.value!r}")
+    if row.token_url:
+        try:
+            safe = not host_of(row.token_url).startswith("http://")
+        except ValueError:
+            safe = False
+        if not safe:
+            raise _wrong(row.id, "token_url", "must be an https URL", row.token_url)
 
 
 def _check_fields(row: Provider) -> None:
