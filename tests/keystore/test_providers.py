@@ -11,7 +11,7 @@ from keystore.errors import RegistryError
 from keystore.providers import Auth, Provider, Registry, Wire, host_of, load_registry, setting_key_of
 
 AUTHS = {
-    "openai": ["bearer", "api-key", "x-api-key"],
+    "openai": ["bearer", "api-key", "x-api-key", "google-service-account"],
     "anthropic": ["x-api-key", "bearer"],
     "litellm": ["bearer", "x-api-key", "api-key", "x-goog-api-key"],
 }
@@ -22,7 +22,7 @@ def registry_with(**rows: Mapping[str, object]) -> Registry:
     return load_registry(rows)
 
 
-def test_registry_has_the_rows_of_the_brief_and_two_with_fields() -> None:
+def test_registry_has_the_rows_of_the_brief_and_three_with_fields() -> None:
     assert [provider.id for provider in load_registry().live()] == [
         "openai",
         "anthropic",
@@ -46,6 +46,7 @@ def test_registry_has_the_rows_of_the_brief_and_two_with_fields() -> None:
         "ollama",
         "azure",
         "bedrock",
+        "vertex",
     ]
 
 
@@ -147,7 +148,9 @@ def test_http_is_allowed_when_this_machine_or_the_listed_host_is_meant(
     [(wire, auth) for wire, fit in AUTHS.items() for auth in Auth if auth.value in fit],
 )
 def test_auth_is_allowed_when_the_wire_has_it(wire: str, auth: Auth) -> None:
-    acme = registry_with(acme={**ROW, "wire": wire, "auth": auth.value, "litellm_prefix": "openai"}).get("acme")
+    row = {**ROW, "wire": wire, "auth": auth.value, "litellm_prefix": "openai"}
+    exchanged = {"token_url": "https://x.example/token"} if auth is Auth.GOOGLE_SERVICE_ACCOUNT else {}
+    acme = registry_with(acme=row | exchanged).get("acme")
     assert acme is not None
     assert acme.auth is auth
 
@@ -165,6 +168,11 @@ BAD_ROWS: list[tuple[str, dict[str, dict[str, Any]], list[str]]] = [
     ("unknown field", {"minimax": {"basee_url": "https://x"}}, ["'minimax'", "'basee_url'", '"base_url"']),
     ("bad wire", {"acme": {**ROW, "wire": "opnai"}}, ["'acme'", "wire", "'opnai'", "openai, anthropic, litellm"]),
     ("bad auth", {"acme": {**ROW, "auth": "basic"}}, ["'acme'", "auth", "'basic'"]),
+    ("no token_url", {"acme": {**ROW, "auth": "google-service-account"}}, ["'acme'", "token_url"]),
+    ("token_url for nothing", {"acme": {**ROW, "token_url": "https://x.example"}}, ["'acme'", "token_url"]),
+    ("token_url in clear", {"vertex": {"token_url": "http://x.example"}}, ["'vertex'", "token_url", "https"]),
+    ("field without a place", {"acme": {**ROW, "fields": {"region": "r"}}}, ["'acme'", "base_url", "{region}"]),
+    ("place without a field", {"acme": {**ROW, "base_url": "https://{region}.x.example"}}, ["'acme'", "{region}"]),
     ("no wire", {"acme": {k: v for k, v in ROW.items() if k != "wire"}}, ["'acme'", "wire is missing"]),
     ("no hosts", {"acme": {k: v for k, v in ROW.items() if k != "hosts"}}, ["'acme'", "hosts is missing"]),
     ("no base_url", {"acme": {"wire": "openai", "hosts": ["a"]}}, ["'acme'", "base_url is missing"]),
