@@ -1,6 +1,6 @@
 """From a tenant and its keyring to the router's question, and from an empty answer to an error. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -9,6 +9,7 @@ from gateway.errors import ApiError, Problem
 from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.tally import Tally
 from gateway.translation import Refused, refused_by
+from keystore.holdings import Holding as HeldKey
 from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
 from keystore.resolve import Found, Missing
@@ -27,10 +28,13 @@ NO_PLAN = "tenant_plan_unknown"
 
 def holdings(keyring: Keyring) -> dict[str, Holding | Lacking]:
     """What the tenant can use, in the router's words: the names under which its keys are stored, never a value."""
-    return {provider_id: _holding(found) for provider_id, found in keyring.resolutions.items()}
+    return {
+        provider_id: _holding(found, keyring.choices.get(provider_id, ()))
+        for provider_id, found in keyring.resolutions.items()
+    }
 
 
-def _holding(found: Found | Missing) -> Holding | Lacking:
+def _holding(found: Found | Missing, choices: Sequence[HeldKey]) -> Holding | Lacking:
     skipped = tuple((item.setting_key, item.why.value) for item in found.skipped)
     if isinstance(found, Missing):
         return Lacking(found.provider_id, tried=found.tried, unusable=skipped)
@@ -42,7 +46,13 @@ def _holding(found: Found | Missing) -> Holding | Lacking:
         store=found.store.value,
         conflicts=found.conflicts,
         skipped=skipped,
+        labels=_labels(choices),
     )
+
+
+def _labels(choices: Sequence[HeldKey]) -> tuple[str, ...]:
+    labels = tuple(one.label for one in choices if one.grace_until is None)
+    return () if labels == ("",) else labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,9 @@ def key_remarks(holding: Holding) -> tuple[str, ...]:
     """What is worth knowing about the key that is used: skipped names and other values, each in a sentence."""
     skipped = (f"{describe_unusable(setting_key, why)} and was not used" for setting_key, why in holding.skipped)
     conflicts = (f"{name} holds another key than {holding.setting_key} and was not used" for name in holding.conflicts)
-    return (*skipped, *conflicts)
+    told = [label or "the one without a label" for label in holding.labels]
+    several = (f"{holding.setting_key} holds {len(told)} keys: {', '.join(told)}",) if len(told) > 1 else ()
+    return (*several, *skipped, *conflicts)
 
 
 def _expected(each: Candidate) -> str:
@@ -251,6 +253,7 @@ def _key(holding: Holding) -> dict[str, object]:
         "via": holding.via,
         "setting_key": holding.setting_key,
         "store": holding.store,
+        "labels": list(holding.labels),
         "skipped": [{"setting_key": setting_key, "why": why} for setting_key, why in holding.skipped],
         "conflicts": list(holding.conflicts),
         "remarks": list(key_remarks(holding)),

@@ -22,7 +22,7 @@ class KeySource(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Holding:
     """A usable key for a provider. `skipped` are the names that are held with a value that is not used, each with the
-    word why; `conflicts` the names that hold another usable value."""
+    word why; `conflicts` the names that hold another usable value; `labels` its several keys."""
 
     provider_id: str
     source: KeySource
@@ -31,6 +31,7 @@ class Holding:
     store: str  # credentials, legacy
     conflicts: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    labels: tuple[str, ...] = ()  # empty when there is one key and it has no label
 
 
 @dataclass(frozen=True, slots=True)

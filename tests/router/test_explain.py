@@ -195,6 +195,7 @@ def test_a_decision_is_told_whole() -> None:
                     "via": "former",
                     "setting_key": "MINIMAX_2_7_API_KEY",
                     "store": "legacy",
+                    "labels": [],
                     "skipped": [{"setting_key": "MINIMAX_API_KEY", "why": "placeholder"}],
                     "conflicts": ["MINIMAX_OLD_API_KEY"],
                     "remarks": [

@@ -43,6 +43,9 @@ def test_next_key_of_the_provider_answers_when_the_first_is_rejected(
         await store.set(tenant, NAME, GOOD, label="spare", position=1)
 
     token = with_keys(gateway, work)
+    explained = gateway.post("/v1/route", token, ASK).json()["ranked"][0]["key"]
+    assert explained["labels"] == ["", "spare"]
+    assert explained["remarks"] == ["MINIMAX_API_KEY holds 2 keys: the one without a label, spare"]
     answer = gateway.post("/v1/chat/completions", token, ASK)
     assert answer.status_code == 200, answer.text
     told = {name: answer.headers.get(f"x-wardgate-{name}") for name in ("attempts", "key", "key-label", "provider")}
