@@ -263,9 +263,7 @@ def _used(case: _Case) -> Iterator[Finding]:
     success = _after(use.success_at, since)
     rejected = _after(use.rejected_at, since)
     if rejected is not None and (success is None or rejected >= success):
-        text = (
-            f"{use.rejected_by} rejected it with status {use.status} at {_time(rejected)}, and nothing was served since"
-        )
+        text = f"{use.rejected_by} rejected it with status {use.status} at {_time(rejected)}; nothing was served since"
         yield Finding(Check.USE, Level.PROBLEM, text, case.store_again)
     elif success is not None:
         yield Finding(Check.USE, Level.OK, f"it served last at {_time(success)}")
