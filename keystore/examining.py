@@ -11,7 +11,19 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Final
 
-from keystore.health import Answer, Check, Finding, KeyHealth, Level, Reading, State, StoredKey, Yardstick
+from keystore.health import (
+    Answer,
+    Check,
+    Finding,
+    KeyHealth,
+    Level,
+    Reading,
+    State,
+    StoredKey,
+    Yardstick,
+    command,
+    store_again,
+)
 from keystore.providers import Provider, host_of, setting_key_of
 from keystore.resolve import UNUSABLE_BECAUSE, Found, Store, Unusable, Via, names_for, provider_for_setting
 from keystore.use import KeyUseInfo
@@ -61,14 +73,12 @@ class _Case:
 
     @property
     def store_again(self) -> str:
-        """The command that puts a new value in the place of this one."""
-        return f"Store a valid key: {self.command('set', self.key.setting_key)}."
+        """The step that puts a new value in the place of this one."""
+        return store_again(self.reading.tenant, self.key)
 
-    def command(self, verb: str, name: str, *, label: str | None = None) -> str:
-        words = ["wardgate key", verb, quote(self.reading.tenant), quote(name)]
-        label = self.key.label if label is None else label
-        line = " ".join([*words, *(["--label", quote(label)] if label else [])])
-        return f"printf %s VALUE | {line}" if verb == "set" else line
+    def command(self, verb: str, name: str) -> str:
+        """A command about this key, or about the key of that name with the same label."""
+        return command(verb, self.reading.tenant, name, label=self.key.label)
 
 
 def _case(key: StoredKey, reading: Reading, by: Yardstick) -> _Case:
@@ -206,8 +216,8 @@ def _of_retired_owner(case: _Case, owner: Provider) -> Finding:
     resolution = case.reading.resolutions.get(heir.id)
     if isinstance(resolution, Found):
         return Finding(Check.RETIRED, Level.NOTE, f"{text}; {resolution.setting_key} answers for it", _removal(case))
-    command = case.command("set", setting_key_of(heir.id))
-    return Finding(Check.RETIRED, Level.PROBLEM, text, f"Store the key under the name of {heir.id}: {command}.")
+    step = f"Store the key under the name of {heir.id}: {case.command('set', setting_key_of(heir.id))}."
+    return Finding(Check.RETIRED, Level.PROBLEM, text, step)
 
 
 def _removal(case: _Case) -> str:
@@ -283,10 +293,9 @@ def _time(at: datetime) -> str:
 def _waiting(case: _Case) -> Iterator[Finding]:
     key = case.key
     if key.state is State.PENDING and key.unusable is None:
-        command = case.command("activate", key.setting_key, label="") + f" {key.version}"
-        command += f" --label {quote(key.label)}" if key.label else ""
         text = f"version {key.version} is stored and not yet in use"
-        yield Finding(Check.PENDING, Level.NOTE, text, f"Put it in use: {command}.")
+        step = command("activate", case.reading.tenant, key.setting_key, label=key.label, version=key.version)
+        yield Finding(Check.PENDING, Level.NOTE, text, f"Put it in use: {step}.")
     elif key.state is State.GRACE:
         until = f" until {_time(key.grace_until)}" if key.grace_until else ""
         yield Finding(Check.PENDING, Level.NOTE, f"version {key.version} was replaced and stands in{until}")
@@ -315,7 +324,7 @@ def _choice(case: _Case) -> str:
     if case.key.store is Store.LEGACY or before is None or before.store is Store.LEGACY:
         return f"Decide which value is right and store that one: {case.command('set', case.key.setting_key)}."
     this, other = case.key.setting_key, before.setting_key
-    keep = case.command("remove", other, label=before.label)
+    keep = command("remove", case.reading.tenant, other, label=before.label)
     return f"Decide which value is right and remove the other: {case.command('remove', this)}, or {keep}."
 
 

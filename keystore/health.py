@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from shlex import quote
 from typing import Final
 
 from keystore.providers import Registry
@@ -139,9 +140,27 @@ class KeyHealth:
             return "shadowed"
         return "active" if self.answers else "answers for nobody"
 
+    @property
+    def store_again(self) -> str:
+        """The step that puts a new value in the place of this one."""
+        return store_again(self.tenant, self.key)
+
     def with_finding(self, finding: Finding) -> "KeyHealth":
         """The same with one finding more."""
         return replace(self, findings=(*self.findings, finding))
+
+
+def command(verb: str, tenant: str, name: str, *, label: str = "", version: int | None = None) -> str:
+    """A command of `wardgate key` as a person types it; with `set`, the value comes from standard input."""
+    words = ["wardgate key", verb, quote(tenant), quote(name)]
+    words += [str(version)] if version is not None else []
+    words += ["--label", quote(label)] if label else []
+    return " ".join(["printf %s VALUE |", *words] if verb == "set" else words)
+
+
+def store_again(tenant: str, key: StoredKey) -> str:
+    """The step that puts a new value in the place of this key's."""
+    return f"Store a valid key: {command('set', tenant, key.setting_key, label=key.label)}."
 
 
 @dataclass(frozen=True, slots=True)
