@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.control.gate import Operation
-from gateway.live_check import LiveCheck, LiveResult, Outcome, Question
+from gateway.live_check import LiveCheck, LiveResult, Outcome
 from gateway.rules import Rules, load_catalogue
 from keystore.errors import RegistryError, did_you_mean
 from keystore.health import Check, Finding, KeyHealth, Level
@@ -122,12 +122,9 @@ def _is_of(health: KeyHealth, provider_id: str, registry: Registry) -> bool:
 
 async def _ask(at: Operation, found: Sequence[KeyHealth], live: LiveCheck, told: Told) -> list[LiveResult]:
     """One result for each key, in order; a key that may not travel is not asked about."""
-    questions: dict[int, Question] = {}
-    for place, credential in enumerate(await at.keystore.doctor.credentials(at.tenant, found)):
-        row = at.rules.registry.get(credential.provider_id) if credential is not None else None
-        if credential is not None and row is not None:
-            questions[place] = Question(credential, row)
-    answers = dict(zip(questions, await live.ask(list(questions.values()), told), strict=True))
+    held = await at.keystore.doctor.credentials(at.tenant, found)
+    asked = {place: credential for place, credential in enumerate(held) if credential is not None}
+    answers = dict(zip(asked, await live.ask(list(asked.values()), told), strict=True))
     return [answers.get(place) or _not_asked(health) for place, health in enumerate(found)]
 
 

@@ -94,14 +94,6 @@ class LiveResult:
     proves: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A key and the provider that is asked with it."""
-
-    credential: Credential
-    provider: Provider
-
-
 class LiveCheck:
     """Asks through `transport`, AT_ONCE at a time. `timeout_s` is for each call, in seconds; `most` in bytes."""
 
@@ -111,20 +103,20 @@ class LiveCheck:
         self._most = most
         self._turns = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(self, questions: Sequence[Question], told: Told = lambda done, total: None) -> list[LiveResult]:
-        """What each provider says, in order. Never raises for what a provider does."""
+    async def ask(self, credentials: Sequence[Credential], told: Told = lambda done, total: None) -> list[LiveResult]:
+        """What the provider of each key says to it, in order. Never raises for what a provider does."""
         done = 0
 
-        async def one(question: Question) -> LiveResult:
+        async def one(credential: Credential) -> LiveResult:
             nonlocal done
             async with self._turns:
-                result = await self._one(question.credential, question.provider)
+                result = await self._one(credential, credential.provider)
             done += 1
-            told(done, len(questions))
+            told(done, len(credentials))
             return result
 
         async with asyncio.TaskGroup() as group:  # a task for each: an exchange belongs to its task
-            tasks = [group.create_task(one(question)) for question in questions]
+            tasks = [group.create_task(one(credential)) for credential in credentials]
         return [task.result() for task in tasks]
 
     async def _one(self, credential: Credential, provider: Provider) -> LiveResult:

@@ -19,15 +19,16 @@ from keystore.examining import examine
 from keystore.health import KeyHealth, Reading, State, StoredKey, Yardstick
 from keystore.holdings import Holding, HoldingReader
 from keystore.keyring import Credential, build_keyring
-from keystore.providers import Provider, Registry
+from keystore.providers import Provider, Registry, filled
 from keystore.resolve import NameTable, Store, Unusable, Via, inspect_value, provider_for_setting
-from keystore.sealing import Place
+from keystore.sealing import Opened, Place
 from keystore.secret import Secret
 from keystore.tables import credentials
 from keystore.tenantkeys import Sealed, TenantKeys, sealed_with
 from keystore.tenants import Tenant
 from keystore.use import KeyUse
 
+_NOTHING: Final = Opened(b"", frozenset())
 _WAITING: Final = (State.PENDING.value, State.QUARANTINED.value)
 
 
@@ -87,20 +88,26 @@ class Doctor:
         return [self._credential(health, held.get(_identity(health.key))) for health in wanted]
 
     def _credential(self, health: KeyHealth, held: _Held | None) -> Credential | None:
-        provider = self._registry.get(health.may_ask) if health.may_ask else None
-        if provider is None or held is None or held.secret is None:
+        row = self._registry.get(health.may_ask) if health.may_ask else None
+        if row is None or held is None or held.secret is None:
+            return None
+        try:
+            provider = filled(row, held.key.fields)
+        except (KeyError, ValueError):
             return None
         hosts = held.key.hosts & frozenset(provider.hosts)
         if not hosts:
             return None
-        via = dict(self._names.names.get(provider.id, ())).get(health.key.setting_key, Via.CANONICAL)
         return Credential(
-            provider_id=provider.id,
+            provider_id=row.id,
             secret=held.secret,
             hosts=hosts,
-            setting_key=health.key.setting_key,
-            via=via,
-            store=health.key.store,
+            setting_key=held.key.setting_key,
+            via=dict(self._names.names.get(row.id, ())).get(held.key.setting_key, Via.CANONICAL),
+            store=held.key.store,
+            provider=provider,
+            label=held.key.label,
+            former=held.key.version if held.key.state is State.GRACE else None,
         )
 
     async def _held(self, tenant: Tenant, holdings: Sequence[Holding]) -> list[_Held]:
@@ -114,11 +121,13 @@ class Doctor:
         key = StoredKey(
             setting_key=holding.setting_key,
             store=holding.store,
+            label=holding.label,
             version=holding.version,
             hint=holding.hint,
             unusable=holding.unusable,
             fits=self._fits(holding.setting_key, secret),
             hosts=holding.hosts,
+            fields=holding.fields,
             fingerprint=holding.fingerprint,
             created_at=holding.created_at,
             updated_at=holding.updated_at,
@@ -141,7 +150,7 @@ class Doctor:
     def _of_row(self, row: Row[Any], sealed: Sealed) -> _Held:
         """A version that is not in use, judged as if it were. A quarantined one was judged by the import."""
         state = State(row.state)
-        secret, hosts, unusable = self._judge(sealed, quarantined=state is State.QUARANTINED)
+        opened, secret, unusable = self._judge(sealed, quarantined=state is State.QUARANTINED)
         key = StoredKey(
             setting_key=row.setting_key,
             store=Store.CREDENTIALS,
@@ -151,7 +160,8 @@ class Doctor:
             hint=row.hint,
             unusable=unusable,
             fits=self._fits(row.setting_key, secret),
-            hosts=hosts,
+            hosts=opened.hosts,
+            fields=opened.fields,
             fingerprint=row.fingerprint,
             quarantine=row.quarantine,
             grace_until=row.grace_until,
@@ -160,22 +170,22 @@ class Doctor:
         )
         return _Held(key, secret)
 
-    def _judge(self, sealed: Sealed, *, quarantined: bool) -> tuple[Secret | None, frozenset[str], Unusable | None]:
+    def _judge(self, sealed: Sealed, *, quarantined: bool) -> tuple[Opened, Secret | None, Unusable | None]:
         try:
             opened = self._keys.open(sealed)
             if quarantined:
-                return None, opened.hosts, None
+                return opened, None, None
             text = opened.secret.decode("utf-8")
         except (EnvelopeDamaged, UnicodeDecodeError):
-            return None, frozenset(), Unusable.DAMAGED
+            return _NOTHING, None, Unusable.DAMAGED
         unusable = inspect_value(text)
-        return (None if unusable else Secret(text.strip())), opened.hosts, unusable
+        return opened, (None if unusable else Secret(text.strip())), unusable
 
     def _secret(self, value: Sealed | Secret | None) -> Secret | None:
         """The value without the white space around it, which no header can carry."""
         if isinstance(value, Secret):
             return Secret(value.reveal().strip())
-        return self._judge(value, quarantined=False)[0] if value is not None else None
+        return self._judge(value, quarantined=False)[1] if value is not None else None
 
     def _fits(self, setting_key: str, secret: Secret | None) -> bool | None:
         owner: Provider | None = provider_for_setting(setting_key, self._registry)

@@ -4,15 +4,14 @@ Owns the checks as rows, their words and their levels. A problem is what costs t
 a person can decide; a note is what is odd. Pure. Must not know databases, seals or secrets.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from shlex import quote
 from types import MappingProxyType
 from typing import Final
 
+from keystore.cases import Case, case_of, is_live, may_ask, misfit
 from keystore.health import (
-    Answer,
     Check,
     Finding,
     KeyHealth,
@@ -21,151 +20,38 @@ from keystore.health import (
     State,
     StoredKey,
     Yardstick,
-    command,
-    store_again,
 )
-from keystore.providers import Provider, host_of, setting_key_of
-from keystore.resolve import UNUSABLE_BECAUSE, Found, Store, Unusable, Via, names_for, provider_for_setting
-from keystore.use import KeyUseInfo
+from keystore.providers import Provider, setting_key_of
+from keystore.resolve import UNUSABLE_BECAUSE, Found, Store, Unusable, Via, names_for
 
 
 def examine(reading: Reading, by: Yardstick) -> list[KeyHealth]:
     """The health of every stored key, in the order in which they were read."""
-    return [_health(_case(key, reading, by)) for key in reading.stored]
+    return [_health(case_of(key, reading, by)) for key in reading.stored]
 
 
-# --- one key among the others ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """What became of a key's calls to whichever provider."""
-
-    success_at: datetime | None = None
-    rejected_at: datetime | None = None
-    status: int | None = None
-    rejected_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One key with all that the checks ask about it. `shadow` is the key that stands before it, `found` the resolution
-    of its owner, if that is answered at all."""
-
-    key: StoredKey
-    reading: Reading
-    by: Yardstick
-    owner: Provider | None
-    answers: tuple[Answer, ...]
-    found: Found | None
-    shadow: StoredKey | None
-    use: _Use
-
-    @property
-    def is_served(self) -> bool:
-        """Whether its provider is answered with another key, so that the tenant lacks nothing for want of this one."""
-        return self.found is not None and not self.answers
-
-    @property
-    def gravity(self) -> Level:
-        """How bad it is that this key cannot be used."""
-        return Level.NOTE if self.is_served or self.key.state is State.GRACE else Level.PROBLEM
-
-    @property
-    def store_again(self) -> str:
-        """The step that puts a new value in the place of this one."""
-        return store_again(self.reading.tenant, self.key)
-
-    def command(self, verb: str, name: str) -> str:
-        """A command about this key, or about the key of that name with the same label."""
-        return command(verb, self.reading.tenant, name, label=self.key.label)
-
-
-def _case(key: StoredKey, reading: Reading, by: Yardstick) -> _Case:
-    owner = provider_for_setting(key.setting_key, by.registry)
-    resolution = reading.resolutions.get(owner.id) if owner else None
-    found = resolution if isinstance(resolution, Found) else None
-    answers = tuple(_answers(key, reading, by))
-    return _Case(
-        key=key,
-        reading=reading,
-        by=by,
-        owner=owner,
-        answers=answers,
-        found=found,
-        shadow=None if answers else _shadow(key, found, reading.stored),
-        use=_use(key, reading.uses),
-    )
-
-
-def _answers(key: StoredKey, reading: Reading, by: Yardstick) -> Iterator[Answer]:
-    if key.state is not State.ACTIVE or key.unusable is not None:
-        return
-    for provider_id in by.names.asked_by.get(key.setting_key, ()):
-        found, row = reading.resolutions.get(provider_id), by.registry.get(provider_id)
-        if not isinstance(found, Found) or (found.setting_key, found.store) != (key.setting_key, key.store):
-            continue
-        if row is not None and host_of(row.base_url) in key.hosts:
-            yield Answer(provider_id, found.via)
-
-
-def _shadow(key: StoredKey, found: Found | None, stored: Iterable[StoredKey]) -> StoredKey | None:
-    """The key that is asked before this one: of the same name in the credentials table, or the one that answers."""
-    if key.state is not State.ACTIVE:
-        return None
-    active = [other for other in stored if other.state is State.ACTIVE and other is not key]
-    if key.store is Store.LEGACY:
-        twin = [other for other in active if other.store is Store.CREDENTIALS and other.setting_key == key.setting_key]
-        if twin:
-            return twin[0]
-    if found is None or (found.setting_key, found.store) == (key.setting_key, key.store):
-        return None
-    return next((each for each in active if (each.setting_key, each.store) == (found.setting_key, found.store)), None)
-
-
-def _use(key: StoredKey, uses: Iterable[KeyUseInfo]) -> _Use:
-    ours = [each for each in uses if (each.key.setting_key, each.key.label) == (key.setting_key, key.label)]
-    rejected = [(each.last_rejected_at, each) for each in ours if each.last_rejected_at is not None]
-    success_at = max((each.last_success_at for each in ours if each.last_success_at is not None), default=None)
-    if not rejected:
-        return _Use(success_at)
-    at, newest = max(rejected, key=lambda pair: pair[0])
-    return _Use(success_at, at, newest.last_rejected_status, newest.key.provider_id)
-
-
-def _health(case: _Case) -> KeyHealth:
+def _health(case: Case) -> KeyHealth:
     findings = tuple(finding for check in _CHECKS for finding in check(case))
     return KeyHealth(
         tenant=case.reading.tenant,
         key=case.key,
         provider_id=case.owner.id if case.owner else None,
         answers=case.answers,
-        may_ask=_may_ask(case),
+        may_ask=may_ask(case),
         shadowed_by=case.shadow.setting_key if case.shadow else None,
         conflicts=case.found.conflicts if case.found and case.answers else (),
         last_success_at=case.use.success_at,
         last_rejected_at=case.use.rejected_at,
         last_rejected_status=case.use.status,
         findings=findings,
+        store_again=case.store_again,
     )
-
-
-def _may_ask(case: _Case) -> str | None:
-    if case.answers:
-        return case.answers[0].provider_id
-    if case.key.unusable is not None or case.key.state is State.QUARANTINED or not _is_live(case.owner):
-        return None
-    return case.owner.id if case.owner and host_of(case.owner.base_url) in case.key.hosts else None
-
-
-def _is_live(row: Provider | None) -> bool:
-    return row is not None and not row.retired
 
 
 # --- the checks ------------------------------------------------------------------------------------------------------
 
 
-def _opens(case: _Case) -> Iterator[Finding]:
+def _opens(case: Case) -> Iterator[Finding]:
     sealed = case.key.store is Store.CREDENTIALS
     if case.key.unusable is not Unusable.DAMAGED:
         yield Finding(Check.OPENS, Level.OK, "its seal opens" if sealed else "it is text, in a table without seals")
@@ -176,13 +62,13 @@ def _opens(case: _Case) -> Iterator[Finding]:
         yield Finding(Check.OPENS, case.gravity, "its bytes are no text", case.store_again)
 
 
-def _value(case: _Case) -> Iterator[Finding]:
+def _value(case: Case) -> Iterator[Finding]:
     why = case.key.unusable
     if why is not None and why is not Unusable.DAMAGED:
         yield Finding(Check.VALUE, case.gravity, f"it is not used: {UNUSABLE_BECAUSE[why]}", case.store_again)
 
 
-def _quarantined(case: _Case) -> Iterator[Finding]:
+def _quarantined(case: Case) -> Iterator[Finding]:
     """What an import kept without using it. A secret that is no provider's costs nobody a provider."""
     if case.key.state is not State.QUARANTINED:
         return
@@ -193,9 +79,9 @@ def _quarantined(case: _Case) -> Iterator[Finding]:
         yield Finding(Check.QUARANTINED, case.gravity, text, case.store_again)
 
 
-def _retired(case: _Case) -> Iterator[Finding]:
+def _retired(case: Case) -> Iterator[Finding]:
     tombstone = next((row for row in case.by.registry.providers if _is_tombstone_of(case.key, row)), None)
-    if case.owner is not None and _is_live(case.owner):
+    if case.owner is not None and is_live(case.owner):
         if tombstone is not None:
             text = f"{tombstone.id} is retired; {case.owner.id} took over and looks for this name too"
             yield Finding(Check.RETIRED, Level.NOTE, text)
@@ -207,7 +93,7 @@ def _is_tombstone_of(key: StoredKey, row: Provider) -> bool:
     return row.retired and setting_key_of(row.id) == key.setting_key
 
 
-def _of_retired_owner(case: _Case, owner: Provider) -> Finding:
+def _of_retired_owner(case: Case, owner: Provider) -> Finding:
     heir = case.by.registry.successor(owner.id)
     if heir is None or heir.retired:
         text = f"{owner.id} is retired and takes no traffic, and no provider took over"
@@ -220,23 +106,28 @@ def _of_retired_owner(case: _Case, owner: Provider) -> Finding:
     return Finding(Check.RETIRED, Level.PROBLEM, text, step)
 
 
-def _removal(case: _Case) -> str:
+def _removal(case: Case) -> str:
     if case.key.store is Store.LEGACY:
         return "Remove it with the application that wrote it: Wardgate only reads that table."
     return f"Remove it: {case.command('remove', case.key.setting_key)}."
 
 
-def _hosts(case: _Case) -> Iterator[Finding]:
+def _hosts(case: Case) -> Iterator[Finding]:
     if case.owner is None or case.owner.retired or case.key.unusable is not None:
         return
-    host = host_of(case.owner.base_url)
-    if case.key.state is not State.QUARANTINED and host not in case.key.hosts:
-        bound = ", ".join(sorted(case.key.hosts)) or "no host"
-        text = f"it was sealed for {bound}, and {case.owner.id} is at {host}: it does not travel there"
+    why = misfit(case.owner, case.key) if case.key.state is not State.QUARANTINED else None
+    if why is Unusable.LACKS_FIELDS:
+        text = (
+            f"{case.owner.id} needs fields beside the key, {', '.join(case.owner.fields)}, and they are not all there"
+        )
+        yield Finding(Check.HOSTS, case.gravity, text, case.store_again)
+    elif why is not None:
+        bound, there = ", ".join(sorted(case.key.hosts)) or "no host", ", ".join(case.owner.hosts)
+        text = f"it was sealed for {bound}, and {case.owner.id} is at {there}: it does not travel there"
         yield Finding(Check.HOSTS, case.gravity, text, case.store_again)
 
 
-def _shape(case: _Case) -> Iterator[Finding]:
+def _shape(case: Case) -> Iterator[Finding]:
     if case.owner is None or case.key.unusable is not None or case.key.state is State.QUARANTINED:
         return
     if case.key.fits is None:
@@ -248,7 +139,7 @@ def _shape(case: _Case) -> Iterator[Finding]:
         yield Finding(Check.SHAPE, case.gravity, text, case.store_again)
 
 
-def _plan(case: _Case) -> Iterator[Finding]:
+def _plan(case: Case) -> Iterator[Finding]:
     if case.owner is None or case.owner.retired or case.key.state is State.QUARANTINED:
         return
     asked = [answer.provider_id for answer in case.answers] or [case.owner.id]
@@ -265,7 +156,7 @@ def _plan(case: _Case) -> Iterator[Finding]:
     yield Finding(Check.PLAN, Level.PROBLEM if case.answers else Level.NOTE, text, step)
 
 
-def _used(case: _Case) -> Iterator[Finding]:
+def _used(case: Case) -> Iterator[Finding]:
     """What was noted before this value was stored was said of the value before it."""
     if not case.answers:
         return
@@ -290,18 +181,18 @@ def _time(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _waiting(case: _Case) -> Iterator[Finding]:
+def _waiting(case: Case) -> Iterator[Finding]:
     key = case.key
     if key.state is State.PENDING and key.unusable is None:
         text = f"version {key.version} is stored and not yet in use"
-        step = command("activate", case.reading.tenant, key.setting_key, label=key.label, version=key.version)
-        yield Finding(Check.PENDING, Level.NOTE, text, f"Put it in use: {step}.")
+        step = f"Put it in use: {case.command('activate', key.setting_key, str(key.version))}."
+        yield Finding(Check.PENDING, Level.NOTE, text, step)
     elif key.state is State.GRACE:
         until = f" until {_time(key.grace_until)}" if key.grace_until else ""
         yield Finding(Check.PENDING, Level.NOTE, f"version {key.version} was replaced and stands in{until}")
 
 
-def _shadowed(case: _Case) -> Iterator[Finding]:
+def _shadowed(case: Case) -> Iterator[Finding]:
     key, before = case.key, case.shadow
     if before is None:
         return
@@ -319,16 +210,16 @@ def _shadowed(case: _Case) -> Iterator[Finding]:
         yield Finding(Check.CONFLICT, Level.PROBLEM, f"{where} answers in its place with another value", _choice(case))
 
 
-def _choice(case: _Case) -> str:
+def _choice(case: Case) -> str:
     before = case.shadow
     if case.key.store is Store.LEGACY or before is None or before.store is Store.LEGACY:
         return f"Decide which value is right and store that one: {case.command('set', case.key.setting_key)}."
     this, other = case.key.setting_key, before.setting_key
-    keep = command("remove", case.reading.tenant, other, label=before.label)
+    keep = case.command("remove", other, label=before.label)
     return f"Decide which value is right and remove the other: {case.command('remove', this)}, or {keep}."
 
 
-def _in_conflict(case: _Case) -> Iterator[Finding]:
+def _in_conflict(case: Case) -> Iterator[Finding]:
     if case.answers and case.found is not None and case.found.conflicts:
         others = ", ".join(case.found.conflicts)
         yield Finding(Check.CONFLICT, Level.NOTE, f"{others} of the same tenant holds another value and is not used")
@@ -339,7 +230,7 @@ _VIA_WORDS: Final[Mapping[Via, str]] = MappingProxyType(
 )
 
 
-def _name(case: _Case) -> Iterator[Finding]:
+def _name(case: Case) -> Iterator[Finding]:
     name, owner = case.key.setting_key, case.owner
     if owner is None:
         level = Level.NOTE if case.key.state is State.QUARANTINED else Level.PROBLEM
@@ -355,16 +246,16 @@ def _name(case: _Case) -> Iterator[Finding]:
     step = f"Give it its canonical name: wardgate key canonicalise {quote(case.reading.tenant)}."
     if case.key.store is Store.LEGACY:
         step = f"Store it under its canonical name: {case.command('set', canonical)}."
-    yield Finding(Check.NAME, Level.NOTE, text, step if case.answers and _is_live(owner) else "")
+    yield Finding(Check.NAME, Level.NOTE, text, step if case.answers and is_live(owner) else "")
 
 
-def _plain(case: _Case) -> Iterator[Finding]:
+def _plain(case: Case) -> Iterator[Finding]:
     if case.key.store is Store.LEGACY:
         step = "Take it over, sealed: wardgate import plan, then wardgate import apply."
         yield Finding(Check.STORE, Level.NOTE, "it lies in plain text in tenant_settings", "" if case.shadow else step)
 
 
-def _answering(case: _Case) -> Iterator[Finding]:
+def _answering(case: Case) -> Iterator[Finding]:
     if case.answers:
         shown = ", ".join(f"{answer.provider_id} ({answer.via.value})" for answer in case.answers)
         yield Finding(Check.ANSWERS, Level.OK, f"it answers for {shown}")
@@ -373,7 +264,7 @@ def _answering(case: _Case) -> Iterator[Finding]:
 
 
 # In the order of what to do first.
-_CHECKS: Final[tuple[Callable[[_Case], Iterator[Finding]], ...]] = (
+_CHECKS: Final[tuple[Callable[[Case], Iterator[Finding]], ...]] = (
     _opens,
     _value,
     _quarantined,

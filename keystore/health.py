@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from shlex import quote
 from typing import Final
 
 from keystore.providers import Registry
@@ -68,6 +67,7 @@ class StoredKey:
     unusable: Unusable | None = None
     fits: bool | None = None
     hosts: frozenset[str] = frozenset()
+    fields: Mapping[str, str] = field(default_factory=dict)  # no secrets
     fingerprint: bytes = field(default=b"", repr=False)
     quarantine: str | None = None
     grace_until: datetime | None = None
@@ -101,7 +101,8 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class KeyHealth:
     """All that is known of one stored key. `provider_id` is whose name it has; `may_ask` the provider to which the key
-    may travel for a look at it, None when there is none. `shadowed_by` is the name that answers in its place."""
+    may travel for a look at it, None when there is none. `shadowed_by` is the name that answers in its place, and
+    `store_again` the step that puts a new value in the place of this one."""
 
     tenant: str
     key: StoredKey
@@ -114,6 +115,7 @@ class KeyHealth:
     last_rejected_at: datetime | None
     last_rejected_status: int | None
     findings: tuple[Finding, ...]
+    store_again: str
 
     @property
     def level(self) -> Level:
@@ -140,27 +142,9 @@ class KeyHealth:
             return "shadowed"
         return "active" if self.answers else "answers for nobody"
 
-    @property
-    def store_again(self) -> str:
-        """The step that puts a new value in the place of this one."""
-        return store_again(self.tenant, self.key)
-
     def with_finding(self, finding: Finding) -> "KeyHealth":
         """The same with one finding more."""
         return replace(self, findings=(*self.findings, finding))
-
-
-def command(verb: str, tenant: str, name: str, *, label: str = "", version: int | None = None) -> str:
-    """A command of `wardgate key` as a person types it; with `set`, the value comes from standard input."""
-    words = ["wardgate key", verb, quote(tenant), quote(name)]
-    words += [str(version)] if version is not None else []
-    words += ["--label", quote(label)] if label else []
-    return " ".join(["printf %s VALUE |", *words] if verb == "set" else words)
-
-
-def store_again(tenant: str, key: StoredKey) -> str:
-    """The step that puts a new value in the place of this key's."""
-    return f"Store a valid key: {command('set', tenant, key.setting_key, label=key.label)}."
 
 
 @dataclass(frozen=True, slots=True)

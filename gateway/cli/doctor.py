@@ -77,6 +77,7 @@ def as_record(one: Examined) -> dict[str, object]:
         "state": health.state,
         "hint": key.hint,
         "hosts": sorted(key.hosts),
+        "fields": key.fields,
         "quarantine": key.quarantine,
         "grace_until": key.grace_until,
         "created_at": key.created_at,

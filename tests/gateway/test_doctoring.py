@@ -183,7 +183,7 @@ def reach(plans: dict[str, dict[str, Any]], registry: dict[str, dict[str, Any]] 
     return Reach(Rules(rows, load_plans(plans), load_rules(Settings(config=None)).limits), load_catalogue(rows))
 
 
-REACHES = {
+REACHES: dict[str, tuple[dict[str, Any], str, bool]] = {
     "everything": ({"byok_models": ["*"]}, "minimax", True),
     "own keys switched off": ({"byok": False, "byok_models": ["*"]}, "minimax", False),
     "nothing": ({"byok_models": []}, "minimax", False),

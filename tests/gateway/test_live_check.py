@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.live_check import AT_ONCE, LISTINGS, SHOWN, LiveCheck, LiveResult, Outcome, Question, listing_of
+from gateway.live_check import AT_ONCE, LISTINGS, SHOWN, LiveCheck, LiveResult, Outcome, listing_of
 from gateway.transport import Transport
 from keystore.keyring import Credential
 from keystore.providers import Provider, load_registry
@@ -45,14 +45,13 @@ def row(url: str, provider_id: str = "minimax", path: str = "/v1", **fields: obj
     return found
 
 
-def question(provider: Provider, key: str = CANARY, hosts: tuple[str, ...] | None = None) -> Question:
+def credential(provider: Provider, key: str = CANARY, hosts: tuple[str, ...] | None = None) -> Credential:
     allowed = frozenset(provider.hosts if hosts is None else hosts)
-    credential = Credential(provider.id, Secret(key), allowed, "X_API_KEY", Via.CANONICAL, Store.CREDENTIALS)
-    return Question(credential, provider)
+    return Credential(provider.id, Secret(key), allowed, "X_API_KEY", Via.CANONICAL, Store.CREDENTIALS, provider)
 
 
 async def ask(transport: Transport, provider: Provider, **limits: Any) -> LiveResult:
-    (result,) = await LiveCheck(transport, **limits).ask([question(provider)])
+    (result,) = await LiveCheck(transport, **limits).ask([credential(provider)])
     assert CANARY not in repr(result) and "upstream said" not in repr(result)
     return result
 
@@ -240,7 +239,7 @@ async def test_provider_that_dribbles_is_given_up(transport: Transport) -> None:
 
 
 async def test_key_goes_to_its_own_hosts_alone(upstream: RawUpstream, transport: Transport) -> None:
-    (result,) = await LiveCheck(transport).ask([question(row(upstream.url), hosts=("api.minimax.io",))])
+    (result,) = await LiveCheck(transport).ask([credential(row(upstream.url), hosts=("api.minimax.io",))])
     assert (result.outcome, upstream.requests) == (Outcome.NOT_ASKED, [])
 
 
@@ -295,8 +294,8 @@ async def test_four_are_asked_at_once_and_answers_keep_their_order(transport: Tr
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         provider = row(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        questions = [question(provider, f"key-of-tenant-number-{number:02}") for number in range(10)]
-        results = await LiveCheck(transport).ask(questions, lambda done, total: told.append((done, total)))
+        keys = [credential(provider, f"key-of-tenant-number-{number:02}") for number in range(10)]
+        results = await LiveCheck(transport).ask(keys, lambda done, total: told.append((done, total)))
     assert [one.models for one in results] == [1] * 10
     assert peak == AT_ONCE and told == [(done, 10) for done in range(1, 11)]
 
