@@ -21,7 +21,7 @@ from keystore.health import (
     StoredKey,
     Yardstick,
 )
-from keystore.providers import Provider, setting_key_of
+from keystore.providers import Provider, filled, host_of, setting_key_of
 from keystore.resolve import UNUSABLE_BECAUSE, Found, Store, Unusable, Via, names_for
 
 
@@ -117,12 +117,12 @@ def _hosts(case: Case) -> Iterator[Finding]:
         return
     why = misfit(case.owner, case.key) if case.key.state is not State.QUARANTINED else None
     if why is Unusable.LACKS_FIELDS:
-        text = (
-            f"{case.owner.id} needs fields beside the key, {', '.join(case.owner.fields)}, and they are not all there"
-        )
+        needs = f", which needs {', '.join(case.owner.fields)}" if case.owner.fields else ""
+        text = f"the fields that came with it do not fit {case.owner.id}{needs}"
         yield Finding(Check.HOSTS, case.gravity, text, case.store_again)
     elif why is not None:
-        bound, there = ", ".join(sorted(case.key.hosts)) or "no host", ", ".join(case.owner.hosts)
+        there = host_of(filled(case.owner, case.key.fields).base_url)
+        bound = ", ".join(sorted(case.key.hosts)) or "no host"
         text = f"it was sealed for {bound}, and {case.owner.id} is at {there}: it does not travel there"
         yield Finding(Check.HOSTS, case.gravity, text, case.store_again)
 

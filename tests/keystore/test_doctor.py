@@ -20,10 +20,11 @@ from keystore.resolve import NameTable, Store, Unusable, Via
 from keystore.secret import Secret
 from keystore.tenants import Tenant
 from keystore.use import KeyUseInfo, UsedKey
-from tests.keystore.conftest import START, World
+from tests.keystore.conftest import START, FakeClock, World
 
 OLD, NEW = "MINIMAX_2_7_API_KEY", "MINIMAX_API_KEY"
 HOST = "api.minimax.io"
+AZURE = frozenset({"eu.openai.azure.com"})
 CANARY = "sk-canary-Zq7x0123456789abcdef"
 OTHER = "sk-other-Yw5u0123456789abcdef"
 LATER = START + timedelta(hours=1)
@@ -69,6 +70,8 @@ def as_holding(stored: StoredKey) -> Holding:
         created_at=None,
         updated_at=None,
         value=value,
+        label=stored.label,
+        fields=stored.fields,
     )
 
 
@@ -285,6 +288,62 @@ VECTORS = {
         "answers for nobody",
         rows=rows(minimax=MOVED),
     ),
+    "another URL of its own": Vector(
+        (key("AZURE_OPENAI_API_KEY", hosts=AZURE, fields={"resource": "eu", "base_url": "https://b.example/v1"}),),
+        Check.HOSTS,
+        Level.PROBLEM,
+        "it was sealed for eu.openai.azure.com, and azure is at b.example: it does not travel there",
+        "Store a valid key: printf %s VALUE | wardgate key set acme AZURE_OPENAI_API_KEY --field resource=eu"
+        " --base-url https://b.example/v1.",
+        "answers for nobody",
+    ),
+    "fields that are lacking": Vector(
+        (key("AZURE_OPENAI_API_KEY", hosts=AZURE),),
+        Check.HOSTS,
+        Level.PROBLEM,
+        "the fields that came with it do not fit azure, which needs resource",
+        "Store a valid key: printf %s VALUE | wardgate key set acme AZURE_OPENAI_API_KEY --field resource=RESOURCE.",
+        "answers for nobody",
+    ),
+    "fields that fit": Vector(
+        (key("AZURE_OPENAI_API_KEY", hosts=AZURE, fields={"resource": "eu"}),),
+        Check.ANSWERS,
+        Level.OK,
+        "it answers for azure (family)",
+        "wardgate key doctor acme --provider azure --live",
+    ),
+    "one of two labels": Vector(
+        (key(label="eu", fingerprint=b"two"), key(version=4)),
+        Check.ANSWERS,
+        Level.OK,
+        "it answers for minimax",
+        NOTHING_TO_DO,
+        uses=(used(label="eu", last_success_at=LATER),),
+    ),
+    "shadowed by a name of two labels": Vector(
+        (key(OLD), key(label="", fingerprint=b"two"), key(label="eu")),
+        Check.SHADOWED,
+        Level.NOTE,
+        "MINIMAX_API_KEY of credentials is asked before it and holds the same value",
+        "Remove it: wardgate key remove acme MINIMAX_2_7_API_KEY.",
+        "shadowed",
+    ),
+    "one of two labels that is to go": Vector(
+        (key(OLD), key(OLD, label="eu"), key()),
+        Check.SHADOWED,
+        Level.NOTE,
+        "the same value",
+        "Remove it: wardgate key remove acme MINIMAX_2_7_API_KEY --label ''.",
+        "shadowed",
+    ),
+    "damaged label": Vector(
+        (key(label="eu", unusable=Unusable.DAMAGED, hosts=frozenset()),),
+        Check.OPENS,
+        Level.PROBLEM,
+        "its seal does not open",
+        f"Store a valid key: {SET} --label eu, and look with `wardgate sealing verify`",
+        "unusable: damaged",
+    ),
     "right shape": Vector((key(fits=True),), Check.SHAPE, Level.OK, "it looks like a key of MiniMax", "", uses=SERVED),
     "no shape known": Vector((key(),), Check.SHAPE, Level.OK, "gives its keys no shape", "", uses=SERVED),
     "wrong shape": Vector(
@@ -434,22 +493,28 @@ def test_only_a_usable_key_of_a_live_provider_may_be_tried(registry: Registry) -
         assert one.may_ask == asked, stored
 
 
-KEYS = st.builds(
-    key,
-    st.sampled_from([OLD, NEW, "GOOGLE_API_KEY", "GEMINI_API_KEY", "DEEPSEEK_API_KEY", "X_API_KEY", "", "a\n'b"]),
-    store=st.sampled_from(Store),
-    label=st.sampled_from(["", "eu", "a 'b"]),
-    version=st.integers(0, 3),
-    state=st.sampled_from(State),
-    unusable=st.none() | st.sampled_from(Unusable),
-    fits=st.none() | st.booleans(),
-    hosts=st.sampled_from([frozenset(), frozenset({HOST}), frozenset({"generativelanguage.googleapis.com", "b"})]),
-    fingerprint=st.sampled_from([b"", b"one", b"two"]),
-    quarantine=st.none() | st.just("masked"),
-    grace_until=st.none() | st.just(LATER),
-    created_at=st.none() | st.just(LATER),
-    updated_at=st.none() | st.just(LAST),
-)
+def keys(*base_urls: str) -> st.SearchStrategy[StoredKey]:
+    return st.builds(
+        key,
+        st.sampled_from([OLD, NEW, "GOOGLE_API_KEY", "GEMINI_API_KEY", "AZURE_API_KEY", "X_API_KEY", "", "a\n'b"]),
+        store=st.sampled_from(Store),
+        label=st.sampled_from(["", "eu", "a 'b"]),
+        version=st.integers(0, 3),
+        state=st.sampled_from(State),
+        unusable=st.none() | st.sampled_from(Unusable),
+        fits=st.none() | st.booleans(),
+        hosts=st.sampled_from([frozenset(), frozenset({HOST}), frozenset({"generativelanguage.googleapis.com", "b"})]),
+        fields=st.fixed_dictionaries(
+            {}, optional={"resource": st.sampled_from(["", "eu", "a b"]), "base_url": st.sampled_from(base_urls)}
+        ),
+        fingerprint=st.sampled_from([b"", b"one", b"two"]),
+        quarantine=st.none() | st.just("masked"),
+        grace_until=st.none() | st.just(LATER),
+        created_at=st.none() | st.just(LATER),
+        updated_at=st.none() | st.just(LAST),
+    )
+
+
 TIMES = st.none() | st.sampled_from([START, LATER, LAST])
 USES = st.builds(
     used,
@@ -466,7 +531,12 @@ REGISTRIES = [
 ]
 
 
-@given(st.lists(KEYS, max_size=6), st.lists(USES, max_size=3), st.sampled_from(REGISTRIES), st.booleans())
+@given(
+    st.lists(keys("", f"https://{HOST}", "https://b.example/v1"), max_size=6),
+    st.lists(USES, max_size=3),
+    st.sampled_from(REGISTRIES),
+    st.booleans(),
+)
 @settings(max_examples=300, deadline=None)
 def test_nothing_that_is_stored_makes_it_raise(
     stored: list[StoredKey], uses: list[KeyUseInfo], registry: Registry, allowed: bool
@@ -480,7 +550,7 @@ def test_nothing_that_is_stored_makes_it_raise(
         assert all(each.provider_id in {row.id for row in registry.live()} for each in one.answers)
 
 
-@given(st.lists(KEYS, max_size=4))
+@given(st.lists(keys("eu", "http://[", "https://a:b"), max_size=4))
 @settings(max_examples=50, deadline=None)
 def test_resolutions_that_fit_nothing_make_it_raise_neither(stored: list[StoredKey]) -> None:
     """The two reads are two transactions: a key may come or go in between."""
@@ -539,35 +609,43 @@ async def test_tampered_envelope_is_named(world: World, keystore: Keystore) -> N
     assert (one.state, one.level, one.may_ask) == ("unusable: damaged", Level.PROBLEM, None)
 
 
-async def put_aside(world: World, state: str, **fields: Any) -> None:
-    """Turn the one stored key into a version of this state, as an import or an activation leaves it."""
-    columns = "".join(f", {name} = :{name}" for name in fields)
-    await world.sql(f"UPDATE wardgate_credentials SET state = :state{columns}", state=state, **fields)
-
-
 async def test_versions_that_are_not_in_use_are_examined_too(world: World, keystore: Keystore) -> None:
     acme = await keystore.tenants.add("acme", "team")
-    await keystore.credentials.set(acme, NEW, CANARY)
-    await put_aside(world, "pending")
+    await keystore.credentials.set(acme, NEW, CANARY, label="eu", activate=False)
     pending = (await by_name(keystore, acme))[NEW, 1]
     assert (pending.state, pending.level, pending.may_ask) == ("pending", Level.NOTE, "minimax")
-    assert "wardgate key activate acme MINIMAX_API_KEY 1" in pending.next_step
-    await put_aside(world, "quarantined", quarantine="masked")
+    assert pending.next_step == "Put it in use: wardgate key activate acme MINIMAX_API_KEY 1 --label eu."
+    await world.sql("UPDATE wardgate_credentials SET state = 'quarantined', quarantine = 'masked'")
     quarantined = (await by_name(keystore, acme))[NEW, 1]
     assert (quarantined.state, quarantined.level) == ("quarantined: masked", Level.PROBLEM)
-    await put_aside(world, "superseded", quarantine=None)
-    assert await by_name(keystore, acme) == {}, "a version that is done with is no stored key any more"
+    await world.sql("UPDATE wardgate_credentials SET label = 'us', setting_key = :name", name=OLD)
+    assert (await by_name(keystore, acme))[OLD, 1].key.unusable is Unusable.DAMAGED
 
 
-async def test_version_in_its_grace_is_examined_until_it_ends(world: World, keystore: Keystore) -> None:
+async def test_version_in_its_grace_is_examined_until_it_ends(keystore: Keystore, clock: FakeClock) -> None:
     acme = await keystore.tenants.add("acme", "team")
     await keystore.credentials.set(acme, NEW, OTHER)
-    await keystore.credentials.set(acme, NEW, CANARY)
-    until = "'2026-11-20 12:30:00'" if world.is_sqlite else "'2026-11-20 12:30:00+00'"
-    await world.sql(f"UPDATE wardgate_credentials SET grace_until = {until} WHERE version = 1")
-    assert (await by_name(keystore, acme))[NEW, 1].state == "grace"
-    world.clock.advance(minutes=31)
+    await keystore.credentials.set(acme, NEW, CANARY, grace=timedelta(minutes=30))
+    found = await keystore.doctor.examine(acme, lambda _: True)
+    assert [(one.key.version, one.state) for one in found] == [(2, "active"), (1, "grace")]
+    assert [one and one.former for one in await keystore.doctor.credentials(acme, found)] == [None, 1]
+    clock.advance(minutes=31)
     assert set(await by_name(keystore, acme)) == {(NEW, 2)}
+
+
+async def test_labels_and_fields_are_examined(keystore: Keystore) -> None:
+    acme = await keystore.tenants.add("acme", "team")
+    for label, resource in (("", "one"), ("eu", "two")):
+        fields = {"resource": resource}
+        await keystore.credentials.set(acme, "AZURE_API_KEY", CANARY + label, label=label, fields=fields)
+    found = await keystore.doctor.examine(acme, lambda _: True)
+    assert [(one.key.label, one.answers[0].provider_id) for one in found] == [("", "azure"), ("eu", "azure")]
+    got = [one for one in await keystore.doctor.credentials(acme, found) if one]
+    assert [(one.label, one.secret.reveal()) for one in got] == [("", CANARY), ("eu", CANARY + "eu")]
+    assert [one.provider.base_url for one in got] == [
+        "https://one.openai.azure.com/openai/v1",
+        "https://two.openai.azure.com/openai/v1",
+    ]
 
 
 async def test_legacy_rows_are_examined(world: World) -> None:
