@@ -129,6 +129,7 @@ class Doctor:
             hosts=holding.hosts,
             fields=holding.fields,
             fingerprint=holding.fingerprint,
+            source=holding.source,
             created_at=holding.created_at,
             updated_at=holding.updated_at,
         )
@@ -163,6 +164,7 @@ class Doctor:
             hosts=opened.hosts,
             fields=opened.fields,
             fingerprint=row.fingerprint,
+            source=row.source,
             quarantine=row.quarantine,
             grace_until=row.grace_until,
             created_at=row.created_at,

@@ -68,11 +68,21 @@ def _value(case: Case) -> Iterator[Finding]:
         yield Finding(Check.VALUE, case.gravity, f"it is not used: {UNUSABLE_BECAUSE[why]}", case.store_again)
 
 
+_QUARANTINED_BECAUSE: Final[Mapping[str, str]] = MappingProxyType(
+    {why.value: because for why, because in UNUSABLE_BECAUSE.items()}
+    | {
+        "unknown_name": "no provider has a key of this name",
+        "other_spelling": "the tenant's other rows have its id, and this one its slug",
+    }
+)
+
+
 def _quarantined(case: Case) -> Iterator[Finding]:
     """What an import kept without using it. A secret that is no provider's costs nobody a provider."""
     if case.key.state is not State.QUARANTINED:
         return
-    text = f"the import kept it without using it: {case.key.quarantine}"
+    why = _QUARANTINED_BECAUSE.get(case.key.quarantine or "", case.key.quarantine)
+    text = f"the import kept it without using it: {why}"
     if case.owner is None:
         yield Finding(Check.QUARANTINED, Level.NOTE, text)
     else:
@@ -107,6 +117,8 @@ def _of_retired_owner(case: Case, owner: Provider) -> Finding:
 
 
 def _removal(case: Case) -> str:
+    if case.key.store is Store.LEGACY and case.shadow is not None and case.shadow.source == "import":
+        return "Take the plain text away once it is verified: wardgate import verify, then wardgate import scrub --yes."
     if case.key.store is Store.LEGACY:
         return "Remove it with the application that wrote it: Wardgate only reads that table."
     return f"Remove it: {case.command('remove', case.key.setting_key)}."

@@ -69,6 +69,7 @@ class StoredKey:
     hosts: frozenset[str] = frozenset()
     fields: Mapping[str, str] = field(default_factory=dict)  # no secrets
     fingerprint: bytes = field(default=b"", repr=False)
+    source: str = "set"  # how it came
     quarantine: str | None = None
     grace_until: datetime | None = None
     created_at: datetime | None = None

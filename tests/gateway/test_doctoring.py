@@ -1,7 +1,8 @@
 """What the key doctor says whole, over a real keystore and a real upstream; and the command as scripts use it."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture
 async def clinic(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[Clinic]:
-    providers = {"minimax": "/v1", "deepseek": "/v1"}
+    providers = {"minimax": "/v1", "deepseek": "/v1", "azure": "/{resource}/openai/v1"}
     (tmp_path / "wardgate.toml").write_text(sandbox_config(upstream.url, providers=providers))
     rules = load_rules(settings(tmp_path))
     keystore = await open_keystore(settings(tmp_path), rules, create=True)
@@ -158,6 +159,31 @@ async def test_key_for_other_hosts_is_not_sent(clinic: Clinic, tmp_path: Path) -
     assert one.health.level is Level.PROBLEM
 
 
+async def test_key_with_fields_is_tried_where_they_say(clinic: Clinic) -> None:
+    at = await clinic.tenant("acme")
+    for label, resource in (("", "one"), ("eu", "two")):
+        fields = {"resource": resource}
+        await clinic.keystore.credentials.set(at.tenant, "AZURE_API_KEY", CANARY, label=label, fields=fields)
+    found = await examine(at, live=clinic.live)
+    assert [(one.health.key.label, one.live and one.live.outcome) for one in found] == [
+        ("", Outcome.LISTED),
+        ("eu", Outcome.LISTED),
+    ]
+    asked = {request.split(b" ")[1] for request in clinic.upstream.requests}
+    assert asked == {b"/one/openai/v1/models", b"/two/openai/v1/models"}
+
+
+async def test_pending_version_is_tried_before_it_is_put_in_use(clinic: Clinic) -> None:
+    at = await clinic.tenant("acme", **{NEW: "sk-old-0123456789abcdefghij"})
+    await clinic.keystore.credentials.set(at.tenant, NEW, CANARY, activate=False)
+    found = await examine(at, live=clinic.live)
+    assert [(one.health.state, one.live and one.live.outcome) for one in found] == [
+        ("active", Outcome.LISTED),
+        ("pending", Outcome.LISTED),
+    ]
+    assert any(CANARY.encode() in request for request in clinic.upstream.requests)
+
+
 async def test_one_provider_alone(clinic: Clinic) -> None:
     at = await clinic.tenant("acme", **{OLD: CANARY, DEEPSEEK: CANARY})
     for name in ("minimax", "minimax_2_7"):
@@ -217,47 +243,43 @@ async def test_reach_is_of_the_rules_in_force(clinic: Clinic) -> None:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Cli:
-    """`wardgate` in a process of its own; nothing it writes anywhere holds the canary."""
+@pytest.fixture
+def cli(tmp_path: Path, sandbox: SandboxServer) -> Callable[..., str]:
+    """`wardgate key doctor` and the like in a process of its own, over a tenant with three keys."""
+    (tmp_path / "wardgate.toml").write_text(sandbox_config(sandbox.url))
 
-    folder: Path
+    async def prepare() -> None:
+        keystore = await open_keystore(settings(tmp_path), load_rules(settings(tmp_path)), create=True)
+        acme = await keystore.tenants.add("acme", "team")
+        for name, value in ((DEEPSEEK, "sk-sandbox-good-0123456789"), (OLD, CANARY), ("GROQ_API_KEY", CANARY)):
+            await keystore.credentials.set(acme, name, value, label="eu" if name == OLD else "")
+        await keystore.close()
 
-    def __call__(self, *arguments: str, stdin: str = "", code: int = 0) -> str:
+    asyncio.run(prepare())
+
+    def run(*arguments: str, code: int) -> str:
         env = {"WARDGATE_SEALING_KEYS_FILE": "keys", "WARDGATE_DATABASE_URL": "sqlite+aiosqlite:///w.db"}
-        done = run_cli(*arguments, stdin=stdin, env=env, cwd=self.folder)
+        done = run_cli(*arguments, env=env, cwd=tmp_path)
         assert done.returncode == code, (done.stdout, done.stderr)
         assert CANARY not in done.stdout + done.stderr and "Traceback" not in done.stderr
         return done.stdout if code in (0, 3) else done.stderr
 
-
-@pytest.fixture
-def cli(tmp_path: Path, sandbox: SandboxServer) -> Cli:
-    (tmp_path / "wardgate.toml").write_text(sandbox_config(sandbox.url))
-    made = Cli(tmp_path)
-    made("tenant", "add", "acme", "--plan", "team")
-    return made
+    return run
 
 
-def test_command_asks_the_provider_and_exits_3_with_a_problem(cli: Cli) -> None:
-    assert "acme holds no such provider key" in cli("key", "doctor", "acme")
-    cli("key", "set", "acme", DEEPSEEK, stdin="sk-sandbox-good-0123456789")
-    (good,) = json.loads(cli("key", "doctor", "acme", "--live", "--json"))
+def test_command_asks_the_provider_and_exits_3_with_a_problem(cli: Callable[..., str]) -> None:
+    (good,) = json.loads(cli("key", "doctor", "acme", "--provider", "deepseek", "--live", "--json", code=0))
     assert (good["live"]["outcome"], good["next_step"]) == ("listed", NOTHING_TO_DO)
-    cli("key", "set", "acme", NEW, stdin=CANARY)
-    said = cli("key", "doctor", "acme", "--live", code=3)
-    assert f"acme {NEW}: minimax rejected this key (status 401)." in said
+    assert {"check", "level", "text", "step"} == set(good["findings"][0])
+    said = cli("key", "doctor", "--live", code=3)
+    assert f"acme {OLD} (eu): minimax rejected this key (status 401)." in said
     assert "acme DEEPSEEK_API_KEY: deepseek lists" in said
-    (bad,) = json.loads(cli("key", "doctor", "--provider", "minimax", "--live", "--json", code=3))
-    assert (bad["tenant"], bad["hint"], bad["level"], bad["live"]["status"]) == ("acme", CANARY[-4:], "problem", 401)
-    assert {"check", "level", "text", "step"} == set(bad["findings"][0])
-    noted = json.loads(cli("audit", "list", "--json"))[0]
-    assert (noted["action"], noted["detail"]) == ("key.doctor", {"keys": 1, "problem": 1, "asked": 1})
+    noted = json.loads(cli("audit", "list", "--json", code=0))[0]
+    assert (noted["action"], noted["detail"]) == ("key.doctor", {"keys": 3, "note": 1, "problem": 2, "asked": 3})
 
 
-def test_command_without_live_shows_a_line_for_each_key(cli: Cli) -> None:
-    cli("key", "set", "acme", OLD, stdin=CANARY)
-    said = cli("key", "doctor")
-    assert said.count("MINIMAX_2_7_API_KEY") == 1 and "minimax (former)" in said and "next step" in said
+def test_command_without_live_shows_a_line_for_each_key(cli: Callable[..., str]) -> None:
+    said = cli("key", "doctor", "acme", code=0)
+    assert [said.count(name) for name in (f" {OLD} ", " GROQ_API_KEY ", " DEEPSEEK_API_KEY ")] == [1, 1, 1]
+    assert "minimax (former)" in said and "next step" in said and "--live" in said
     assert "did you mean" in cli("key", "doctor", "acme", "--provider", "minimx", code=1)
-    assert "nobody" in cli("key", "doctor", "nobody", code=1)
