@@ -50,6 +50,12 @@ class Case:
         return Level.NOTE if self.is_served or self.key.state is State.GRACE else Level.PROBLEM
 
     @property
+    def has_stand_in(self) -> bool:
+        """Whether a former version stands in when this one is rejected; its successes are noted under the same name."""
+        same = (each for each in self.reading.stored if each.setting_key == self.key.setting_key)
+        return any(each.state is State.GRACE and each.label == self.key.label for each in same)
+
+    @property
     def store_again(self) -> str:
         """The step that puts a new value in the place of this one, with the fields that its provider needs."""
         wanted = dict.fromkeys(self.owner.fields, "") if self.owner else {}
@@ -74,6 +80,7 @@ def case_of(key: StoredKey, reading: Reading, by: Yardstick) -> Case:
     resolution = reading.resolutions.get(owner.id) if owner else None
     found = resolution if isinstance(resolution, Found) else None
     answers = tuple(_answers(key, reading, by))
+    shadow = None if answers else _shadow(key, found, reading.stored)
     return Case(
         key=key,
         reading=reading,
@@ -81,8 +88,8 @@ def case_of(key: StoredKey, reading: Reading, by: Yardstick) -> Case:
         owner=owner,
         answers=answers,
         found=found,
-        shadow=None if answers else _shadow(key, found, reading.stored),
-        use=_use(key, reading.uses),
+        shadow=shadow,
+        use=_use(key, reading.uses) if _is_noted(key, shadow) else Use(),
     )
 
 
@@ -120,6 +127,11 @@ def _shadow(key: StoredKey, found: Found | None, stored: Iterable[StoredKey]) ->
         return None
     winners = [each for each in active if (each.setting_key, each.store) == (found.setting_key, found.store)]
     return next((each for each in winners if each.fingerprint == key.fingerprint), winners[0] if winners else None)
+
+
+def _is_noted(key: StoredKey, shadow: StoredKey | None) -> bool:
+    """Whether what is noted under this name is of this key: calls are noted by name and label, for the one in use."""
+    return key.state is State.ACTIVE and (shadow is None or shadow.setting_key != key.setting_key)
 
 
 def _use(key: StoredKey, uses: Iterable[KeyUseInfo]) -> Use:

@@ -175,8 +175,9 @@ def _used(case: Case) -> Iterator[Finding]:
     since, use = case.key.stored_at, case.use
     success = _after(use.success_at, since)
     rejected = _after(use.rejected_at, since)
-    if rejected is not None and (success is None or rejected >= success):
-        text = f"{use.rejected_by} rejected it with status {use.status} at {_time(rejected)}; nothing was served since"
+    if rejected is not None and (success is None or rejected >= success or case.has_stand_in):
+        since_then = "a former version stands in" if case.has_stand_in else "nothing was served since"
+        text = f"{use.rejected_by} rejected it with status {use.status} at {_time(rejected)}; {since_then}"
         yield Finding(Check.USE, Level.PROBLEM, text, case.store_again)
     elif success is not None:
         yield Finding(Check.USE, Level.OK, f"it served last at {_time(success)}")

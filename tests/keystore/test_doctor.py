@@ -396,6 +396,14 @@ VECTORS = {
         f"Store a valid key: {SET}.",
         uses=(used(last_success_at=LATER, last_rejected_at=LAST, last_rejected_status=401),),
     ),
+    "rejected while its predecessor served": Vector(
+        (key(version=2), key(state=State.GRACE, grace_until=LAST)),
+        Check.USE,
+        Level.PROBLEM,
+        "minimax rejected it with status 401 at 2026-11-20 13:00:00 UTC; a former version stands in",
+        f"Store a valid key: {SET}.",
+        uses=(used(last_success_at=LAST, last_rejected_at=LATER, last_rejected_status=401),),
+    ),
     "rejected before it served": Vector(
         (key(),),
         Check.USE,
@@ -475,6 +483,13 @@ def test_sound_key_has_every_check_and_nothing_to_do(registry: Registry) -> None
     assert (one.level, one.next_step, one.may_ask) == (Level.OK, NOTHING_TO_DO, "minimax")
     asked = {Check.OPENS, Check.SHAPE, Check.PLAN, Check.USE, Check.NAME, Check.ANSWERS}
     assert {finding.check for finding in one.findings} == asked
+
+
+def test_calls_are_told_of_the_key_in_use_alone(registry: Registry) -> None:
+    """They are noted by name and label, which versions and a legacy row of the same name share."""
+    stored = [key(version=2), key(version=3, state=State.PENDING), legacy(), key(state=State.GRACE, grace_until=LAST)]
+    found = health(stored, registry, SERVED)
+    assert [one.last_success_at for one in found] == [LATER, None, None, None]
 
 
 def test_key_of_siblings_answers_for_both() -> None:
