@@ -17,7 +17,7 @@ import httpx
 
 from gateway.scrub import scrub
 from gateway.seen import parse
-from gateway.transport import HANDLE, CurrentExchangeTransport, Transport, TransportRefusal
+from gateway.transport import HANDLE, PLACES, CurrentExchangeTransport, Transport, TransportRefusal
 from gateway.upstream_errors import kind_of, read_error
 from keystore.keyring import Credential
 from keystore.providers import Provider, Wire
@@ -124,7 +124,7 @@ class LiveCheck:
         if provider.retired:
             return LiveResult(provider.id, Outcome.NOT_ASKED, f"{provider.id} is retired and is not asked")
         if listing is None:
-            text = f"{provider.id} cannot be checked live: its wire has no list of models that Wardgate knows"
+            text = f"{provider.id} cannot be checked live: Wardgate knows no list of models that its keys could ask for"
             return LiveResult(provider.id, Outcome.NO_LISTING, text)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -155,7 +155,9 @@ class LiveCheck:
 
 
 def listing_of(provider: Provider) -> Listing | None:
-    """How this provider lists its models, or None when nothing is known of it."""
+    """How this provider lists its models, or None when nothing is known of it, or its keys do not travel."""
+    if provider.auth not in PLACES:
+        return None
     fits = (
         row for wire, prefix, row in LISTINGS if wire is provider.wire and prefix in (None, provider.litellm_prefix)
     )

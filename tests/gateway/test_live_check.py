@@ -254,8 +254,13 @@ async def test_wire_without_a_listing_cannot_be_checked(upstream: RawUpstream, t
     assert "cannot be checked live" in result.text
 
 
-def test_every_shipped_provider_has_a_listing() -> None:
-    assert [one.id for one in load_registry().providers if listing_of(one) is None] == []
+async def test_key_that_does_not_travel_cannot_be_checked(upstream: RawUpstream, transport: Transport) -> None:
+    result = await ask(transport, row(upstream.url, "vertex", "/{project}/{location}"))
+    assert (result.outcome, upstream.requests) == (Outcome.NO_LISTING, [])
+
+
+def test_every_shipped_provider_has_a_listing_whose_keys_travel() -> None:
+    assert [one.id for one in load_registry().providers if listing_of(one) is None] == ["vertex"]
     prefixes = {one.litellm_prefix for one in load_registry().providers}
     assert {prefix for _, prefix, _ in LISTINGS if prefix} <= prefixes
 
