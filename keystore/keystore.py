@@ -17,6 +17,7 @@ from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
 from keystore.credential_info import CredentialInfo
 from keystore.credentials import CredentialStore
+from keystore.doctor import Doctor
 from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
 from keystore.feed import ChangeFeed
@@ -66,6 +67,7 @@ class Keystore:
     replicas: Replicas
     importing: Importer
     names: Names
+    doctor: Doctor
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -125,6 +127,7 @@ class Keystore:
             tokens=token_store,
             use=use,
             names=Names(tenants, reader.read, use, registry, names),
+            doctor=Doctor(database, keys, reader, use, registry, names, now=now),
             audit=AuditLog(database, service, now=now),
             sealing=SealingOps(database, ring, replicas, now=now, random=random),
             replicas=replicas,
