@@ -84,9 +84,9 @@ def unusable_for(provider: Provider, holding: Holding) -> Unusable | None:
         return holding.unusable
     try:
         there = filled(provider, holding.fields)
+        host = host_of(there.base_url)
     except (KeyError, ValueError):
         return Unusable.LACKS_FIELDS
-    host = host_of(there.base_url)
     return None if host in holding.hosts and host in there.hosts else Unusable.WRONG_HOST
 
 
