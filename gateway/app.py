@@ -1,15 +1,19 @@
 """The application: one list of routes over the services, and every answer in one shape.
 
-The data plane's endpoints are plain ASGI inside FastAPI; FastAPI itself is for the admin API. No path is answered with
-a redirect: an SDK would follow it, so `/v1/x` and `/v1/x/` are both served, and each also without `/v1`.
+The data plane's endpoints are plain ASGI inside FastAPI; FastAPI itself is for the admin API and self-service.
+No path is answered with a redirect: an SDK would follow it, so `/v1/x` and `/v1/x/` are both served, and each also
+without `/v1`.
 """
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as PathRoute
 
+from gateway.admin.problems import refuse_invalid
+from gateway.admin.routes import control_routes
 from gateway.asgi import App
 from gateway.catalogue_endpoints import Models, Route
 from gateway.chat import ChatCompletions
@@ -30,9 +34,10 @@ def build_app(services: Services) -> App:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        exception_handlers={HTTPException: _http_problem},
+        exception_handlers={HTTPException: _http_problem, RequestValidationError: refuse_invalid},
     )
     inner.router.routes.extend(_routes(services))
+    inner.router.routes.extend(control_routes(services))
     return Edge(
         inner,
         events=services.events,

@@ -18,6 +18,7 @@ class Endpoint(StrEnum):
     ROUTE = "route"
     OPS = "ops"
     ADMIN = "admin"
+    KEYS = "keys"  # self-service
     UNKNOWN = "unknown"
 
 

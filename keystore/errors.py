@@ -159,6 +159,21 @@ class AuditBroken(KeystoreError):
     """The audit's chain does not hold."""
 
 
+# --- writes that come twice -----------------------------------------------------------------------------------------
+
+
+class IdempotencyError(KeystoreError):
+    """The write with this idempotency key is not done."""
+
+
+class IdempotencyReused(IdempotencyError):
+    """This idempotency key was used for another request; take a new one for each request."""
+
+
+class IdempotencyBusy(IdempotencyError):
+    """The first request with this idempotency key has not ended yet; ask again in a moment."""
+
+
 # --- import --------------------------------------------------------------------------------------------------------
 
 

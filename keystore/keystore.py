@@ -22,6 +22,7 @@ from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
 from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
+from keystore.idempotency import IdempotencyStore
 from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.legacy import find_legacy
@@ -68,6 +69,7 @@ class Keystore:
     importing: Importer
     names: Names
     doctor: Doctor
+    idempotency: IdempotencyStore
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -132,6 +134,7 @@ class Keystore:
             sealing=SealingOps(database, ring, replicas, now=now, random=random),
             replicas=replicas,
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
+            idempotency=IdempotencyStore(database, service, now=now),
             registry=registry,
             reads_legacy=legacy is not None,
             legacy_note=legacy_note,

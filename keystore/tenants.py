@@ -5,7 +5,7 @@ Owns the statements on `tenants` and the rules of slugs and ids. Must not know k
 
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -95,6 +95,19 @@ class TenantStore:
         async with self._database.read() as connection:
             rows = await connection.execute(select(tenants).order_by(tenants.c.slug))
             return [tenant_from_row(row) for row in rows]
+
+    async def page(self, *, plan: str | None = None, after: str = "", limit: int = 100) -> Sequence[Tenant]:
+        """At most `limit` tenants whose slug comes after `after`, by slug; of one plan if it is given."""
+        query = select(tenants).where(tenants.c.slug > after).order_by(tenants.c.slug).limit(limit)
+        if plan is not None:
+            query = query.where(tenants.c.plan == plan)
+        async with self._database.read() as connection:
+            return [tenant_from_row(row) for row in await connection.execute(query)]
+
+    async def count(self) -> int:
+        """How many tenants there are."""
+        async with self._database.read() as connection:
+            return (await connection.execute(select(func.count()).select_from(tenants))).scalar_one()
 
     async def get(self, slug_or_id: str) -> Tenant:
         """The tenant of this slug or id. TenantUnknown names the nearest slug."""

@@ -8,10 +8,11 @@ import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from ipaddress import ip_network
 from typing import Any, Final
 
-from sqlalchemy import Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Row, Select, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.changes import Changed, note_change
@@ -46,6 +47,14 @@ class TokenInfo:
     replaced_by: str | None
     last_used_at: datetime | None
     sealed: bool  # False: its row is not as Wardgate wrote it, so it is refused
+
+
+class TokenState(StrEnum):
+    """Whether a token is good at some time."""
+
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,38 @@ class TokenStore:
         async with self._database.read() as connection:
             return [_info(row, sealed=self._holds(row)) for row in await connection.execute(query)]
 
+    async def page(
+        self,
+        tenant: Tenant | None = None,
+        *,
+        kind: TokenKind | None = None,
+        state: TokenState | None = None,
+        after: tuple[datetime, str] | None = None,
+        limit: int = 100,
+    ) -> Sequence[TokenInfo]:
+        """At most `limit` tokens that were made after the one made at `after` with that id, oldest first."""
+        query = _with_tenant().order_by(tokens.c.created_at, tokens.c.id).limit(limit)
+        if tenant is not None:
+            query = query.where(tokens.c.tenant_id == tenant.id)
+        if kind is not None:
+            query = query.where(tokens.c.kind == kind.value)
+        if state is not None:
+            query = query.where(_in_state(state, self._now()))
+        if after is not None:
+            same_time = (tokens.c.created_at == after[0]) & (tokens.c.id > after[1])
+            query = query.where((tokens.c.created_at > after[0]) | same_time)
+        async with self._database.read() as connection:
+            return [_info(row, sealed=self._holds(row)) for row in await connection.execute(query)]
+
+    async def get(self, token_id: str) -> TokenInfo:
+        """One token. TokenUnknown when there is none."""
+        query = _with_tenant().where(tokens.c.id == token_id)
+        async with self._database.read() as connection:
+            row = (await connection.execute(query)).first() if is_token_id(token_id) else None
+        if row is None:
+            raise TokenUnknown
+        return _info(row, sealed=self._holds(row))
+
     async def revoke(self, token_id: str) -> None:
         """The token is refused from now on; revoking it again changes nothing. TokenUnknown when there is none."""
         now = self._now()
@@ -259,6 +300,16 @@ class TokenStore:
 def _with_tenant() -> Select[Any]:
     labelled = [tenants.c[name].label(f"tenant_{name}") for name in _TENANT_COLUMNS]
     return select(tokens, *labelled).select_from(tokens.outerjoin(tenants, tokens.c.tenant_id == tenants.c.id))
+
+
+def _in_state(state: TokenState, now: datetime) -> ColumnElement[bool]:
+    over = tokens.c.expires_at.is_not(None) & (tokens.c.expires_at <= now)
+    conditions = {
+        TokenState.REVOKED: tokens.c.revoked_at.is_not(None),
+        TokenState.EXPIRED: tokens.c.revoked_at.is_(None) & over,
+        TokenState.ACTIVE: tokens.c.revoked_at.is_(None) & not_(over),
+    }
+    return conditions[state]
 
 
 def _tenant(row: Row[Any]) -> Tenant | None:

@@ -64,6 +64,7 @@ _ROWS = (
     Action("import.list", _READ),
     Action("audit.list", _READ),
     Action("audit.verify", _READ),
+    Action("api.describe", _READ, Right.KEYS_READ),  # the OpenAPI document
 )
 ACTIONS: Mapping[str, Action] = MappingProxyType({row.name: row for row in _ROWS})
 OPERATOR_RIGHTS = frozenset({Right.ADMIN_READ.value, Right.ADMIN_WRITE.value})

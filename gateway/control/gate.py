@@ -15,6 +15,7 @@ from gateway.rules import Rules
 from keystore.audit import Actor, Entry, Phase
 from keystore.errors import KeystoreError
 from keystore.keystore import Keystore
+from keystore.rights import Right
 from keystore.tenants import Tenant
 
 Result = TypeVar("Result")
@@ -47,6 +48,14 @@ class Control:
     def __init__(self, keystore: Keystore, rules: Rules) -> None:
         self._keystore = keystore
         self._rules = rules
+
+    async def admit(self, actor: Actor, action: str, *, here: bool = True) -> None:
+        """Refuse, and note, what `actor` may not do at all, before anything that it sent is read; `here` is False at a
+        door that is not for its kind. It is checked again when the operation runs. NotAllowed."""
+        row = ACTIONS[action]
+        if not (here and _may(actor, row)):
+            await _Notes(self._keystore, actor, row, "").ended("denied", {})
+            raise NotAllowed(f"this needs the right {needed_right(actor, row).value!r}")
 
     async def run(
         self,
@@ -96,6 +105,11 @@ class Control:
             raise NotAllowed("a tenant's token acts for its own tenant alone")
         note.tenant_id = tenant.id
         return tenant
+
+
+def needed_right(actor: Actor, action: Action) -> Right:
+    """The right that this kind of actor needs; the operator's where no tenant may."""
+    return action.right if actor.tenant_id is None else action.tenant_right or action.right
 
 
 def _may(actor: Actor, action: Action) -> bool:

@@ -1,0 +1,14 @@
+"""The parts of a path, as they are declared and documented."""
+
+from typing import Annotated
+
+from fastapi import Path
+
+Tenant = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="The tenant's slug or id, e.g. acme.")
+]
+SettingKey = Annotated[
+    str, Path(max_length=128, description="The name that the key is stored under, e.g. MINIMAX_API_KEY.")
+]
+TokenId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{12}$", description="The id of a token: 12 characters.")]
+ProviderId = Annotated[str, Path(max_length=64, description="A provider, e.g. minimax.")]

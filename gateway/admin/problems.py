@@ -1,0 +1,166 @@
+"""What went wrong, as an answer that repeats nothing of what was sent.
+
+Owns the table from the keystore's errors to statuses and sentences. An error's own words are passed on only where the
+row says so, and never when they hold a text of the request's body.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.auth import KEYSTORE_AWAY
+from gateway.control.gate import NotAllowed
+from gateway.errors import INTERNAL, ApiError, Problem
+from keystore import errors
+from router.reasons import Fault
+
+SHORTEST: Final = 3  # characters of a body's text that an answer may not repeat
+INVALID: Final = "invalid_request"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How an error is answered. `own_words`: its message names what would help and is told."""
+
+    status: int
+    code: str
+    sentence: str
+    own_words: bool = False
+
+
+_RING = "The sealing keys of this gateway cannot be used now; `wardgate sealing status` says more."
+TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
+    {
+        NotAllowed: Refusal(403, "not_allowed", "This token may not do this."),
+        errors.TenantUnknown: Refusal(404, "tenant_unknown", "There is no such tenant."),
+        errors.TenantExists: Refusal(
+            409, "tenant_exists", "A tenant with this slug or id, or a spelling of it, exists."
+        ),
+        errors.TenantInvalid: Refusal(
+            400, "tenant_invalid", "This is no slug or id of a tenant: a-z, 0-9 and '-', up to 63 of them."
+        ),
+        errors.UnknownPlan: Refusal(
+            400, "plan_unknown", "There is no such plan; `wardgate plan list` lists the plans."
+        ),
+        errors.CredentialUnknown: Refusal(
+            404,
+            "key_unknown",
+            "There is no such key here. One of the store `legacy` is removed with the application that wrote it.",
+        ),
+        errors.CredentialRefused: Refusal(
+            400, "key_refused", "This cannot be stored as a provider key.", own_words=True
+        ),
+        errors.CredentialConflict: Refusal(
+            409, "key_conflict", "Somebody else changed this key, or its state does not allow this.", own_words=True
+        ),
+        errors.SettingUnknown: Refusal(
+            400, "setting_unknown", "No provider has a key of this name; e.g. the key of `openai` is OPENAI_API_KEY."
+        ),
+        errors.CredentialError: Refusal(409, "key_unusable", "This key cannot be used."),
+        errors.TokenUnknown: Refusal(404, "token_unknown", "There is no such token."),
+        errors.TokenInvalid: Refusal(400, "token_refused", "A token cannot be made like this.", own_words=True),
+        errors.RegistryError: Refusal(400, "provider_refused", "The provider rows cannot be changed like this."),
+        errors.SealingRefused: Refusal(409, "sealing_refused", "It is not time for this step.", own_words=True),
+        errors.EnvelopeDamaged: Refusal(
+            409, "envelope_damaged", "A sealed value does not open; it was changed or moved."
+        ),
+        errors.SealingError: Refusal(503, "sealing_unavailable", _RING),
+        errors.AuditBroken: Refusal(400, "audit_head_refused", "A head has the form NUMBER:SEAL.", own_words=True),
+        errors.ImportRefused: Refusal(409, "import_refused", "The settings table cannot be adopted like this."),
+        errors.IdempotencyReused: Refusal(
+            409, "idempotency_key_reused", "This idempotency key was used for another request.", own_words=True
+        ),
+        errors.IdempotencyBusy: Refusal(
+            409, "idempotency_in_progress", "The first request with this key has not ended yet.", own_words=True
+        ),
+        errors.SchemaBehind: Refusal(503, "schema_behind", "The database has an older schema.", own_words=True),
+        errors.SchemaNewer: Refusal(503, "schema_newer", "The database has a newer schema.", own_words=True),
+    }
+)
+FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
+    {errors.UnknownPlan: "plan", errors.CredentialRefused: "value", errors.SettingUnknown: "setting_key"}
+)
+# What a part of the path names that cannot be such a name at all: answered as one that is not there.
+IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
+    {"tenant": errors.TenantUnknown, "setting_key": errors.CredentialUnknown, "token_id": errors.TokenUnknown}
+)
+
+
+def problem_of(error: errors.KeystoreError, body: object = None) -> Problem:
+    """The answer for an error of the keystore; `body` is what was sent, of which no text is repeated."""
+    if isinstance(error, errors.DatabaseUnavailable):
+        return KEYSTORE_AWAY
+    kind = next((each for each in type(error).__mro__ if each in TABLE), None)
+    if kind is None:
+        return INTERNAL
+    row = TABLE[kind]
+    fault = Fault.GATEWAY if row.status >= 500 else Fault.CALLER
+    sentence = row.sentence
+    if row.own_words and not any(text in str(error) for text in texts_in(body)):
+        sentence = _sentence(str(error))
+    busy = row.status == 503 or kind is errors.IdempotencyBusy
+    wait = 2.0 if busy else None
+    return Problem(
+        row.status, row.code, sentence, fault, param=FIELDS.get(kind), retry_after_s=wait, caller_may_retry=busy
+    )
+
+
+def scope_problem(right: str) -> Problem:
+    """The token is not of the kind, or lacks the scope, that is needed."""
+    message = f"This token lacks the scope {right!r}; ask the operator for one that has it."
+    return Problem(403, "scope_required", message, Fault.CALLER)
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+
+
+def texts_in(value: object) -> Iterator[str]:
+    """Every text in a JSON value, names too, that is long enough to be told from a word of ours."""
+    if isinstance(value, str) and len(value) >= SHORTEST:
+        yield value
+    elif isinstance(value, Mapping):
+        for name, held in value.items():
+            yield from texts_in(name)
+            yield from texts_in(held)
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts_in(each)
+
+
+# --- what does not fit the models ------------------------------------------------------------------------------------
+
+
+async def refuse_invalid(request: Request, error: Exception) -> Response:
+    """FastAPI's validation error, as ours: raises what the door answers. Never the input, nor a name that was sent."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
+    found = error.errors()
+    for each in found:
+        if each["loc"][:1] == ("path",):
+            raise IN_PATH.get(str(each["loc"][1]), errors.TenantUnknown) from None
+    known = request.scope["wardgate.fields"]
+    raise ApiError(invalid([_told(each, known) for each in found])) from None
+
+
+def invalid(found: Sequence[Mapping[str, str]]) -> Problem:
+    """400 with the fields and rules that were broken."""
+    first = found[0]
+    message = "; ".join(f"{each['field']}: {each['rule']}" for each in found[:5])
+    return Problem(400, INVALID, message, Fault.CALLER, param=first["field"], extra={"errors": list(found[:20])})
+
+
+def _told(error: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Which field broke which rule. A name that no model has was sent by the caller, so it is not repeated."""
+    place, *path = error["loc"]
+    names = sorted(known.get(place, ()))
+    if not path:
+        return {"field": str(place), "rule": "it is missing" if error["type"] == "missing" else "it must be an object"}
+    if path[0] not in names:
+        return {"field": str(place), "rule": f"there is a field that is not known; known are {', '.join(names)}"}
+    inner = [f"[{part}]" for part in path[1:] if isinstance(part, int)]
+    return {"field": path[0] + "".join(inner), "rule": error["msg"]}

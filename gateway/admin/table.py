@@ -1,0 +1,70 @@
+"""Every route of the admin API and of self-service, with the action that it runs; there are no others.
+
+Owns the table. Who may do an action stands in gateway/control/actions.py; the gate asks there.
+"""
+
+from types import MappingProxyType
+from typing import Final
+
+from gateway.admin import audit, keys, tenants, tokens
+from gateway.admin.door import Audience, Row
+
+TAGS: Final = MappingProxyType(
+    {
+        "tenants": "Who may use the gateway, and on which plan.",
+        "keys": "Tenants' provider keys. Values go in and never come out.",
+        "tokens": "What applications authenticate with. A token is shown once, when it is made.",
+        "audit": "Who did what, hash-chained.",
+        "self-service": "A tenant's own keys, with a token that has keys:read or keys:write.",
+    }
+)
+_TENANT: Final = "/admin/tenants/{tenant}"
+_KEY: Final = _TENANT + "/keys/{setting_key}"
+_TOKEN: Final = "/admin/tokens/{token_id}"  # noqa: S105 - a path
+_OWN: Final = Audience.TENANTS
+_SHOWN_ONCE: Final = ("token",)
+
+ROWS: Final = (
+    Row("GET", "/admin/tenants", "tenant.list", tenants.list_tenants, "List tenants", "tenants"),
+    Row("POST", "/admin/tenants", "tenant.add", tenants.add_tenant, "Add a tenant", "tenants", status=201),
+    Row("GET", _TENANT, "tenant.show", tenants.show_tenant, "Show a tenant", "tenants"),
+    Row("PUT", _TENANT + "/plan", "tenant.set_plan", tenants.set_plan, "Set a tenant's plan", "tenants"),
+    Row("GET", _TENANT + "/keys", "key.list", keys.list_keys, "List a tenant's keys", "keys"),
+    Row("GET", _KEY, "key.list", keys.show_key, "Show the versions of a key", "keys"),
+    Row("PUT", _KEY, "key.set", keys.set_key, "Store a key", "keys"),
+    Row("POST", _KEY + "/activate", "key.activate", keys.activate_key, "Activate a version of a key", "keys"),
+    Row("PATCH", _KEY, "key.change", keys.change_key, "Set weight or position of a key", "keys"),
+    Row("DELETE", _KEY, "key.remove", keys.remove_key, "Remove a key", "keys"),
+    Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
+    Row(
+        "POST",
+        "/admin/tokens",
+        "token.create",
+        tokens.create_token,
+        "Make a token",
+        "tokens",
+        status=201,
+        once=_SHOWN_ONCE,
+    ),
+    Row("GET", _TOKEN, "token.list", tokens.show_token, "Show a token", "tokens"),
+    Row(
+        *("POST", _TOKEN + "/rotate", "token.rotate", tokens.rotate_token, "Rotate a token", "tokens"),
+        status=201,
+        once=_SHOWN_ONCE,
+    ),
+    Row("POST", _TOKEN + "/revoke", "token.revoke", tokens.revoke_token, "Revoke a token", "tokens"),
+    Row("GET", "/admin/audit", "audit.list", audit.list_rows, "List what was done", "audit"),
+    Row("GET", "/admin/audit/verify", "audit.verify", audit.verify, "Check that the audit is whole", "audit"),
+    Row("GET", "/v1/keys", "key.list", keys.list_own, "List your keys", "self-service", _OWN),
+    Row("GET", "/v1/keys/{setting_key}", "key.list", keys.show_own, "Show the versions of a key", "self-service", _OWN),
+    Row("PUT", "/v1/keys/{setting_key}", "key.set", keys.set_own, "Store a key", "self-service", _OWN),
+    Row(
+        *("POST", "/v1/keys/{setting_key}/activate", "key.activate", keys.activate_own),
+        *("Activate a version of a key", "self-service", _OWN),
+    ),
+    Row(
+        *("PATCH", "/v1/keys/{setting_key}", "key.change", keys.change_own),
+        *("Set weight or position of a key", "self-service", _OWN),
+    ),
+    Row("DELETE", "/v1/keys/{setting_key}", "key.remove", keys.remove_own, "Remove a key", "self-service", _OWN),
+)
