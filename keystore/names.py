@@ -81,6 +81,10 @@ class Names:
         self._registry = registry
         self._table = table
 
+    async def keyring(self, tenant: Tenant) -> Keyring:
+        """What the tenant can use, read at this moment."""
+        return self._keyring(tenant, await self._read(tenant), self._registry, self._table)
+
     async def report(self, provider_id: str | None = None, progress: Progress = lambda done, total: None) -> Report:
         """Who is on an old name, for one provider or all."""
         uses: list[OldName] = []

@@ -132,7 +132,7 @@ async def _remove(call: Call, tenant: str, setting_key: str, label: str | None) 
     async def work(at: Operation) -> KeyRemoved:
         await at.keystore.credentials.remove(at.tenant, setting_key, label)
         owner = provider_for_setting(setting_key, at.keystore.registry)
-        found = (await at.keystore.keyring(at.tenant)).resolutions.get(owner.id) if owner else None
+        found = (await at.keystore.names.keyring(at.tenant)).resolutions.get(owner.id) if owner else None
         now = found if isinstance(found, Found) else None
         return KeyRemoved(
             setting_key=setting_key,

@@ -1,4 +1,4 @@
-"""The shapes of the admin API and of self-service: what may be sent, and what is answered.
+"""The shapes of tenants, keys, tokens and the audit: what may be sent, and what is answered.
 
 Owns the models. What is sent has no field that is not named here; what is answered has no field for a secret but the
 one in which a new token is shown once. Must not know services.
@@ -6,79 +6,29 @@ one in which a new token is shown once. Must not know services.
 
 from collections.abc import Mapping
 from datetime import datetime
-from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
-from pydantic_core import PydanticCustomError
+from pydantic import AwareDatetime, Field, SecretStr
 
 from gateway.admin.pages import PageQuery
-from keystore.acceptance import MAX_GRACE, MAX_WEIGHT
+from gateway.admin.shapes import (
+    GraceHours,
+    Kind,
+    Label,
+    ModelName,
+    Network,
+    Position,
+    Scope,
+    Sent,
+    TenantName,
+    Text,
+    Told,
+    Version,
+    Weight,
+    Word,
+)
 
 LONGEST_OVERLAP_HOURS = 24 * 90
-
-
-class Sent(BaseModel):
-    """What a caller sends."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class Told(BaseModel):
-    """What is answered."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise PydanticCustomError("not_printable", "it may hold printable characters only")
-    return text
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ip_network(text.strip()))
-    except ValueError:
-        raise PydanticCustomError("no_network", "it must be an address or a network, as 10.0.0.0/8") from None
-
-
-def _model(text: str) -> str:
-    if not text or not text.isprintable() or " " in text:
-        raise PydanticCustomError("no_model", "it must be the name of a model, of a family, or a pattern") from None
-    return text
-
-
-Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
-TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="A tenant's slug or id.")]
-Scope = Literal["inference", "keys:read", "keys:write", "admin:read", "admin:write"]
-Kind = Literal["live", "test", "admin"]
-Label = Annotated[str, Field(max_length=63), AfterValidator(_printable)]
-Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT, strict=True)]
-Position = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
-GraceHours = Annotated[float, Field(ge=0, le=MAX_GRACE.days * 24, allow_inf_nan=False, strict=True)]
-Version = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-
-class ErrorObject(BaseModel):
-    """What was wrong. `code` is the word to decide by; nothing that was sent is repeated."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-    fault: str
-    errors: list[dict[str, str]] | None = None
-
-
-class ErrorBody(BaseModel):
-    """Every answer of 400 and above."""
-
-    error: ErrorObject
-
 
 # --- tenants ---------------------------------------------------------------------------------------------------------
 
@@ -221,12 +171,8 @@ class TokenNew(Sent):
     name: Text = ""
     expires_at: AwareDatetime | None = None
     scopes: Annotated[list[Scope], Field(max_length=5)] = []
-    allowed_models: Annotated[
-        list[Annotated[str, Field(max_length=200), AfterValidator(_model)]], Field(max_length=200)
-    ] = []
-    allowed_addresses: Annotated[
-        list[Annotated[str, Field(max_length=64), AfterValidator(_network)]], Field(max_length=200)
-    ] = []
+    allowed_models: Annotated[list[ModelName], Field(max_length=200)] = []
+    allowed_addresses: Annotated[list[Network], Field(max_length=200)] = []
 
 
 class TokenRotation(Sent):

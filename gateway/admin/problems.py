@@ -23,6 +23,14 @@ SHORTEST: Final = 3  # characters of a body's text that an answer may not repeat
 INVALID: Final = "invalid_request"
 
 
+class ProviderUnknown(errors.KeystoreError):
+    """There is no such provider."""
+
+
+class TooManyTenants(errors.KeystoreError):
+    """There are too many tenants to read each of them for one request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """How an error is answered. `own_words`: its message names what would help and is told."""
@@ -37,6 +45,12 @@ _RING = "The sealing keys of this gateway cannot be used now; `wardgate sealing 
 TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
     {
         NotAllowed: Refusal(403, "not_allowed", "This token may not do this."),
+        ProviderUnknown: Refusal(404, "provider_unknown", "There is no such provider."),
+        TooManyTenants: Refusal(
+            409,
+            "too_many_tenants",
+            "There are too many tenants to read each for one request; ask with `wardgate key` or `wardgate provider`.",
+        ),
         errors.TenantUnknown: Refusal(404, "tenant_unknown", "There is no such tenant."),
         errors.TenantExists: Refusal(
             409, "tenant_exists", "A tenant with this slug or id, or a spelling of it, exists."

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute
 
 from gateway.admin.calls import OfCall
 from gateway.admin.door import Audience, Door, Row
-from gateway.admin.models import ErrorBody
+from gateway.admin.shapes import ErrorBody
 from gateway.admin.table import ROWS, TAGS
 from gateway.control.gate import Operation
 from gateway.guard import Guard

@@ -6,7 +6,7 @@ Owns the table. Who may do an action stands in gateway/control/actions.py; the g
 from types import MappingProxyType
 from typing import Final
 
-from gateway.admin import audit, keys, tenants, tokens
+from gateway.admin import audit, imports, keys, names, sealing, tenants, tokens
 from gateway.admin.door import Audience, Row
 
 TAGS: Final = MappingProxyType(
@@ -14,6 +14,9 @@ TAGS: Final = MappingProxyType(
         "tenants": "Who may use the gateway, and on which plan.",
         "keys": "Tenants' provider keys. Values go in and never come out.",
         "tokens": "What applications authenticate with. A token is shown once, when it is made.",
+        "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
+        "sealing": "The root keys that wrap every tenant's data key.",
+        "imports": "Adoptions of another application's tenant_settings table.",
         "audit": "Who did what, hash-chained.",
         "self-service": "A tenant's own keys, with a token that has keys:read or keys:write.",
     }
@@ -21,6 +24,7 @@ TAGS: Final = MappingProxyType(
 _TENANT: Final = "/admin/tenants/{tenant}"
 _KEY: Final = _TENANT + "/keys/{setting_key}"
 _TOKEN: Final = "/admin/tokens/{token_id}"  # noqa: S105 - a path
+_PROVIDER: Final = "/admin/providers/{provider_id}"
 _OWN: Final = Audience.TENANTS
 _SHOWN_ONCE: Final = ("token",)
 
@@ -53,6 +57,20 @@ ROWS: Final = (
         once=_SHOWN_ONCE,
     ),
     Row("POST", _TOKEN + "/revoke", "token.revoke", tokens.revoke_token, "Revoke a token", "tokens"),
+    Row("GET", "/admin/keys/report", "key.report", names.report, "Report old names", "names"),
+    Row("GET", "/admin/keys/conflicts", "key.conflicts", names.conflicts, "List conflicts", "names"),
+    Row("GET", "/admin/providers", "provider.list", names.list_providers, "List provider rows", "names"),
+    Row(
+        *("GET", _PROVIDER + "/impact/retire", "provider.impact", names.impact_of_retiring),
+        *("Who breaks if a provider is retired", "names"),
+    ),
+    Row(
+        *("GET", _PROVIDER + "/impact/rename", "provider.impact", names.impact_of_renaming),
+        *("Who breaks if a provider is renamed", "names"),
+    ),
+    Row("GET", "/admin/sealing", "sealing.status", sealing.status, "List root keys", "sealing"),
+    Row("POST", "/admin/sealing/verify", "sealing.verify", sealing.verify, "Check that everything opens", "sealing"),
+    Row("GET", "/admin/imports", "import.list", imports.list_imports, "List imports", "imports"),
     Row("GET", "/admin/audit", "audit.list", audit.list_rows, "List what was done", "audit"),
     Row("GET", "/admin/audit/verify", "audit.verify", audit.verify, "Check that the audit is whole", "audit"),
     Row("GET", "/v1/keys", "key.list", keys.list_own, "List your keys", "self-service", _OWN),

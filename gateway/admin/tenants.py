@@ -50,7 +50,7 @@ async def show_tenant(call: OfCall, tenant: TenantPart) -> TenantShown:
     """One tenant with what it holds: keys by name, tokens by id."""
 
     async def work(at: Operation) -> TenantShown:
-        keyring = await at.keystore.keyring(at.tenant)
+        keyring = await at.keystore.names.keyring(at.tenant)
         found = [one for one in keyring.resolutions.values() if isinstance(one, Found)]
         keys = [
             HeldKey(provider=one.provider_id, setting_key=one.setting_key, via=one.via.value, store=one.store.value)

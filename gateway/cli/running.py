@@ -77,7 +77,7 @@ def _announce(listening: Listening, made: Bootstrap | None) -> None:
         ]
         lines += [f"Token    {made.token}"]
         lines += (
-            [f"Admin    {made.admin_token} (shown once; for the admin API, which is not part of this version yet)"]
+            [f"Admin    {made.admin_token} (shown once; for the admin API: {listening.url}/admin/openapi.json)"]
             if made.admin_token
             else []
         )

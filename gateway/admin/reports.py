@@ -1,0 +1,134 @@
+"""The shapes of what is read over all tenants: old names, conflicts, provider rows, root keys, imports.
+
+Owns the models. Nothing here has a field for a secret. Must not know services.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gateway.admin.shapes import Sent, Told, Word
+
+
+class ProviderQuery(Sent):
+    provider: Word | None = None
+
+
+class RenameQuery(Sent):
+    to: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$", description="The new id.")]
+
+
+class OldNameOut(Told):
+    """A tenant whose key is found under another name than the canonical one."""
+
+    tenant: str
+    provider_id: str
+    setting_key: str
+    canonical: str
+    via: str
+    store: str
+    last_used_at: datetime | None
+
+
+class FormerName(Told):
+    """A former name of a provider, and the tenants that still need it. Safe to retire when there are none."""
+
+    provider_id: str
+    setting_key: str
+    tenants: list[str]
+    safe: bool
+
+
+class KeyReport(Told):
+    """Who is on an old name, and which former names nobody needs any more."""
+
+    object: Literal["key_report"] = "key_report"
+    uses: list[OldNameOut]
+    former_names: list[FormerName]
+
+
+class ConflictOut(Told):
+    """Two different keys behind one provider: `winner` is the name that answers."""
+
+    tenant: str
+    provider_id: str
+    winner: str
+    via: str
+    others: list[str]
+
+
+class ProviderOut(Told):
+    """A provider row in force, and the names under which a key of it is looked for, in order."""
+
+    object: Literal["provider"] = "provider"
+    id: str
+    name: str
+    wire: str
+    base_url: str
+    hosts: list[str]
+    key_names: list[str]
+    former_ids: list[str]
+    catalogue_ids: list[str]
+    retired: bool
+
+
+class ChangeOut(Told):
+    """What a change of the provider rows means for one tenant; names of keys, never values."""
+
+    tenant: str
+    provider_id: str
+    successor: str | None
+    effect: str
+    before: str | None
+    after: str | None
+    why: str
+    breaks: bool
+
+
+class Impact(Told):
+    """Who would break. Nothing was changed."""
+
+    object: Literal["impact"] = "impact"
+    breaks: bool
+    changes: list[ChangeOut]
+    models_gone: list[str]
+
+
+class RootKeyOut(Told):
+    """A root key: its state, whether it is here, how much it wraps, and the live replicas that lack it."""
+
+    object: Literal["root_key"] = "root_key"
+    kek_id: str
+    state: str
+    present: bool
+    created_at: datetime
+    tenant_keys: int
+    service_keys: int
+    replicas_lacking: list[str]
+
+
+class SealingVerdict(Told):
+    """What opens and what does not; `faults` names rows, never a value."""
+
+    object: Literal["sealing_verdict"] = "sealing_verdict"
+    processed: int
+    succeeded: int
+    skipped: int
+    failed: int
+    faults: list[str]
+
+
+class ImportOut(Told):
+    """An import and how far it is."""
+
+    object: Literal["import"] = "import"
+    import_id: str
+    source: str
+    in_place: bool
+    state: str
+    counts: Mapping[str, Any]
+    started_at: datetime
+    updated_at: datetime
+    verified_at: datetime | None
