@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from gateway.admin.calls import CALL, Call, actor_of
 from gateway.admin.once import Answer, Once
-from gateway.admin.problems import problem_of, scope_problem
+from gateway.admin.problems import invalid, problem_of, scope_problem
 from gateway.asgi import App, Message, Receive, Scope, Send, headers_named, read_body, send_body, while_connected
 from gateway.auth import identify_caller
 from gateway.chat_request import parse_object
@@ -82,6 +83,7 @@ class Door:
         sent: list[object] = []
         try:
             call = await self._admitted(scope, tally)
+            self._check_query(scope)
             raw = await self._body(scope, receive, sent)
             if self.row.rule.writes:  # a write is brought to its end, whether or not somebody waits for the answer
                 await self._reply(call, scope, raw, send)
@@ -114,6 +116,17 @@ class Door:
             return Problem(403, "admin_token_required", message, Fault.CALLER)
         message = "An admin token belongs to no tenant; the keys of a tenant are at /admin/tenants/{tenant}/keys."
         return Problem(403, "tenant_token_required", message, Fault.CALLER)
+
+    def _check_query(self, scope: Scope) -> None:
+        """No parameter that has no meaning here, and none twice; ApiError 400."""
+        text = scope.get("query_string", b"").decode("latin-1")
+        names = [name for name, _ in parse_qsl(text, keep_blank_values=True)]
+        known = sorted(self.fields.get("query", ()))
+        if set(names) - set(known):
+            told = f"known are {', '.join(known)}" if known else "there are none here"
+            raise ApiError(invalid([{"field": "query", "rule": f"there is a parameter that is not known; {told}"}]))
+        if len(names) > len(set(names)):
+            raise ApiError(invalid([{"field": "query", "rule": "a parameter stands twice; send it once"}]))
 
     async def _body(self, scope: Scope, receive: Receive, sent: list[object]) -> bytes:
         """The body as it came, checked to be JSON that every reader reads alike; `sent` is given what it holds."""

@@ -6,12 +6,14 @@ one in which a new token is shown once. Must not know services.
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, SecretStr
+from pydantic import AwareDatetime, Field, SecretStr, model_validator
+from pydantic_core import PydanticCustomError
 
 from gateway.admin.pages import PageQuery
 from gateway.admin.shapes import (
+    FieldText,
     GraceHours,
     Kind,
     Label,
@@ -102,7 +104,7 @@ class KeyValue(Sent):
     position: Position | None = None
     activate: Annotated[bool, Field(strict=True)] = True
     grace_hours: GraceHours = 0.0
-    fields: Annotated[dict[str, Annotated[str, Field(max_length=500)]], Field(max_length=16)] = {}
+    fields: Annotated[dict[str, FieldText], Field(max_length=16, default_factory=dict)]
     expected_version: Version | None = None
 
 
@@ -115,11 +117,17 @@ class KeyActivation(Sent):
 
 
 class KeyTurn(Sent):
-    """When this key is tried among those of the same name."""
+    """When this key is tried among those of the same name: its weight, its position, or both."""
 
     label: Label = ""
     weight: Weight | None = None
     position: Position | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.weight is None and self.position is None:
+            raise PydanticCustomError("nothing_to_do", "it must hold a weight, a position, or both")
+        return self
 
 
 class KeyOut(Told):
@@ -170,9 +178,9 @@ class TokenNew(Sent):
     kind: Kind = "live"
     name: Text = ""
     expires_at: AwareDatetime | None = None
-    scopes: Annotated[list[Scope], Field(max_length=5)] = []
-    allowed_models: Annotated[list[ModelName], Field(max_length=200)] = []
-    allowed_addresses: Annotated[list[Network], Field(max_length=200)] = []
+    scopes: Annotated[list[Scope], Field(max_length=5, default_factory=list)]
+    allowed_models: Annotated[list[ModelName], Field(max_length=200, default_factory=list)]
+    allowed_addresses: Annotated[list[Network], Field(max_length=200, default_factory=list)]
 
 
 class TokenRotation(Sent):

@@ -99,6 +99,7 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
 FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
     {errors.UnknownPlan: "plan", errors.CredentialRefused: "value", errors.SettingUnknown: "setting_key"}
 )
+WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
 IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
     {"tenant": errors.TenantUnknown, "setting_key": errors.CredentialUnknown, "token_id": errors.TokenUnknown}
@@ -173,7 +174,7 @@ def _told(error: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> dict[
     place, *path = error["loc"]
     names = sorted(known.get(place, ()))
     if not path:
-        return {"field": str(place), "rule": "it is missing" if error["type"] == "missing" else "it must be an object"}
+        return {"field": str(place), "rule": WHOLE.get(error["type"], error["msg"])}
     if path[0] not in names:
         return {"field": str(place), "rule": f"there is a field that is not known; known are {', '.join(names)}"}
     inner = [f"[{part}]" for part in path[1:] if isinstance(part, int)]

@@ -50,6 +50,7 @@ Scope = Literal["inference", "keys:read", "keys:write", "admin:read", "admin:wri
 Kind = Literal["live", "test", "admin"]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(_model)]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
+FieldText = Annotated[str, Field(max_length=500)]
 Label = Annotated[str, Field(max_length=63), AfterValidator(_printable)]
 Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT, strict=True)]
 Position = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
