@@ -98,7 +98,7 @@ class Control:
         try:
             tenant = await self._keystore.tenants.get(named)
         except KeystoreError as error:
-            await note.ended("refused", {"error": type(error).__name__, "tenant": named})
+            await note.ended("refused", {"error": type(error).__name__})  # not the name: it may be anything
             raise
         if own and tenant.id != actor.tenant_id:
             await note.ended("denied", {})
