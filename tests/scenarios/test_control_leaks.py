@@ -71,7 +71,7 @@ def test_nothing_that_was_sent_is_told(control: Control) -> None:
         method, _, path = name.partition(" ")
         who = "both" if path.startswith("/v1") else "admin"
         for field, mark, spoilt in bodies_with_canaries(body, first):
-            answer = control.ask(who, method, filled(path, setting_key="GROQ_API_KEY"), spoilt)
+            answer = control.ask(who, method, filled(path, setting_key="MISTRAL_API_KEY"), spoilt)
             told = answer.text + str(answer.headers)
             stored = answer.status_code < 300 and field in TOLD_WHEN_STORED
             assert stored or mark[:14] not in told, (name, field, answer.text)
