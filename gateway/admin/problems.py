@@ -58,9 +58,7 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
         errors.TenantInvalid: Refusal(
             400, "tenant_invalid", "This is no slug or id of a tenant: a-z, 0-9 and '-', up to 63 of them."
         ),
-        errors.UnknownPlan: Refusal(
-            400, "plan_unknown", "There is no such plan; `wardgate plan list` lists the plans."
-        ),
+        errors.UnknownPlan: Refusal(400, "plan_unknown", "There is no such plan; GET /admin/plans lists the plans."),
         errors.CredentialUnknown: Refusal(
             404,
             "key_unknown",

@@ -132,3 +132,81 @@ class ImportOut(Told):
     started_at: datetime
     updated_at: datetime
     verified_at: datetime | None
+
+
+# --- plans and the key doctor ----------------------------------------------------------------------------------------
+
+
+class PlanOut(Told):
+    """A plan in force. Models are families, `provider/family`, `provider/*` or `*`; money is text."""
+
+    object: Literal["plan"] = "plan"
+    name: str
+    managed_models: list[str]
+    byok: bool
+    byok_models: list[str]
+    requests_per_minute: int
+    tokens_per_minute: int
+    concurrency: int
+    managed_budget_usd_per_month: str
+    min_quality: int
+    default_model: str
+
+
+class FindingOut(Told):
+    """One thing that was looked at, and what to do about it."""
+
+    check: str
+    level: str
+    text: str
+    step: str | None
+
+
+class AnswerOut(Told):
+    """A provider that this key answers for, and by which kind of name."""
+
+    provider: str
+    via: str
+
+
+class LiveOut(Told):
+    """What the provider said to the key when it was asked which models it sees."""
+
+    provider: str | None
+    outcome: str
+    status: int | None
+    models: int | None
+    more: bool
+    names: list[str]
+    proves: bool
+    text: str
+
+
+class KeyHealthOut(Told):
+    """The health of one stored key, and the next step in one sentence."""
+
+    setting_key: str
+    label: str
+    provider: str | None
+    store: str
+    version: int
+    state: str
+    hint: str
+    answers: list[AnswerOut]
+    shadowed_by: str | None
+    conflicts: list[str]
+    last_success_at: datetime | None
+    last_rejected_at: datetime | None
+    last_rejected_status: int | None
+    level: str
+    findings: list[FindingOut]
+    next_step: str
+    live: LiveOut | None
+
+
+class DoctorReport(Told):
+    """Every stored key of one tenant."""
+
+    object: Literal["key_doctor"] = "key_doctor"
+    problems: int
+    keys: list[KeyHealthOut]

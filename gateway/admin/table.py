@@ -6,7 +6,7 @@ Owns the table. Who may do an action stands in gateway/control/actions.py; the g
 from types import MappingProxyType
 from typing import Final
 
-from gateway.admin import audit, imports, keys, names, sealing, tenants, tokens
+from gateway.admin import audit, doctor, imports, keys, names, plans, sealing, tenants, tokens
 from gateway.admin.door import Audience, Row
 
 TAGS: Final = MappingProxyType(
@@ -34,11 +34,14 @@ ROWS: Final = (
     Row("GET", _TENANT, "tenant.show", tenants.show_tenant, "Show a tenant", "tenants"),
     Row("PUT", _TENANT + "/plan", "tenant.set_plan", tenants.set_plan, "Set a tenant's plan", "tenants"),
     Row("GET", _TENANT + "/keys", "key.list", keys.list_keys, "List a tenant's keys", "keys"),
+    Row("GET", _TENANT + "/doctor", "key.doctor", doctor.look, "Examine a tenant's keys", "keys"),
+    Row("POST", _TENANT + "/doctor", "key.doctor", doctor.ask, "Examine keys, and ask their providers", "keys"),
     Row("GET", _KEY, "key.list", keys.show_key, "Show the versions of a key", "keys"),
     Row("PUT", _KEY, "key.set", keys.set_key, "Store a key", "keys"),
     Row("POST", _KEY + "/activate", "key.activate", keys.activate_key, "Activate a version of a key", "keys"),
     Row("PATCH", _KEY, "key.change", keys.change_key, "Set weight or position of a key", "keys"),
     Row("DELETE", _KEY, "key.remove", keys.remove_key, "Remove a key", "keys"),
+    Row("GET", "/admin/plans", "plan.list", plans.list_plans, "List plans", "tenants"),
     Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
     Row(
         "POST",
@@ -74,6 +77,11 @@ ROWS: Final = (
     Row("GET", "/admin/audit", "audit.list", audit.list_rows, "List what was done", "audit"),
     Row("GET", "/admin/audit/verify", "audit.verify", audit.verify, "Check that the audit is whole", "audit"),
     Row("GET", "/v1/keys", "key.list", keys.list_own, "List your keys", "self-service", _OWN),
+    Row("GET", "/v1/keys/doctor", "key.doctor", doctor.look_own, "Examine your keys", "self-service", _OWN),
+    Row(
+        *("POST", "/v1/keys/doctor", "key.doctor", doctor.ask_own),
+        *("Examine your keys, and ask their providers", "self-service", _OWN),
+    ),
     Row("GET", "/v1/keys/{setting_key}", "key.list", keys.show_own, "Show the versions of a key", "self-service", _OWN),
     Row("PUT", "/v1/keys/{setting_key}", "key.set", keys.set_own, "Store a key", "self-service", _OWN),
     Row(

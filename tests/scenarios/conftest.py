@@ -19,14 +19,16 @@ def gateway(tmp_path: Path, sandbox: SandboxServer) -> Iterator[RunningGateway]:
 
 
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgres", marks=pytest.mark.services)])
-def control(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+def control(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, running_sandbox: SandboxServer
+) -> Iterator[Control]:
     """One gateway for all tests of the control plane, on each database. No test counts on being alone."""
     folder = tmp_path_factory.mktemp("control")
     with ExitStack() as stack:
         url = ""
         if request.param == "postgres":
             url = stack.enter_context(services.database(request.getfixturevalue("pg_dsn")))
-        running = stack.enter_context(RunningGateway(folder, "", url))
+        running = stack.enter_context(RunningGateway(folder, sandbox_config(running_sandbox.url), url))
         ready = prepared(running)
         stack.enter_context(ready.client)
         yield ready

@@ -178,6 +178,28 @@ def test_several_keys_of_one_name(control: Control, slug: str) -> None:
     assert control.everything(keys) == []
 
 
+def test_doctor_says_what_is_wrong_and_what_providers_say(control: Control, slug: str) -> None:
+    own_token(control, slug)
+    keys = f"/admin/tenants/{slug}/keys"
+    control.admin("PUT", f"{keys}/MINIMAX_2_7_API_KEY", {"value": "sk-sandbox-doctor-0123456789"})
+    control.admin("PUT", f"{keys}/OPENAI_API_KEY", {"value": VALUE})
+    for who, path in (("admin", f"/admin/tenants/{slug}/doctor"), ("own", "/v1/keys/doctor")):
+        seen = control.ask(who, "GET", path).json()
+        assert {of(key, "setting_key", "state", "live") for key in seen["keys"]} == {
+            *(("MINIMAX_2_7_API_KEY", "active", None), ("OPENAI_API_KEY", "active", None)),
+        }
+        old = next(key for key in seen["keys"] if key["provider"] == "minimax")
+        assert of(old, "answers", "level") == ([{"provider": "minimax", "via": "former"}], "note")
+        assert "--provider minimax --live" in old["next_step"]
+        assert any("MINIMAX_API_KEY" in finding["text"] for finding in old["findings"] if finding["check"] == "name")
+        asked = control.ask(who, "POST", path).json()
+        said = {key["provider"]: key["live"]["outcome"] for key in asked["keys"]}
+        assert (said, asked["problems"]) == ({"minimax": "listed", "openai": "rejected"}, 1)
+        one = control.ask(who, "GET", path + "?provider=openai").json()
+        assert [key["setting_key"] for key in one["keys"]] == ["OPENAI_API_KEY"]
+        assert code(control.ask(who, "GET", path + "?provider=nobody")) == (404, "provider_unknown")
+
+
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
 
@@ -461,6 +483,7 @@ def test_root_keys_providers_and_imports_are_told(control: Control) -> None:
     assert (ids, len(set(ids))) == (sorted(ids), len(ids))
     assert "MINIMAX_2_7_API_KEY" in next(row for row in providers if row["id"] == "minimax")["key_names"]
     assert control.everything("/admin/imports") == []
+    assert {"free", "team"} <= {plan["name"] for plan in control.everything("/admin/plans", 1)}
     assert code(control.admin("GET", "/admin/providers/nobody/impact/retire")) == (404, "provider_unknown")
     assert code(control.admin("GET", "/admin/providers/minimax/impact/rename?to=Bad%20Id")) == (400, "invalid_request")
     assert control.admin("GET", "/admin/providers/minimax/impact/rename?to=mini").status_code == 200
