@@ -4,8 +4,10 @@ Owns how a row becomes a route: FastAPI's handler behind a door, with and withou
 without `/v1`. There are no pages that load scripts.
 """
 
+import asyncio
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
+from starlette.routing import Route as PathRoute
 
 from gateway.admin.calls import OfCall
 from gateway.admin.door import Audience, Door, Row
@@ -52,21 +55,20 @@ ABOUT: Final = (
 
 def control_routes(services: Services) -> list[BaseRoute]:
     """Every route of the admin API and of self-service, for `build_app`."""
-    documented = [_api_route(row) for row in (*ROWS, _description_row(lambda: document))]
-    document = _document(documented)
-    routes: list[BaseRoute] = []
-    for route, row in zip(documented, (*ROWS, _description_row(lambda: document)), strict=True):
-        for path in _paths(row):
-            routes.append(_guarded(row, path, route, services))
-    return routes
+    documented: list[APIRoute] = []
+    rows = (*ROWS, _description(cache(lambda: _document(documented))))  # made when it is first asked for
+    documented += [_api_route(row) for row in rows]
+    return [each for row, route in zip(rows, documented, strict=True) for each in _served(row, route, services)]
 
 
-def _description_row(document: Callable[[], dict[str, Any]]) -> Row:
+def _description(document: Callable[[], dict[str, Any]]) -> Row:
+    """The row of the document itself."""
+
     async def describe(call: OfCall) -> dict[str, Any]:
         """This document."""
 
         async def work(at: Operation) -> dict[str, Any]:
-            return document()
+            return await asyncio.to_thread(document)
 
         return await call.run(work, tenant=call.actor.tenant_id)
 
@@ -74,12 +76,25 @@ def _description_row(document: Callable[[], dict[str, Any]]) -> Row:
     return Row("GET", path, "api.describe", describe, summary, "self-service", Audience.BOTH)
 
 
+def _served(row: Row, route: APIRoute, services: Services) -> Iterator[BaseRoute]:
+    """The route with its door, and its aliases, which lead to the same door."""
+    models = {"query": _query_fields(route), "body": _body_fields(route)}
+    door = Door(route.app, row, services, takes_body=route.body_field is not None, fields=models)
+    route.app = Guard(door, services.report)
+    yield route
+    for path in _paths(row):
+        if path != row.path:
+            alias = PathRoute(path, route.app, methods=[row.method])
+            alias.methods = {row.method}  # no HEAD beside a GET: the canonical route has none
+            yield alias
+
+
 def _paths(row: Row) -> Iterable[str]:
     bare = [row.path, row.path.removeprefix("/v1")]
     return dict.fromkeys(path + end for path in bare for end in ("", "/"))
 
 
-def _api_route(row: Row, path: str | None = None) -> APIRoute:
+def _api_route(row: Row) -> APIRoute:
     errors: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody, "description": what} for status, what in STATUSES.items()
     }
@@ -88,7 +103,7 @@ def _api_route(row: Row, path: str | None = None) -> APIRoute:
         extra["parameters"] = [IDEMPOTENCY]
     needed = [row.rule.right] if row.audience is Audience.OPERATORS else [row.rule.tenant_right]
     return APIRoute(
-        path or row.path,
+        row.path,
         row.handler,
         methods=[row.method],
         status_code=row.status,
@@ -99,14 +114,6 @@ def _api_route(row: Row, path: str | None = None) -> APIRoute:
         operation_id=f"{row.handler.__module__.rpartition('.')[2]}_{row.handler.__name__}",
         openapi_extra=extra,
     )
-
-
-def _guarded(row: Row, path: str, documented: APIRoute, services: Services) -> APIRoute:
-    route = documented if path == row.path else _api_route(row, path)
-    models = {"query": _query_fields(route), "body": _body_fields(route)}
-    door = Door(route.app, row, services, takes_body=route.body_field is not None, fields=models)
-    route.app = Guard(door, services.report)
-    return route
 
 
 def _query_fields(route: APIRoute) -> frozenset[str]:
