@@ -141,7 +141,7 @@ class Door:
             message = "The body must be sent as `content-type: application/json`."
             raise ApiError(Problem(415, "unsupported_media_type", message, Fault.CALLER))
         try:
-            sent.append(parse_object(raw))
+            sent.extend(parse_object(raw).values())  # the names are those of the model, or nothing is done
         except ApiError:
             raise bad_request(NOT_JSON, code="invalid_json") from None
         return raw

@@ -17,9 +17,12 @@ from gateway.auth import KEYSTORE_AWAY
 from gateway.control.gate import NotAllowed
 from gateway.errors import INTERNAL, ApiError, Problem
 from keystore import errors
+from keystore.rights import Right
+from keystore.token_format import TokenKind
 from router.reasons import Fault
 
 SHORTEST: Final = 3  # characters of a body's text that an answer may not repeat
+WORDS: Final = frozenset({*Right, *TokenKind})  # which may stand in a body and in a sentence of ours
 INVALID: Final = "invalid_request"
 
 
@@ -95,7 +98,7 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
     }
 )
 FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
-    {errors.UnknownPlan: "plan", errors.CredentialRefused: "value", errors.SettingUnknown: "setting_key"}
+    {errors.UnknownPlan: "plan", errors.SettingUnknown: "setting_key"}
 )
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
@@ -134,8 +137,8 @@ def _sentence(words: str) -> str:
 
 
 def texts_in(value: object) -> Iterator[str]:
-    """Every text in a JSON value, names too, that is long enough to be told from a word of ours."""
-    if isinstance(value, str) and len(value) >= SHORTEST:
+    """Every text in a JSON value, names too, that is long enough and no word of ours."""
+    if isinstance(value, str) and len(value) >= SHORTEST and value not in WORDS:
         yield value
     elif isinstance(value, Mapping):
         for name, held in value.items():

@@ -165,6 +165,21 @@ def test_key_is_refused(control: Control, name: str, body: Any, want: tuple[int,
     assert control.everything("/admin/tenants/acme/keys") == before
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("os.environ/KEK", "refers to a key kept elsewhere"),
+        ("", "is empty"),
+        ("your-api-key-here", "is a placeholder"),
+    ],
+)
+def test_refused_value_is_told_why(control: Control, value: str, said: str) -> None:
+    for who, path in (("admin", "/admin/tenants/acme/keys/"), ("both", "/v1/keys/")):
+        message = control.ask(who, "PUT", path + OPENAI, {"value": value}).json()["error"]["message"]
+        assert said in message
+        assert not value or value not in message
+
+
 def test_several_keys_of_one_name(control: Control, slug: str) -> None:
     keys = f"/admin/tenants/{slug}/keys"
     for label in ("", "spare", "eu"):
@@ -247,6 +262,12 @@ def test_token_is_refused(control: Control, who: str, body: dict[str, Any], want
     before = len(control.everything("/admin/tokens"))
     assert code(control.ask(who, "POST", "/admin/tokens", body)) == want
     assert len(control.everything("/admin/tokens")) == before
+
+
+def test_refused_token_is_told_why(control: Control) -> None:
+    told = control.admin("POST", "/admin/tokens", {"tenant": "acme", "scopes": ["admin:read"]}).json()["error"]
+    assert "A live token has no scope 'admin:read'" in told["message"]
+    assert "needs a tenant" in control.admin("POST", "/admin/tokens", {}).json()["error"]["message"]
 
 
 def test_nobody_takes_more_rights_by_rotating(control: Control) -> None:
