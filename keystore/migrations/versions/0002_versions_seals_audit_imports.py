@@ -213,6 +213,7 @@ def _rest() -> None:
         sa.ForeignKeyConstraint(["tenant_id"], ["wardgate_tenants.id"], name="fk_wardgate_moves_tenant_id"),
     )
     op.create_index("ix_wardgate_moves_batch", "wardgate_moves", ["batch"])
+    op.create_index("ix_wardgate_moves_tenant_id", "wardgate_moves", ["tenant_id"])
     op.create_table(
         "wardgate_idempotency",
         sa.Column("key_hash", sa.LargeBinary(32), nullable=False),
