@@ -70,7 +70,7 @@ class Undoing:
         rows = await _rows_of(connection, tenant, moves)
         asleep = {each.from_id for each in moves if _is_asleep(rows.get(each.from_id))}
         held = await self.reader.read_on(connection, tenant, grace_at=now, also=asleep)
-        work = _Work(self, tenant, rows, asleep, held)
+        work = Work(self, tenant, rows, asleep, held)
         work.all_of(moves)
         if work.undone:
             await self._write(connection, tenant, work, now)
@@ -79,10 +79,10 @@ class Undoing:
     async def none(self, connection: AsyncConnection, tenant: Tenant, batch: str, reason: str) -> list[UndoStep]:
         """The moves of the batch with nothing done."""
         moves = await moves_of(connection, batch, tenant.id)
-        work = _Work(self, tenant, await _rows_of(connection, tenant, moves), (), ())
+        work = Work(self, tenant, await _rows_of(connection, tenant, moves), (), ())
         return [work.step(each, reason) for each in moves]
 
-    async def _write(self, connection: AsyncConnection, tenant: Tenant, work: "_Work", now: datetime) -> None:
+    async def _write(self, connection: AsyncConnection, tenant: Tenant, work: "Work", now: datetime) -> None:
         mine = credentials.c.tenant_id == tenant.id
         back = update(credentials).where(mine, credentials.c.credential_id.in_(work.awake))
         await connection.execute(back.values(state="active", updated_at=now))
@@ -105,7 +105,7 @@ class Undoing:
 
 
 @dataclass(slots=True)
-class _Work:
+class Work:
     """One tenant's undoing, collected. `asleep` are old rows that can be active again; `current` is what is held as
     far as it is decided."""
 

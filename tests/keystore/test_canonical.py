@@ -1,17 +1,22 @@
 """What may be stored again under canonical names: any registry, any holdings, and nobody is answered otherwise."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keystore.canonical import GRACE_ENDS, LEGACY, UNUSABLE_CANONICAL, Outcome, Proposer
+from keystore.canonical import GRACE_ENDS, LEGACY, UNUSABLE_CANONICAL, Outcome, Proposal, Proposer
 from keystore.holdings import Holding
 from keystore.keyring import Keyring
+from keystore.move_journal import Move
+from keystore.move_undo import Undoing, Work
 from keystore.providers import Registry, provider_from_row, setting_key_of
 from keystore.resolve import Found, NameTable, Store, Unusable, Via, known_names
+from keystore.sealing import Opened
 
 IDS = ("alpha", "beta", "gamma", "delta", "epsilon")
 HOSTS = ("one.example", "two.example")
@@ -203,3 +208,58 @@ def test_everybody_is_answered_as_before(data: st.DataObject) -> None:
     assert [one for one in then if one.store is Store.LEGACY] == legacy
     again, same = at.propose(then)
     assert same == then and not any(each.taken for each in again)
+
+
+# --- and back --------------------------------------------------------------------------------------------------------
+
+
+class Unsealed(Undoing):
+    """Takes a key's fingerprint for its content, so that no database is needed."""
+
+    def open(self, holding: Holding | None) -> Opened | None:
+        return None if holding is None else Opened(holding.fingerprint, holding.hosts, holding.fields)
+
+
+def moves_and_rows(
+    proposals: Sequence[Proposal], then: Sequence[Holding]
+) -> tuple[list[Move], dict[str, Any], list[Holding]]:
+    """What the journal and the credentials table hold after a run, and what is held then under new ids."""
+    fresh = {(each.to_name, line.holding.label): (each, line) for each in proposals for line in each.taken}
+    moves, held, rows = list[Move](), list[Holding](), dict[str, Any]()
+    for one in then:
+        made = fresh.get((one.setting_key, one.label)) if one.store is Store.CREDENTIALS else None
+        if made is None or one.grace_until is not None:
+            held.append(one)
+            continue
+        old, to_id = made[1].holding, f"to {one.setting_key}/{one.label}"
+        held.append(replace(one, credential_id=to_id))
+        moves.append(Move(to_id, made[0].provider_id, one.label, str(old.credential_id), to_id, LATER, None))
+        rows[to_id] = SimpleNamespace(state="active", updated_at=LATER)
+    awake = {one.credential_id for one in held}
+    for each in proposals:
+        for line in each.taken:
+            state = "active" if line.holding.credential_id in awake else "superseded"
+            row = SimpleNamespace(state=state, grace_until=None, **vars_of(line.holding))
+            rows[str(line.holding.credential_id)] = row
+    return moves, rows, held
+
+
+def vars_of(one: Holding) -> dict[str, Any]:
+    return {"setting_key": one.setting_key, "label": one.label, "credential_id": one.credential_id}
+
+
+@given(st.data())
+@settings(max_examples=400, deadline=None)
+def test_everything_is_put_back_when_nothing_was_changed(data: st.DataObject) -> None:
+    registry = data.draw(registries())
+    at = Proposer(registry, NameTable(registry))
+    before = data.draw(holdings_of(registry))
+    proposals, then = at.propose(before)
+    moves, rows, held = moves_and_rows(proposals, then)
+    asleep = {one for one, row in rows.items() if row.state == "superseded"}
+    kept = [one for one in before if one.credential_id in asleep]
+    work = Work(Unsealed(cast(Any, None), cast(Any, None), at), cast(Any, None), rows, asleep, [*kept, *held])
+    work.all_of(moves)
+    assert work.left == {} and len(work.undone) == len(moves)
+    assert set(work.awake) == asleep
+    assert sorted(map(repr, work.current)) == sorted(map(repr, before))
