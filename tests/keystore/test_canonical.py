@@ -163,12 +163,14 @@ def holdings_of(registry: Registry) -> st.SearchStrategy[list[Holding]]:
         st.sampled_from(sorted(known_names(registry))),
         st.sampled_from(["v1", "v2"]),
         label=st.sampled_from(["", "b"]),
-        store=st.sampled_from([Store.CREDENTIALS, Store.CREDENTIALS, Store.LEGACY]),
-        unusable=st.sampled_from([None, None, None, Unusable.DAMAGED, Unusable.EMPTY]),
-        hosts=st.sampled_from([frozenset(HOSTS), frozenset(HOSTS[:1]), frozenset({"else.example"})]),
-        grace_until=st.sampled_from([None, None, None, LATER]),
+        store=st.sampled_from([*[Store.CREDENTIALS] * 5, Store.LEGACY]),
+        unusable=st.sampled_from([*[None] * 8, Unusable.DAMAGED, Unusable.EMPTY]),
+        hosts=st.sampled_from([*[frozenset(HOSTS)] * 4, frozenset(HOSTS[:1]), frozenset({"else.example"})]),
+        grace_until=st.sampled_from([*[None] * 5, LATER]),
     )
-    rows = st.lists(value, max_size=7, unique_by=lambda one: (one.setting_key, one.label, one.grace_until, one.store))
+    rows = st.lists(
+        value, min_size=2, max_size=7, unique_by=lambda one: (one.setting_key, one.label, one.grace_until, one.store)
+    )
     return rows.map(
         lambda found: sorted(
             map(as_stored, found), key=lambda one: (one.store is Store.LEGACY, one.grace_until is not None)
