@@ -5,6 +5,7 @@ versions, of which one is active. Must not know which key answers for a provider
 """
 
 import uuid
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -27,6 +28,7 @@ from keystore.errors import (
     did_you_mean,
 )
 from keystore.holdings import HoldingReader, hint_of
+from keystore.move_journal import moved_from
 from keystore.providers import Provider, Registry
 from keystore.resolve import Store, known_names, provider_for_setting
 from keystore.sealing import Opened, Place
@@ -161,27 +163,42 @@ class CredentialStore:
         return await self._one(tenant, row.credential_id)
 
     async def remove(self, tenant: Tenant, setting_key: str, label: str | None = None) -> None:
-        """Destroy every version of the key with this name and label, or of every label. A legacy row of the same name
-        is not touched, and answers again. CredentialUnknown when the credentials table holds no such key."""
+        """Destroy every version of the key with this name and label, or of every label, and what it was under the old
+        name that it was moved from. A legacy row of the same name is not touched, and answers again. CredentialUnknown
+        when the credentials table holds no such key."""
         held = _named(tenant, setting_key, label) & (credentials.c.state != "removed")
         if _can_be_asked(setting_key, label or ""):
             async with self._database.write() as connection:
                 await hold_tenant(connection, tenant)
-                found = await connection.execute(select(credentials.c.credential_id).where(held).limit(1))
-                if found.first() is not None:
-                    await self._write(connection, tenant, held, _GONE)
+                found = (await connection.execute(select(credentials.c.credential_id).where(held))).scalars().all()
+                if found:
+                    before = await moved_from(connection, tenant.id, found)
+                    await self._write(connection, tenant, held | credentials.c.credential_id.in_(before), _GONE)
                     return
         raise await self._unknown(tenant, setting_key)
 
     async def destroy_expired(self) -> int:
-        """Destroy the values of superseded versions whose grace is over; how many. No process uses them any more."""
-        over = (credentials.c.state == "superseded") & (credentials.c.grace_until <= self._now())
+        """Destroy the values of superseded versions whose grace is over, and what they were under the old names that
+        they were moved from; how many. No process uses them any more."""
+        superseded, now = credentials.c.state == "superseded", self._now()
+        over = superseded & (credentials.c.grace_until <= now)
+        expired = select(credentials.c.tenant_id, credentials.c.credential_id).where(over)
         async with self._database.read() as connection:
-            if (await connection.execute(select(credentials.c.credential_id).where(over).limit(1))).first() is None:
+            if (await connection.execute(expired.limit(1))).first() is None:
                 return 0
         async with self._database.write() as connection:
-            done = await connection.execute(update(credentials).where(over).values(**_GONE, updated_at=self._now()))
-            return done.rowcount
+            gone = defaultdict[str, list[str]](list)
+            for row in await connection.execute(expired):
+                gone[row.tenant_id].append(row.credential_id)
+            destroyed = 0
+            for tenant_id, ids in gone.items():
+                before = await moved_from(connection, tenant_id, ids)
+                still = superseded & (
+                    credentials.c.credential_id.in_(before) | (over & credentials.c.credential_id.in_(ids))
+                )
+                done = await connection.execute(update(credentials).where(still).values(**_GONE, updated_at=now))
+                destroyed += done.rowcount
+            return destroyed
 
     # --- reading
 

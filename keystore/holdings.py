@@ -4,12 +4,13 @@ Owns the reading of both in at most three statements, and the judgement of each 
 which name wins for a provider; keystore.resolve decides that.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.engine import Database
 from keystore.errors import EnvelopeDamaged
@@ -71,14 +72,28 @@ class HoldingReader:
         """Everything `tenant` holds: active credentials by name and position, then legacy rows by name, shadowed ones
         too. With `grace_at` also superseded versions whose grace lasts beyond it, after the active ones of their
         name."""
-        wanted = credentials.c.state == "active"
-        if grace_at is not None:
-            wanted |= (credentials.c.state == "superseded") & (credentials.c.grace_until > grace_at)
-        chosen = select(credentials).where(credentials.c.tenant_id == tenant.id, wanted)
         async with self._database.read() as connection:
-            rows = (await connection.execute(chosen.order_by(*_ORDER))).all()
-            keys = await self._keys.all_of(connection, tenant.id) if rows else {}
-            legacy = await self._legacy.values(connection, tenant) if self._legacy else {}
+            return await self.read_on(connection, tenant, grace_at=grace_at)
+
+    async def read_on(
+        self,
+        connection: AsyncConnection,
+        tenant: Tenant,
+        *,
+        grace_at: datetime | None = None,
+        also: Collection[str] = (),
+    ) -> list[Holding]:
+        """`read` in a transaction that there is; `also` are ids of superseded rows to judge as if they were active."""
+        wanted = credentials.c.state == "active"
+        superseded = credentials.c.state == "superseded"
+        if grace_at is not None:
+            wanted |= superseded & (credentials.c.grace_until > grace_at)
+        if also:
+            wanted |= superseded & credentials.c.credential_id.in_(also)
+        chosen = select(credentials).where(credentials.c.tenant_id == tenant.id, wanted)
+        rows = (await connection.execute(chosen.order_by(*_ORDER))).all()
+        keys = await self._keys.all_of(connection, tenant.id) if rows else {}
+        legacy = await self._legacy.values(connection, tenant) if self._legacy else {}
         sealed = [self._judge_sealed(row, sealed_with(row.envelope, _place(row), keys)) for row in rows]
         return sealed + [self._judge_legacy(legacy[name]) for name in sorted(legacy)]
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Self
 
 from keystore.audit import AuditLog
+from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
 from keystore.credential_info import CredentialInfo
@@ -27,6 +28,7 @@ from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
+from keystore.moves import Moves
 from keystore.names import Names
 from keystore.providers import Provider, Registry, filled
 from keystore.remembered import Remembered
@@ -70,6 +72,7 @@ class Keystore:
     names: Names
     doctor: Doctor
     idempotency: IdempotencyStore
+    moves: Moves
     registry: Registry
     reads_legacy: bool
     legacy_note: str | None
@@ -130,6 +133,7 @@ class Keystore:
             use=use,
             names=Names(tenants, reader.read, use, registry, names),
             doctor=Doctor(database, keys, reader, use, registry, names, now=now),
+            moves=Moves(database, keys, reader, tenants, Proposer(registry, names), now=now, random=random),
             audit=AuditLog(database, service, now=now),
             sealing=SealingOps(database, ring, replicas, now=now, random=random),
             replicas=replicas,

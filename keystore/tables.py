@@ -304,7 +304,7 @@ moves = Table(
     metadata,
     Column("move_id", String(36), primary_key=True),
     Column("batch", String(36), nullable=False, index=True),
-    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False, index=True),
     Column("provider_id", String(64), nullable=False),
     Column("label", Text, nullable=False),
     Column("from_id", String(36), nullable=False),

@@ -22,7 +22,7 @@ from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
-ALL = ["0001", "0002"]
+ALL = ["0001", "0002", "0003"]
 
 
 async def in_database(url: str, work: Any, *arguments: Any) -> Any:
@@ -144,7 +144,7 @@ async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
         blob=b"12345678",
         now=now,
     )
-    assert await migrate(empty_world.url) == ["0002"]
+    assert await migrate(empty_world.url) == ALL[1:]
     assert await empty_world.sql(
         "SELECT envelope, label, weight, position, grace_until, quarantine FROM wardgate_credentials"
     ) == [("e", "", 1, 0, None, None)]
@@ -157,15 +157,16 @@ async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
         (None, [], SchemaState.EMPTY),
         (None, ["wardgate_tenants"], SchemaState.FOREIGN),
         ("0001", ["wardgate_tenants"], SchemaState.BEHIND),
-        ("0002", list(metadata.tables), SchemaState.CURRENT),
-        ("0002", [], SchemaState.INCOMPLETE),
-        ("0002", ["wardgate_tenants"], SchemaState.INCOMPLETE),
-        ("0003", ["wardgate_tenants"], SchemaState.NEWER),
+        ("0002", ["wardgate_tenants"], SchemaState.BEHIND),
+        ("0003", list(metadata.tables), SchemaState.CURRENT),
+        ("0003", [], SchemaState.INCOMPLETE),
+        ("0003", ["wardgate_tenants"], SchemaState.INCOMPLETE),
+        ("0004", ["wardgate_tenants"], SchemaState.NEWER),
         ("abcdef", [], SchemaState.NEWER),
     ],
 )
 def test_schema_is_judged_by_its_revision(current: str | None, tables: list[str], state: SchemaState) -> None:
-    assert migrating._verdict(current, ["0001", "0002"], tables) is state
+    assert migrating._verdict(current, ALL, tables) is state
 
 
 CREDENTIAL = (

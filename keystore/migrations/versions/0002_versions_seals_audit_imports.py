@@ -15,7 +15,6 @@ depends_on = None
 _TIME = sa.DateTime(timezone=True)
 _SEQUENCE = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _ACTIVE = sa.text("state = 'active'")
-_IN_GRACE = sa.text("grace_until IS NOT NULL")
 
 
 def upgrade() -> None:
@@ -55,13 +54,6 @@ def _credentials() -> None:
         unique=True,
         sqlite_where=_ACTIVE,
         postgresql_where=_ACTIVE,
-    )
-    op.create_index(
-        "ix_wardgate_credentials_grace_until",
-        "wardgate_credentials",
-        ["grace_until"],
-        sqlite_where=_IN_GRACE,
-        postgresql_where=_IN_GRACE,
     )
 
 
@@ -302,7 +294,6 @@ def downgrade() -> None:
         op.drop_table(f"wardgate_{table}")
     for name in ("mac_key_id", "mac", "last_used_at", "replaced_by", "allowed_addresses", "allowed_models"):
         op.drop_column("wardgate_tokens", name)
-    op.drop_index("ix_wardgate_credentials_grace_until", "wardgate_credentials")
     op.drop_index("uq_wardgate_credentials_active", "wardgate_credentials")
     with op.batch_alter_table("wardgate_credentials") as batch:
         for constraint in ("weight", "quarantine", "state"):
