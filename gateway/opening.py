@@ -15,6 +15,7 @@ from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.litellm_door import LiteLLMLane
+from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
 from gateway.metrics import Metrics
 from gateway.rules import Rules, load_catalogue, load_rules
@@ -92,6 +93,7 @@ async def open_services(
         control=Control(keystore, rules),
         transport=transport,
         lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
+        live_check=LiveCheck(transport),
         events=events,
         metrics=metrics,
         limits=limits,

@@ -8,6 +8,7 @@ from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
+from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.transport import Transport
 from gateway.upstream import Lane
@@ -35,6 +36,7 @@ class Services:
     control: Control
     transport: Transport
     lane: Lane
+    live_check: LiveCheck  # one for the process: its turns bound the calls of all callers
     events: Events
     metrics: Metrics
     limits: Limits

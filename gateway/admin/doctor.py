@@ -15,7 +15,7 @@ from gateway.admin.problems import ProviderUnknown
 from gateway.admin.reports import AnswerOut, DoctorReport, FindingOut, KeyHealthOut, LiveOut, ProviderQuery
 from gateway.control.gate import Operation
 from gateway.doctoring import Examined, Reach, examine
-from gateway.live_check import LiveCheck, LiveResult
+from gateway.live_check import LiveResult
 from keystore.health import Level
 
 _LIVE = ("outcome", "status", "models", "more", "names", "proves", "text")
@@ -30,7 +30,7 @@ async def _examine(call: Call, tenant: str, provider: str | None, *, live: bool)
     async def work(at: Operation) -> list[Examined]:
         if provider and known is None:
             raise ProviderUnknown
-        asking = LiveCheck(services.transport) if live else None
+        asking = services.live_check if live else None
         reach = Reach(at.rules, services.book.catalogue)
         return await examine(at, provider=provider, live=asking, reach=reach)
 

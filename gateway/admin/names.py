@@ -33,7 +33,7 @@ from keystore.resolve import names_for
 MOST_TENANTS: Final = 5_000  # read one after another for one answer
 
 
-async def _refuse_many(keystore: Keystore) -> None:
+async def refuse_many(keystore: Keystore) -> None:
     """TooManyTenants where reading every tenant takes longer than a request should."""
     if await keystore.tenants.count() > MOST_TENANTS:
         raise TooManyTenants
@@ -59,14 +59,14 @@ async def report(call: OfCall, query: Annotated[ProviderQuery, Query()]) -> KeyR
     """Who is still found under a former, family or sibling name, and which former names nobody needs any more."""
 
     async def work(at: Operation) -> Report:
-        await _refuse_many(at.keystore)
+        await refuse_many(at.keystore)
         return await at.keystore.names.report(query.provider)
 
-    found = await call.run(work, target=_known(call, query.provider))
+    found = await call.run(work, target=known_provider(call, query.provider))
     return KeyReport(uses=list(map(_use, found.uses)), former_names=list(map(_verdict, found.verdicts)))
 
 
-def _known(call: Call, provider_id: str | None) -> str:
+def known_provider(call: Call, provider_id: str | None) -> str:
     """The id for the audit, when it is one."""
     return provider_id if provider_id and call.services.book.registry.get(provider_id) else ""
 
@@ -75,7 +75,7 @@ async def conflicts(call: OfCall, query: Annotated[PageQuery, Query()]) -> Page[
     """Tenants with two different keys behind one provider, and which of them answers."""
 
     async def work(at: Operation) -> list[Conflict]:
-        await _refuse_many(at.keystore)
+        await refuse_many(at.keystore)
         return await at.keystore.names.conflicts()
 
     return cut(await call.run(work), query, _conflict, lambda one: (one.tenant, one.provider_id))
@@ -119,12 +119,12 @@ async def impact_of_renaming(call: OfCall, provider_id: ProviderId, query: Annot
 
 
 async def _impact(call: Call, provider_id: str, change: Callable[[Registry], Registry], what: str) -> Impact:
-    known = _known(call, provider_id)
+    known = known_provider(call, provider_id)
 
     async def work(at: Operation) -> list[Change]:
         if not known:
             raise ProviderUnknown
-        await _refuse_many(at.keystore)
+        await refuse_many(at.keystore)
         return await at.keystore.names.impact(change(at.rules.registry))
 
     changes = await call.run(work, target=f"{what} {known}".strip())

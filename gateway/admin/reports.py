@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.admin.shapes import Sent, Told, Word
+from gateway.admin.shapes import Sent, TenantName, Told, Word
 
 
 class ProviderQuery(Sent):
@@ -72,6 +72,67 @@ class ProviderOut(Told):
     former_ids: list[str]
     catalogue_ids: list[str]
     retired: bool
+
+
+class MoveQuery(Sent):
+    """Whose keys, and of which provider; all when left out."""
+
+    tenant: TenantName | None = None
+    provider: Word | None = None
+
+
+class MoveWanted(Sent):
+    """The same, to be done. `tenant` must be said: null is all of them."""
+
+    tenant: TenantName | None
+    provider: Word | None = None
+
+
+class UndoWanted(Sent):
+    """Which batch is put back."""
+
+    batch: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$", description="As `canonicalise` named it.")]
+
+
+class MoveStepOut(Told):
+    """One stored key, and what becomes or became of it. `reason` says why it is left or copied, or is empty."""
+
+    tenant: str
+    provider_id: str
+    from_name: str
+    to_name: str
+    label: str
+    outcome: str
+    reason: str
+
+
+class MovesOut(Told):
+    """Keys that are found under an old name. `batch` is what undoes it; null when nothing was changed."""
+
+    object: Literal["moves"] = "moves"
+    batch: str | None
+    counts: Mapping[str, int]
+    steps: list[MoveStepOut]
+
+
+class UndoOut(Told):
+    """What became of each move of a batch."""
+
+    object: Literal["undo"] = "undo"
+    batch: str
+    counts: Mapping[str, int]
+    steps: list[MoveStepOut]
+
+
+class BatchOut(Told):
+    """A run of `canonicalise` that changed something: how many tenants and keys, and how many were put back."""
+
+    object: Literal["batch"] = "batch"
+    batch: str
+    moved_at: datetime
+    tenants: int
+    moves: int
+    undone: int
 
 
 class ChangeOut(Told):

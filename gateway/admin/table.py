@@ -6,7 +6,7 @@ Owns the table. Who may do an action stands in gateway/control/actions.py; the g
 from types import MappingProxyType
 from typing import Final
 
-from gateway.admin import audit, doctor, imports, keys, names, plans, sealing, tenants, tokens
+from gateway.admin import audit, doctor, imports, keys, moves, names, plans, sealing, tenants, tokens
 from gateway.admin.door import Audience, Row
 
 TAGS: Final = MappingProxyType(
@@ -62,6 +62,10 @@ ROWS: Final = (
     Row("POST", _TOKEN + "/revoke", "token.revoke", tokens.revoke_token, "Revoke a token", "tokens"),
     Row("GET", "/admin/keys/report", "key.report", names.report, "Report old names", "names"),
     Row("GET", "/admin/keys/conflicts", "key.conflicts", names.conflicts, "List conflicts", "names"),
+    Row("GET", "/admin/keys/canonicalise", "key.report", moves.plan_moves, "What canonicalising would do", "names"),
+    Row("POST", "/admin/keys/canonicalise", "key.canonicalise", moves.canonicalise, "Canonicalise keys", "names"),
+    Row("GET", "/admin/keys/moves", "key.report", moves.list_batches, "List what was canonicalised", "names"),
+    Row("POST", "/admin/keys/undo", "key.undo", moves.undo, "Put a batch back", "names"),
     Row("GET", "/admin/providers", "provider.list", names.list_providers, "List provider rows", "names"),
     Row(
         *("GET", _PROVIDER + "/impact/retire", "provider.impact", names.impact_of_retiring),

@@ -25,6 +25,8 @@ BODIES: dict[str, dict[str, Any]] = {
         **{"scopes": ["inference"], "allowed_models": ["m"], "allowed_addresses": ["127.0.0.1"]},
     },
     "POST /admin/tokens/{token_id}/rotate": {"overlap_hours": 1.0},
+    "POST /admin/keys/canonicalise": {"tenant": "acme", "provider": "openai"},
+    "POST /admin/keys/undo": {"batch": "00000000-0000-4000-8000-000000000000"},
 }
 BODIES |= {name.replace("/admin/tenants/{tenant}", "/v1"): body for name, body in BODIES.items() if "/keys/" in name}
 

@@ -133,6 +133,39 @@ def test_removed_key_names_the_one_that_answers_now(control: Control, slug: str)
     assert (slug, "lost") in {of(change, "tenant", "effect") for change in retiring["changes"]}
 
 
+def test_keys_are_canonicalised_and_put_back(control: Control, slug: str) -> None:
+    former, canonical = "MINIMAX_2_7_API_KEY", "MINIMAX_API_KEY"
+    control.admin("PUT", f"/admin/tenants/{slug}/keys/{former}", {"value": "sk-former-0123456789"})
+    planned = control.admin("GET", f"/admin/keys/canonicalise?tenant={slug}&provider=minimax").json()
+    assert planned["batch"] is None
+    assert [of(step, "from_name", "to_name", "outcome") for step in planned["steps"]] == [(former, canonical, "moved")]
+    done = control.admin("POST", "/admin/keys/canonicalise", {"tenant": slug}).json()
+    assert (done["steps"], done["counts"]["moved"]) == (planned["steps"], 1)
+    held = control.admin("GET", f"/admin/tenants/{slug}").json()["keys"]
+    assert [of(key, "setting_key", "via") for key in held if key["provider"] == "minimax"] == [(canonical, "canonical")]
+    assert done["batch"] in {one["batch"] for one in control.everything("/admin/keys/moves", 1)}
+    back = control.admin("POST", "/admin/keys/undo", {"batch": done["batch"]}).json()
+    assert of(back["counts"], "undone", "left") == (1, 0)
+    held = control.admin("GET", f"/admin/tenants/{slug}").json()["keys"]
+    assert [of(key, "setting_key", "via") for key in held if key["provider"] == "minimax"] == [(former, "former")]
+    newest = control.admin("GET", "/admin/audit?limit=20").json()["data"]
+    assert {"key.canonicalise", "key.undo"} <= {row["action"] for row in newest}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "want"),
+    [
+        ("canonicalise", {}, (400, "invalid_request")),  # all tenants are asked for with null, not with nothing
+        ("canonicalise", {"tenant": "nobody"}, (404, "tenant_unknown")),
+        ("canonicalise", {"tenant": None, "provider": "minimaxx"}, (404, "provider_unknown")),
+        ("undo", {"batch": "1"}, (400, "invalid_request")),
+        ("undo", {"batch": "00000000-0000-4000-8000-000000000000"}, (404, "batch_unknown")),
+    ],
+)
+def test_moves_are_refused(control: Control, path: str, body: dict[str, Any], want: tuple[int, str]) -> None:
+    assert code(control.admin("POST", f"/admin/keys/{path}", body)) == want
+
+
 def test_two_values_behind_one_provider_are_listed(control: Control, slug: str) -> None:
     keys = f"/admin/tenants/{slug}/keys"
     for name in ("MINIMAX_API_KEY", "MINIMAX_2_7_API_KEY"):
