@@ -1,6 +1,7 @@
 """Who may do what on the control plane: every route with every kind of caller, on both databases."""
 
 import http.client
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -51,6 +52,17 @@ def test_actions_and_methods_agree(routes: list[Found]) -> None:
         assert route.door is not None
         reads = not route.door.row.rule.writes
         assert reads == (route.methods == ("GET",)) or route.door.row.action in ("sealing.verify", "key.doctor")
+
+
+def test_every_route_is_in_the_docs(routes: list[Found]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "admin.md").read_text()
+    named = {
+        (method, path)
+        for methods, paths in re.findall(r"`([A-Z, ]+) (/[^`]+)`", text)
+        for method in methods.split(", ")
+        for path in [paths]
+    }
+    assert {(method, path) for method, path in asked(routes)} == named
 
 
 def test_no_authority_is_taken_from_a_url() -> None:
