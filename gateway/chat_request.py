@@ -19,6 +19,7 @@ Check = Callable[[object], bool]
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MODEL_LENGTH = 256
+MAX_MODELS = 20
 MAX_DEPTH = 64
 MAX_VALUES = 100_000  # of a body, objects and lists included
 MAX_MESSAGES = 10_000
@@ -130,11 +131,11 @@ PARAMETERS: Mapping[str, Parameter] = {
     "thinking_budget": WHOLE,
     "top_k": WHOLE,
 }
-READ_HERE = ("model", "messages", "stream", "stream_options")  # fields with a meaning of their own below
+# Fields with a meaning of their own: below, and in router.preferences.
+READ_HERE = ("model", "models", "messages", "stream", "stream_options", "provider", "wardgate")
 NOT_YET = {
-    "models": "lists of models are not part of this version; ask for one model, a family name or auto",
-    "provider": "routing preferences are not part of this version",
-    "route": "routing preferences are not part of this version",
+    "route": "list the models in `models`; they are tried in order",
+    "preset": "presets are not part of this gateway; an operator can name models in `[models.<alias>]`",
     "usage": "usage.include is not part of this version; the cost is in the header x-wardgate-cost-usd",
     "plugins": "plugins are not part of this version",
     "transforms": "transforms are not part of this version",
@@ -150,7 +151,8 @@ class ChatRequest:
     parameters: Mapping[str, object]
     stream: bool
     include_usage: bool  # the caller asked for the usage chunk
-    body: Mapping[str, object]  # as it came, for reading what the request needs
+    body: Mapping[str, object]  # as it came, for reading what the request needs and prefers
+    models: tuple[str, ...] = ()  # to be tried after `model`
 
 
 def read_chat_request(raw: bytes) -> ChatRequest:
@@ -161,8 +163,10 @@ def read_chat_request(raw: bytes) -> ChatRequest:
         message = "`max_tokens` and `max_completion_tokens` set the same limit; send one of them."
         raise bad_request(message, param="max_completion_tokens")
     stream = _flag(body, "stream")
+    first, *others = _model_names(body)
     return ChatRequest(
-        model=_model(body),
+        model=first,
+        models=tuple(others),
         messages=_messages(body),
         parameters=parameters,
         stream=stream,
@@ -324,14 +328,24 @@ def _flag(body: Mapping[str, object], name: str) -> bool:
     return bool(value)
 
 
-def _model(body: Mapping[str, object]) -> str:
-    model = body.get("model")
-    if model is None:
+def _model_names(body: Mapping[str, object]) -> list[str]:
+    """`model`, then `models`; each is there at most once."""
+    model, models = body.get("model"), body.get("models")
+    if models is not None and not isinstance(models, list):
+        raise bad_request(f"`models` must be a list of strings, not {_kind(models)}.", param="models")
+    if models is not None and not 1 <= len(models) <= MAX_MODELS:
+        raise bad_request(f"`models` must name 1 to {MAX_MODELS} models; leave it out to name none.", param="models")
+    if model is None and not models:
         raise bad_request("`model` is missing: name a model, a family, `auto` or `default`.", param="model")
+    named = [] if model is None else [_model_name(model, "model")]
+    return list(dict.fromkeys(named + [_model_name(each, f"models[{at}]") for at, each in enumerate(models or ())]))
+
+
+def _model_name(model: object, where: str) -> str:
     if not isinstance(model, str):
-        raise bad_request(f"`model` must be a string, not {_kind(model)}.", param="model")
+        raise bad_request(f"`{where}` must be a string, not {_kind(model)}.", param=where)
     if not model.strip() or len(model) > MAX_MODEL_LENGTH:
-        raise bad_request(f"`model` must be 1 to {MAX_MODEL_LENGTH} characters long.", param="model")
+        raise bad_request(f"`{where}` must be 1 to {MAX_MODEL_LENGTH} characters long.", param=where)
     return model.strip()
 
 

@@ -1,11 +1,12 @@
 """From a tenant and its keyring to the router's question, and from an empty answer to an error. No I/O."""
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 
 from gateway.chat_request import ChatRequest
-from gateway.errors import ApiError, Problem
+from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.tally import Tally
 from gateway.translation import Refused, refused_by
@@ -14,24 +15,38 @@ from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
 from keystore.resolve import Found, Missing
 from keystore.tenants import Tenant
+from router.aliases import NO_ALIASES, Aliases
 from router.catalogue import Catalogue, Offer
-from router.decision import Decision, Rejection, route, usable
+from router.decision import Decision, Rejection, Router
+from router.errors import PreferenceError
 from router.explain import refusal
 from router.needs import Needs, read_needs
 from router.plans import Plans
-from router.query import Holding, KeySource, Lacking, Query
+from router.preferences import read_preferences
+from router.query import (
+    NO_HABITS,
+    NO_PACES,
+    Habits,
+    Holding,
+    Holdings,
+    KeySource,
+    Lacking,
+    Paces,
+    Preferences,
+    Query,
+)
 from router.ranking import Candidate
 from router.reasons import Fault, Reason
 
 NO_PLAN = "tenant_plan_unknown"
+KEYRINGS = 10_000  # whose holdings are remembered
 
 
-def holdings(keyring: Keyring) -> dict[str, Holding | Lacking]:
+def holdings(keyring: Keyring) -> Holdings:
     """What the tenant can use, in the router's words: the names under which its keys are stored, never a value."""
-    return {
-        provider_id: _holding(found, keyring.choices.get(provider_id, ()))
-        for provider_id, found in keyring.resolutions.items()
-    }
+    return Holdings(
+        _holding(found, keyring.choices.get(provider_id, ())) for provider_id, found in keyring.resolutions.items()
+    )
 
 
 def _holding(found: Found | Missing, choices: Sequence[HeldKey]) -> Holding | Lacking:
@@ -55,13 +70,38 @@ def _labels(choices: Sequence[HeldKey]) -> tuple[str, ...]:
     return () if labels == ("",) else labels
 
 
+class Held:
+    """What was said of the keyrings that were used last: worked out once for each."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[Keyring, Holdings]] = OrderedDict()
+
+    def of(self, keyring: Keyring) -> Holdings:
+        """The holdings of this very keyring."""
+        known = self._known.get(id(keyring))
+        if known is None or known[0] is not keyring:
+            known = self._known[id(keyring)] = (keyring, holdings(keyring))
+            if len(self._known) > KEYRINGS:
+                self._known.popitem(last=False)
+        return known[1]
+
+
 @dataclass(frozen=True, slots=True)
 class RuleBook:
-    """The rows that every decision is a function of."""
+    """The rows that every decision is a function of, and what was worked out from them."""
 
     registry: Registry
     plans: Plans
     catalogue: Catalogue
+    aliases: Aliases = NO_ALIASES
+    router: Router = field(init=False, repr=False)
+    held: Held = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "router", Router(self.catalogue, self.registry, self.plans, self.aliases))
+        object.__setattr__(self, "held", Held())
 
 
 def decide(
@@ -73,6 +113,8 @@ def decide(
     *,
     allowed_models: tuple[str, ...] = (),
     enough: int | None = None,
+    habits: Habits = NO_HABITS,
+    paces: Paces = NO_PACES,
 ) -> Decision:
     """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row.
     `allowed_models` are those that the caller's token is for; empty: all.
@@ -80,9 +122,22 @@ def decide(
     `enough` spares work on a request that is served: behind so many candidates that can take it, the others are not
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
-    query = _query(request.model, read_needs(request.body), tenant, book, today, allowed_models)
-    decision = route(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+    query = replace(
+        _query(request.model, read_needs(request.body), tenant, book, today, allowed_models),
+        models=request.models,
+        preferences=_preferences(request, book.registry),
+        habits=habits,
+        paces=paces,
+    )
+    decision = book.router.route_again(query, book.held.of(keyring))
     return _without_untranslatable(decision, request, book.registry, enough)
+
+
+def _preferences(request: ChatRequest, registry: Registry) -> Preferences:
+    try:
+        return read_preferences(request.body, registry)
+    except PreferenceError as error:
+        raise bad_request(f"{error}.", param=error.param) from None
 
 
 def _without_untranslatable(
@@ -106,7 +161,7 @@ def _without_untranslatable(
         else:
             reason = Reason.LACKS_PARAMETER
             rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, refused.sentence))
-    return replace(decision, ranked=tuple(ranked), rejected=(*decision.rejected, *rejected))
+    return replace(decision, ranked=tuple(ranked), rejected=decision.rejected.and_also(rejected))
 
 
 def usable_offers(
@@ -115,7 +170,7 @@ def usable_offers(
     """The models that this tenant could name now, ordered by id."""
     needs = Needs(input_tokens=0, max_output_tokens=None, capabilities=frozenset(), stream=False)
     query = _query("auto", needs, tenant, book, today, allowed_models)
-    decision = usable(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+    decision = book.router.usable(query, book.held.of(keyring))
     return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)
 
 

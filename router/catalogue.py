@@ -17,6 +17,7 @@ from keystore.providers import Provider, Registry
 from router.model_names import ModelName, parse_name
 from router.price_rows import CHAT, Capability, Cause, Notes, Row, read_row
 from router.prices import UNPRICED, Prices
+from router.quality import Quality
 
 __all__ = ["Capability", "Catalogue", "Cause", "Offer", "build_catalogue", "is_model_name", "open_offer"]
 
@@ -41,6 +42,7 @@ class Offer:
     max_output_tokens: int | None = None
     capabilities: Mapping[Capability, bool] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     deprecated_on: date | None = None
+    quality: Quality | None = None
     id: str = field(init=False)
 
     def __post_init__(self) -> None:

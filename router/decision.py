@@ -4,23 +4,26 @@ Owns how selection, filters and ranking make one answer. A function of its input
 randomness; the order of what it is given does not matter. Must not know how a decision is shown.
 """
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, overload
 
 from keystore.providers import Registry
-from router.catalogue import Catalogue
+from router.aliases import NO_ALIASES, Aliases
+from router.catalogue import Catalogue, Offer
 from router.entitlement import Entitlements
-from router.filters import Circumstances, judge
+from router.filters import Circumstances, Filter, fit_filters, judge
 from router.plans import Plans
-from router.query import Holding, Lacking, Query
+from router.query import Holding, Lacking, Objective, Query
 from router.ranking import Candidate, CostBasis, candidate, rank
 from router.reasons import Denial, Reason
-from router.selection import Selection, asked_model, chat_offers, default_id, select
+from router.selection import Group, Selection, Selector, default_id
 
-__all__ = ["Candidate", "CostBasis", "Decision", "Rejection", "route", "usable"]
+__all__ = ["Candidate", "CostBasis", "Decision", "Rejection", "Rejections", "Router", "route", "usable"]
 
 Holdings = Mapping[str, Holding | Lacking]
+REMEMBERED: Final = 256  # decisions; one over a thousand candidates holds some 300 kB
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +38,61 @@ class Rejection:
     detail: str  # a sentence without a full stop
 
 
+class Rejections(Sequence[Rejection]):
+    """Rejections by the offers' ids, worded when they are first looked at: most requests are served, and nobody asks
+    why the others were not."""
+
+    __slots__ = ("_found", "_more", "_work")
+
+    def __init__(self, work: Callable[[], Iterable[Rejection]], more: tuple[Rejection, ...] = ()) -> None:
+        self._work = work
+        self._more = more
+        self._found: tuple[Rejection, ...] | None = None
+
+    def and_also(self, more: Iterable[Rejection]) -> "Rejections":
+        """These and others."""
+        return Rejections(self._work, (*self._more, *more))
+
+    def _all(self) -> tuple[Rejection, ...]:
+        if self._found is None:
+            self._found = tuple(sorted((*self._work(), *self._more), key=lambda each: each.offer_id))
+        return self._found
+
+    @overload
+    def __getitem__(self, place: int) -> Rejection: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Rejection, ...]: ...
+    def __getitem__(self, place: int | slice) -> Rejection | tuple[Rejection, ...]:
+        return self._all()[place]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __iter__(self) -> Iterator[Rejection]:
+        return iter(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rejections) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return f"Rejections({list(self._all())})"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Ranked and rejected together are all that was considered."""
 
     query: Query
-    asked: str  # the model that the query came down to: "default" replaced by what it stands for
+    asked: str  # the models that the query came down to: "default" and aliases replaced by what they stand for
     default_id: (
         str  # the default model, qualified with its provider's id of today: the nearest miss is looked for there
     )
     catalogue_version: str
     ranked: tuple[Candidate, ...]
-    rejected: tuple[Rejection, ...]
+    rejected: Rejections
 
     @property
     def considered(self) -> int:
@@ -59,47 +105,141 @@ class Decision:
         return dict(sorted(Counter(rejection.reason.value for rejection in self.rejected).items()))
 
 
+class Router:
+    """Decisions over one catalogue and one set of rows. What was decided is remembered for the same query and the very
+    same holdings, up to REMEMBERED decisions; a new catalogue or new rows are a new Router."""
+
+    __slots__ = ("_catalogue", "_entitlements", "_known", "_plans", "_registry", "_selector")
+
+    def __init__(self, catalogue: Catalogue, registry: Registry, plans: Plans, aliases: Aliases = NO_ALIASES) -> None:
+        self._catalogue = catalogue
+        self._registry = registry
+        self._plans = plans
+        self._entitlements = Entitlements(plans, registry)
+        self._selector = Selector(catalogue, registry, aliases)
+        self._known: OrderedDict[tuple[Query, Holdings], Decision] = OrderedDict()
+
+    def route(self, query: Query, holdings: Holdings) -> Decision:
+        """Who may answer the query, in which order, and why the others may not. `holdings` says for each provider which
+        key there is; a provider that is absent has none."""
+        return self._decide(query, self._selector.select(query), holdings)
+
+    def route_again(self, query: Query, holdings: Holdings) -> Decision:
+        """`route`, remembered. `holdings` must be hashable, and must not change."""
+        asked = (query, holdings)
+        known = self._known.get(asked)
+        if known is None:
+            known = self._known[asked] = self.route(query, holdings)
+            if len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+        return known
+
+    def usable(self, query: Query, holdings: Holdings) -> Decision:
+        """What the tenant could name now, of all that answers chat: the query's own model is not looked at."""
+        return self._decide(query, self._selector.everything(), holdings)
+
+    def _decide(self, query: Query, selection: Selection, holdings: Holdings) -> Decision:
+        judging = _Judging(query, holdings, self._registry, self._entitlements, fit_filters(query.needs))
+        ranked: dict[str, Candidate] = {}
+        for group in selection.groups:
+            fresh = [each for each in judging.passing(group) if each.offer.id not in ranked]
+            objective = group.objective or query.preferences.objective or Objective.CHEAPEST
+            ranked |= {each.offer.id: each for each in rank(fresh, objective, query.preferences.order)}
+        best, left_out = _without_fallbacks(query, list(ranked.values()))
+        rejected = Rejections(lambda: judging.rejections(selection, ranked), left_out)
+        version = self._catalogue.version
+        default = default_id(query, self._registry)
+        return Decision(query, selection.asked, default, version, tuple(best), rejected)
+
+
 def route(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:
-    """Who may answer the query, in which order, and why the others may not. `holdings` says for each provider which
-    key there is; a provider that is absent has none."""
-    selection = select(query, catalogue, registry)
-    at = _circumstances(query, selection, registry, plans, holdings)
-    return _decide(query, selection, catalogue.version, default_id(query, registry), at)
+    """One decision, as Router.route."""
+    return Router(catalogue, registry, plans).route(query, holdings)
 
 
 def usable(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:
-    """What the tenant could name now, of all that answers chat: the query's own model is not looked at."""
-    selection = Selection(asked_model(query), True, chat_offers(catalogue, registry))
-    at = _circumstances(query, selection, registry, plans, holdings)
-    return _decide(query, selection, catalogue.version, default_id(query, registry), at)
+    """What the tenant could name now, as Router.usable."""
+    return Router(catalogue, registry, plans).usable(query, holdings)
 
 
-def _circumstances(
-    query: Query, selection: Selection, registry: Registry, plans: Plans, holdings: Holdings
-) -> dict[str, Circumstances]:
-    """One record for each provider of the selection."""
-    entitlements = Entitlements(plans, registry)
-    wanted = {offer.provider_id for offer in selection.offers}
-    return {
-        row.id: Circumstances(query, selection.named, row, holdings.get(row.id, Lacking(row.id)), entitlements)
-        for row in registry.providers
-        if row.id in wanted
-    }
+def _without_fallbacks(query: Query, ranked: list[Candidate]) -> tuple[list[Candidate], tuple[Rejection, ...]]:
+    """The first candidate alone where the request wants no other and names no order."""
+    wishes = query.preferences
+    if wishes.allow_fallbacks or wishes.order:
+        return ranked, ()
+    told = "another candidate comes first, and `provider.allow_fallbacks` is false"
+    return ranked[:1], tuple(_rejection(each.offer, Denial(Reason.EXCLUDED_BY_REQUEST, told)) for each in ranked[1:])
 
 
-def _decide(
-    query: Query, selection: Selection, version: str, default: str, at: Mapping[str, Circumstances]
-) -> Decision:
-    ranked: list[Candidate] = []
-    rejected: list[Rejection] = []
-    for offer in selection.offers:
-        verdict = judge(offer, at[offer.provider_id])
-        if isinstance(verdict, Denial):
-            rejected.append(Rejection(offer.id, offer.provider_id, offer.model, verdict.reason, verdict.detail))
-        else:
-            ranked.append(candidate(offer, verdict.key, query.needs, verdict.doubts))
-    if selection.miss is not None:
-        miss = selection.miss
-        rejected.append(Rejection(selection.asked, selection.provider_id, selection.asked, miss.reason, miss.detail))
-    rejected.sort(key=lambda each: each.offer_id)
-    return Decision(query, selection.asked, default, version, rank(ranked), tuple(rejected))
+def _rejection(offer: Offer, denial: Denial) -> Rejection:
+    return Rejection(offer.id, offer.provider_id, offer.model, denial.reason, denial.detail)
+
+
+class _Judging:
+    """The filters, put to the offers of each group under the circumstances of their providers."""
+
+    __slots__ = ("_entitlements", "_fits", "_holdings", "_query", "_registry")
+
+    def __init__(
+        self,
+        query: Query,
+        holdings: Holdings,
+        registry: Registry,
+        entitlements: Entitlements,
+        fits: Sequence[Filter],
+    ) -> None:
+        self._query = query
+        self._holdings = holdings
+        self._registry = registry
+        self._entitlements = entitlements
+        self._fits = fits
+
+    def passing(self, group: Group) -> Iterator[Candidate]:
+        """The candidates of a group. An offer whose provider has no key is not even asked about."""
+        at: dict[str, Circumstances | None] = {}
+        query, objective = self._query, group.objective or self._query.preferences.objective
+        for offer in group.offers:
+            provider_id = offer.provider_id
+            if provider_id not in at:
+                at[provider_id] = self._circumstances(group, provider_id)
+            circumstances = at[provider_id]
+            if circumstances is None or isinstance(circumstances.key, Lacking):
+                continue
+            verdict = judge(offer, circumstances, self._fits)
+            if not isinstance(verdict, Denial):
+                yield candidate(offer, verdict.key, query, verdict.doubts, objective)
+
+    def rejections(self, selection: Selection, ranked: Mapping[str, Candidate]) -> Iterator[Rejection]:
+        """Why each offer that is not ranked is not: the first group's reason; and the groups that found nothing."""
+        seen = set(ranked)
+        for group in selection.groups:
+            if group.miss is not None:
+                asked, miss = group.asked, group.miss
+                yield Rejection(asked, group.provider_id, asked, miss.reason, miss.detail)
+            at: dict[str, Circumstances | None] = {}
+            for offer in group.offers:
+                if offer.id in seen:
+                    continue
+                seen.add(offer.id)
+                if offer.provider_id not in at:
+                    at[offer.provider_id] = self._circumstances(group, offer.provider_id)
+                circumstances = at[offer.provider_id]
+                verdict = judge(offer, circumstances, self._fits) if circumstances else None
+                if isinstance(verdict, Denial):
+                    yield _rejection(offer, verdict)
+
+    def _circumstances(self, group: Group, provider_id: str) -> Circumstances | None:
+        provider = self._registry.get(provider_id)
+        if provider is None:
+            return None
+        query, wish = self._query, group.wish
+        floors = (query.plan.min_quality, query.preferences.min_quality or 0, wish.min_quality or 0)
+        return Circumstances(
+            query=query,
+            named=group.named,
+            provider=provider,
+            key=self._holdings.get(provider_id) or Lacking(provider_id),
+            entitlements=self._entitlements,
+            min_quality=max(floors),
+            unknown_quality=wish.unknown_quality or query.preferences.unknown_quality,
+        )

@@ -22,6 +22,18 @@ class PlanError(RouterError):
     """A plan row is not valid."""
 
 
+class AliasError(RouterError):
+    """A name for models is not valid."""
+
+
+class PreferenceError(RouterError):
+    """What the request says about routing is not valid. `param` is the field."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class PriceMapError(RouterError):
     """The price map cannot be read."""
 

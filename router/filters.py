@@ -5,7 +5,7 @@ is a function of an offer and the circumstances of the request for its provider.
 how an answer is shown.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -13,19 +13,23 @@ from typing import Final
 from keystore.providers import Provider
 from router.catalogue import Capability, Offer
 from router.entitlement import Entitlements
+from router.needs import Needs
+from router.prices import MTOK, prices_at, usd
 from router.query import Holding, KeySource, Lacking, Query
 from router.reasons import Denial, Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a filter may know besides the offer: one record for each provider of a decision."""
+    """What a filter may know besides the offer: one record for each provider and each wish of a decision."""
 
     query: Query
     named: bool  # the caller named the model; False: Wardgate chooses
     provider: Provider
     key: Holding | Lacking
     entitlements: Entitlements
+    min_quality: int = 0  # of a model that Wardgate chooses
+    unknown_quality: bool = False  # it may also choose one whose quality is not known
 
 
 Filter = Callable[[Offer, Circumstances], Denial | None]
@@ -54,6 +58,19 @@ def is_current(offer: Offer, at: Circumstances) -> Denial | None:
     if offer.deprecated_on is None or at.query.today < offer.deprecated_on:
         return None
     return Denial(Reason.MODEL_DEPRECATED, f"{offer.id} was withdrawn by its provider on {offer.deprecated_on}")
+
+
+def is_wanted(_: Offer, at: Circumstances) -> Denial | None:
+    """Whom the request leaves out with `provider.only`, `provider.ignore`, or `provider.order` without fallbacks."""
+    wishes, provider_id = at.query.preferences, at.provider.id
+    if wishes.only and provider_id not in wishes.only:
+        return Denial(Reason.EXCLUDED_BY_REQUEST, f"`provider.only` is {', '.join(wishes.only)}")
+    if provider_id in wishes.ignore:
+        return Denial(Reason.EXCLUDED_BY_REQUEST, f"`provider.ignore` names {provider_id}")
+    if wishes.order and not wishes.allow_fallbacks and provider_id not in wishes.order:
+        told = f"`provider.order` is {', '.join(wishes.order)}, and `provider.allow_fallbacks` is false"
+        return Denial(Reason.EXCLUDED_BY_REQUEST, told)
+    return None
 
 
 # --- key and plan ---------------------------------------------------------------------------------------------------
@@ -132,11 +149,30 @@ def plan_allows(offer: Offer, at: Circumstances, key: Holding) -> Denial | None:
 AUTO_LEAST_WINDOW: Final = 8_192
 
 
-def is_priced(offer: Offer, _: Circumstances) -> Denial | None:
-    """An unpriced model is never free."""
+def is_priced(offer: Offer, at: Circumstances) -> Denial | None:
+    """An unpriced model is never free, and never below a limit."""
     if offer.prices.known:
         return None
-    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known", certain=False)
+    wishes = at.query.preferences
+    limited = wishes.max_input_price is not None or wishes.max_output_price is not None
+    tail = ", so it cannot be held to `provider.max_price`" if limited else ""
+    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known{tail}", certain=limited)
+
+
+def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
+    """The prices that apply to an input of this size must not be above the request's limits."""
+    wishes = at.query.preferences
+    if wishes.max_input_price is None and wishes.max_output_price is None:
+        return None
+    prices = prices_at(offer.prices, at.query.needs.input_tokens)
+    for what, price, most in (
+        ("prompt", prices.input, wishes.max_input_price),
+        ("completion", prices.output, wishes.max_output_price),
+    ):
+        if most is not None and price is not None and price > most:
+            told = f"{offer.id} takes {usd(price * MTOK)} USD for a million {what} tokens"
+            return Denial(Reason.OVER_MAX_PRICE, f"{told}, and `provider.max_price.{what}` is {usd(most * MTOK)}")
+    return None
 
 
 def reads_enough(offer: Offer, at: Circumstances) -> Denial | None:
@@ -168,6 +204,22 @@ def writes_enough(offer: Offer, at: Circumstances) -> Denial | None:
     return Denial(Reason.OUTPUT_TOO_SMALL, detail, certain=False)
 
 
+# --- quality --------------------------------------------------------------------------------------------------------
+
+
+def is_good_enough(offer: Offer, at: Circumstances) -> Denial | None:
+    """Where Wardgate chooses, a model's quality must be known and not below the floor of plan, request and alias."""
+    if at.named or (offer.quality is None and at.unknown_quality):
+        return None
+    if offer.quality is None:
+        told = f"the quality of {offer.id} is not known, and `auto` takes such a model only when it is allowed"
+        return Denial(Reason.BELOW_MIN_QUALITY, f"{told} (`wardgate.unknown_quality`)")
+    if offer.quality.score >= at.min_quality:
+        return None
+    told = f"{offer.id} has the quality {offer.quality.score}, and the floor for automatic choice is {at.min_quality}"
+    return Denial(Reason.BELOW_MIN_QUALITY, told)
+
+
 # --- abilities ------------------------------------------------------------------------------------------------------
 
 _ABILITIES: Final[Mapping[Capability, tuple[Reason, str]]] = MappingProxyType(
@@ -194,9 +246,7 @@ _HARMLESS_UNKNOWN: Final = frozenset({Capability.PARALLEL_TOOLS})
 def _ability(capability: Capability) -> Filter:
     reason, ability = _ABILITIES[capability]
 
-    def is_able(offer: Offer, at: Circumstances) -> Denial | None:
-        if capability not in at.query.needs.capabilities:
-            return None
+    def is_able(offer: Offer, _: Circumstances) -> Denial | None:
         known = offer.capabilities.get(capability)
         if known is False:
             return Denial(reason, f"{offer.id} cannot {ability}")
@@ -209,15 +259,26 @@ def _ability(capability: Capability) -> Filter:
 
 # In the order in which they are asked. The first denial that counts is the offer's reason, so a reason further down
 # means a nearer miss.
-OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_served, is_current)
+OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_served, is_current, is_wanted)
 KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, token_allows, plan_allows)
 FIT_FILTERS: Final[tuple[Filter, ...]] = (
     is_priced,
+    is_affordable,
     reads_enough,
     reads_for_auto,
     writes_enough,
-    *(_ability(capability) for capability in Capability),
 )
+ABILITY_FILTERS: Final[Mapping[Capability, Filter]] = MappingProxyType(
+    {capability: _ability(capability) for capability in Capability}
+)
+
+
+def fit_filters(needs: Needs) -> tuple[Filter, ...]:
+    """What is asked about the fit of an offer to a request with these needs, in order."""
+    if not needs.capabilities:
+        return (*FIT_FILTERS, is_good_enough)
+    able = (ask for capability, ask in ABILITY_FILTERS.items() if capability in needs.capabilities)
+    return (*FIT_FILTERS, *able, is_good_enough)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +289,9 @@ class Passed:
     doubts: tuple[Denial, ...]
 
 
-def judge(offer: Offer, at: Circumstances) -> Passed | Denial:
-    """The first denial that counts. Where the caller named the model, a denial that is not certain is a doubt only."""
+def judge(offer: Offer, at: Circumstances, fits: Sequence[Filter]) -> Passed | Denial:
+    """The first denial that counts; `fits` are the `fit_filters` of the request. Where the caller named the model, a
+    denial that is not certain is a doubt only."""
     denial = _first(ask(offer, at) for ask in OFFER_FILTERS)
     if denial is not None:
         return denial
@@ -240,7 +302,7 @@ def judge(offer: Offer, at: Circumstances) -> Passed | Denial:
     if denial is not None:
         return denial
     doubts = []
-    for ask in FIT_FILTERS:
+    for ask in fits:
         denial = ask(offer, at)
         if denial is None:
             continue

@@ -1,21 +1,31 @@
-"""Ranking: what a request is expected to cost with each candidate, and the order that follows.
+"""Ranking: what a request is expected to cost and take with each candidate, and the order that follows.
 
-Owns the candidate, the numbers that its cost was computed from, and the sort key. Must not know why others were
+Owns the candidate, the numbers that its cost was computed from, and the sort keys. Must not know why others were
 rejected.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from enum import StrEnum
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Final
 
 from router.catalogue import Offer
-from router.needs import Needs
 from router.prices import cost
-from router.query import Holding
+from router.query import Holding, Objective, Query
 from router.reasons import Denial, Reason
 
-ASSUMED_OUTPUT_TOKENS: Final = 500  # what an answer is taken to have when the caller sets no limit
+ASSUMED_OUTPUT_TOKENS: Final = 500  # what an answer is taken to have when nothing is known of it
+
+
+class OutputFrom(StrEnum):
+    """Where the number of output tokens is from."""
+
+    LIMIT = "limit"  # the caller's
+    HABIT = "habit"  # the median of this tenant's answers of this model
+    ASSUMED = "assumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +34,13 @@ class CostBasis:
 
     input_tokens: int
     output_tokens: int
-    output_assumed: bool  # the caller set no limit
+    output_from: OutputFrom
     cached_input_tokens: int = 0
+
+    @property
+    def output_assumed(self) -> bool:
+        """The caller set no limit."""
+        return self.output_from is not OutputFrom.LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +52,15 @@ class Candidate:
     expected_cost: Decimal | None  # USD; None: the price is not known
     basis: CostBasis
     doubts: tuple[Denial, ...] = ()  # what is not certain about a model that the caller named
+    objective: Objective = Objective.CHEAPEST
+    expected_s: float | None = None  # how long the answer is expected to take; None: not known
 
 
-def candidate(offer: Offer, holding: Holding, needs: Needs, doubts: tuple[Denial, ...] = ()) -> Candidate:
-    """The offer as a candidate for a request with these needs."""
-    basis = cost_basis(offer, needs)
+def candidate(
+    offer: Offer, holding: Holding, query: Query, doubts: tuple[Denial, ...] = (), objective: Objective | None = None
+) -> Candidate:
+    """The offer as a candidate for this query."""
+    basis = cost_basis(offer, query)
     expected = None
     if offer.prices.known:
         expected = cost(
@@ -50,24 +69,80 @@ def candidate(offer: Offer, holding: Holding, needs: Needs, doubts: tuple[Denial
             output_tokens=basis.output_tokens,
             cached_input_tokens=basis.cached_input_tokens,
         )
-    return Candidate(offer, holding, expected, basis, doubts)
+    seconds = query.paces.seconds(offer.id, basis.output_tokens)
+    return Candidate(offer, holding, expected, basis, doubts, objective or Objective.CHEAPEST, seconds)
 
 
-def cost_basis(offer: Offer, needs: Needs) -> CostBasis:
-    """The tokens that the request is expected to have with this offer: the caller's limit, but no more than the model
-    writes."""
-    assumed = needs.max_output_tokens is None
-    asked = ASSUMED_OUTPUT_TOKENS if needs.max_output_tokens is None else needs.max_output_tokens
+def cost_basis(offer: Offer, query: Query) -> CostBasis:
+    """The tokens that the request is expected to have with this offer: the caller's limit, else what the tenant's
+    answers of this model usually have, but no more than the model writes; of the input the share that this provider's
+    cache had of the tenant's requests lately."""
+    output_tokens, output_from = _output(offer, query)
     room = offer.max_output_tokens
-    output_tokens = asked if room is None else min(asked, room)
-    return CostBasis(needs.input_tokens, output_tokens, assumed)
+    if room is not None and output_tokens > room:
+        output_tokens = room
+    input_tokens = query.needs.input_tokens
+    share = query.habits.cached.get(offer.provider_id)
+    cached = 0 if not share else int(input_tokens * share)
+    return CostBasis(input_tokens, output_tokens, output_from, cached)
 
 
-def rank(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Best first: priced before unpriced, certain before doubtful, then the least expected cost, then by id."""
-    return tuple(sorted(candidates, key=_order))
+def _output(offer: Offer, query: Query) -> tuple[int, OutputFrom]:
+    limit, usual = query.needs.max_output_tokens, query.habits.outputs.get(offer.id)
+    if limit is not None:
+        return limit, OutputFrom.LIMIT
+    if usual is not None:
+        return usual.tokens, OutputFrom.HABIT
+    return ASSUMED_OUTPUT_TOKENS, OutputFrom.ASSUMED
 
 
-def _order(each: Candidate) -> tuple[bool, int, Decimal, str]:
-    doubts = sum(doubt.reason is not Reason.UNPRICED for doubt in each.doubts)
-    return (each.expected_cost is None, doubts, each.expected_cost or Decimal(0), each.offer.id)
+# --- order -----------------------------------------------------------------------------------------------------------
+
+
+def _cheapest(each: Candidate) -> tuple[Any, ...]:
+    """Priced before unpriced, then the least expected cost."""
+    return (each.expected_cost is None, _doubts(each), each.expected_cost or Decimal(0))
+
+
+def _fastest(each: Candidate) -> tuple[Any, ...]:
+    """Measured before not measured, then the least expected time; what nobody measured, by cost."""
+    return (_doubts(each), each.expected_s is None, each.expected_s or 0.0, *_cheapest(each))
+
+
+def _best(each: Candidate) -> tuple[Any, ...]:
+    """The highest quality, of equals the cheapest; unknown quality last."""
+    quality = each.offer.quality
+    return (_doubts(each), quality is None, -quality.score if quality else 0, *_cheapest(each))
+
+
+def _value(each: Candidate) -> tuple[Any, ...]:
+    """The least cost for a point of quality; unknown quality or price last."""
+    quality, price = each.offer.quality, each.expected_cost
+    if quality is None or not quality.score or price is None:
+        return (_doubts(each), True, Fraction(0), *_best(each))
+    return (_doubts(each), False, Fraction(price) / quality.score, -quality.score)
+
+
+def _doubts(each: Candidate) -> int:
+    """How much is not certain, the price aside."""
+    return sum(doubt.reason is not Reason.UNPRICED for doubt in each.doubts) if each.doubts else 0
+
+
+ORDERS: Final[Mapping[Objective, Callable[[Candidate], tuple[Any, ...]]]] = MappingProxyType(
+    {
+        Objective.CHEAPEST: _cheapest,
+        Objective.FASTEST: _fastest,
+        Objective.BEST: _best,
+        Objective.VALUE: _value,
+    }
+)
+
+
+def rank(candidates: list[Candidate], objective: Objective, order: tuple[str, ...] = ()) -> list[Candidate]:
+    """Best first by the objective, then by id; before that, the providers of `order` in its order."""
+    key = ORDERS[objective]
+    if not order:
+        return sorted(candidates, key=lambda each: (*key(each), each.offer.id))
+    places = {provider_id: place for place, provider_id in enumerate(order)}
+    last = len(order)
+    return sorted(candidates, key=lambda each: (places.get(each.offer.provider_id, last), *key(each), each.offer.id))

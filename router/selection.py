@@ -1,54 +1,108 @@
-"""Selection: which offers a `model` asks for, before anything is held against them.
+"""Selection: which offers `model` and `models` ask for, before anything is held against them.
 
-Owns the meaning of the field: `provider/model`, a bare model or family, `auto`, `default`. Must not know keys, needs or
-plans beyond the default model.
+Owns the meaning of the fields: `provider/model`, a bare model or family, `auto` with its objectives, `default`, an
+alias, the endings `:floor` and `:nitro`. Must not know keys, needs or plans beyond the default model.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final
 
 from keystore.providers import Provider, Registry
+from router.aliases import AUTO, NO_ALIASES, Aliases, Wish
 from router.catalogue import Catalogue, Offer, is_model_name, open_offer
 from router.errors import quoted
 from router.model_names import parse_name, split_provider
-from router.query import Query
+from router.query import Objective, Query
 from router.reasons import Denial, Reason
 
-_AUTO: Final = frozenset({"auto", "auto:cheapest"})
 _DEFAULT: Final = "default"
-_ACCEPTED: Final = '"auto", "auto:cheapest", "default", a model\'s name or "provider/model"'
+_AUTO_WORDS: Final[Mapping[str, Objective | None]] = MappingProxyType(
+    {AUTO: None} | {f"{AUTO}:{objective.value}": objective for objective in Objective}
+)
+_ENDINGS: Final[Mapping[str, Objective]] = MappingProxyType(
+    {"floor": Objective.CHEAPEST, "nitro": Objective.FASTEST}  # openrouter.ai/docs/features/provider-routing
+)
+_ACCEPTED: Final = '"auto" (:cheapest, :fastest, :best, :value), "default", a model\'s name or "provider/model"'
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The offers that one wish means. Without any, `miss` says why. Groups are tried one after another."""
+
+    wish: Wish
+    named: bool  # the caller named it; False: Wardgate chooses
+    offers: tuple[Offer, ...]
+    objective: Objective | None = None  # as the wish itself says
+    provider_id: str = ""  # of a qualified name
+    miss: Denial | None = None
+
+    @property
+    def asked(self) -> str:
+        """The model that the wish names."""
+        return self.wish.model
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The offers that are considered. Without any, `miss` says why."""
+    """What is considered: the groups, in the order in which they are tried."""
 
-    asked: str  # the model that the query comes down to, "default" replaced
-    named: bool  # the caller named it; False: Wardgate chooses
-    offers: tuple[Offer, ...]
-    provider_id: str = ""  # of a qualified name
-    miss: Denial | None = None
+    groups: tuple[Group, ...]
 
-
-def select(query: Query, catalogue: Catalogue, registry: Registry) -> Selection:
-    """The offers that the query's model means."""
-    asked = asked_model(query)
-    word = asked.lower()
-    if word in _AUTO:
-        return Selection(asked, False, chat_offers(catalogue, registry))
-    if word.partition(":")[0] == "auto" and "/" not in word:
-        return _miss(asked, Denial(Reason.MODEL_UNKNOWN, f"{quoted(asked)} is not available; use {_ACCEPTED}"))
-    qualified = split_provider(asked, registry)
-    if qualified is not None:
-        return _qualified(asked, *qualified, catalogue, registry)
-    offers = _served(asked, catalogue.of_name, catalogue.of_family, registry)
-    return Selection(asked, True, offers) if offers else _miss(asked, _unknown(asked, catalogue))
+    @property
+    def asked(self) -> str:
+        """The models that the query comes down to, "default" and aliases replaced."""
+        return ", ".join(group.asked for group in self.groups)
 
 
-def asked_model(query: Query) -> str:
-    """The query's model, or what "default" stands for: the tenant's default, else the plan's."""
-    return _default_model(query) if query.model.lower() == _DEFAULT else query.model
+class Selector:
+    """Selection over one catalogue and one set of rows; what every request needs is worked out once."""
+
+    __slots__ = ("_aliases", "_catalogue", "_everything", "_registry")
+
+    def __init__(self, catalogue: Catalogue, registry: Registry, aliases: Aliases = NO_ALIASES) -> None:
+        self._catalogue = catalogue
+        self._registry = registry
+        self._aliases = aliases
+        self._everything = chat_offers(catalogue, registry)
+
+    def select(self, query: Query) -> Selection:
+        """The offers that the query's model and models mean; what is named twice is tried once."""
+        texts = dict.fromkeys(_text(model, query) for model in (query.model, *query.models))
+        wishes = dict.fromkeys(wish for text in texts for wish in self._aliases.wishes(text))
+        return Selection(tuple(self._group(wish) for wish in wishes))
+
+    def everything(self) -> Selection:
+        """Every model that answers chat, as if each had been named."""
+        return Selection((Group(Wish(AUTO), True, self._everything),))
+
+    def _group(self, wish: Wish) -> Group:
+        word = wish.model.lower()
+        if word in _AUTO_WORDS:
+            return Group(wish, False, self._everything, wish.objective or _AUTO_WORDS[word])
+        if word.partition(":")[0] == AUTO and "/" not in word:
+            detail = f"{quoted(wish.model)} is not available; use {_ACCEPTED}"
+            return _miss(wish, Denial(Reason.MODEL_UNKNOWN, detail))
+        group = self._named(wish)
+        head, _, ending = wish.model.rpartition(":")
+        if group.miss is None or not head or ending.lower() not in _ENDINGS:
+            return group
+        bare = self._named(replace(wish, model=head))
+        return group if bare.miss is not None else replace(bare, objective=_ENDINGS[ending.lower()])
+
+    def _named(self, wish: Wish) -> Group:
+        qualified = split_provider(wish.model, self._registry)
+        if qualified is not None:
+            return _qualified(wish, *qualified, self._catalogue, self._registry)
+        catalogue = self._catalogue
+        offers = _served(wish.model, catalogue.of_name, catalogue.of_family, self._registry)
+        return Group(wish, True, offers) if offers else _miss(wish, _unknown(wish.model, catalogue))
+
+
+def _text(model: str, query: Query) -> str:
+    """The model, or what "default" stands for: the tenant's default, else the plan's."""
+    return _default_model(query) if model.lower() == _DEFAULT else model
 
 
 def default_id(query: Query, registry: Registry) -> str:
@@ -69,22 +123,22 @@ def chat_offers(catalogue: Catalogue, registry: Registry) -> tuple[Offer, ...]:
     return tuple(offer for provider in live for offer in catalogue.of_provider(provider.id) if offer.is_chat)
 
 
-def _qualified(asked: str, provider: Provider, model: str, catalogue: Catalogue, registry: Registry) -> Selection:
+def _qualified(wish: Wish, provider: Provider, model: str, catalogue: Catalogue, registry: Registry) -> Group:
     """The provider's model of this id; else of this name, or its versions; else, where the provider serves more than
     the price map lists, the model on trust; else whoever calls a model by the whole name ("openai/gpt-oss-120b")."""
     exact = catalogue.offer(f"{provider.id}/{model}")
     offers = (exact,) if exact else _of_provider(provider, model, catalogue)
     if offers:
-        return Selection(asked, True, offers, provider.id)
+        return Group(wish, True, offers, provider_id=provider.id)
     if provider.retired:
         detail = f"{provider.id} is retired and no longer served"
-        return _miss(asked, Denial(Reason.PROVIDER_RETIRED, detail), provider.id)
+        return _miss(wish, Denial(Reason.PROVIDER_RETIRED, detail), provider.id)
     if provider.open_models and is_model_name(model):
-        return Selection(asked, True, (open_offer(provider, model),), provider.id)
-    others = _served(asked, catalogue.of_name, catalogue.of_family, registry)
+        return Group(wish, True, (open_offer(provider, model),), provider_id=provider.id)
+    others = _served(wish.model, catalogue.of_name, catalogue.of_family, registry)
     if others:
-        return Selection(asked, True, others)
-    return _miss(asked, _not_served(provider, model, catalogue), provider.id)
+        return Group(wish, True, others)
+    return _miss(wish, _not_served(provider, model, catalogue), provider.id)
 
 
 def _of_provider(provider: Provider, model: str, catalogue: Catalogue) -> tuple[Offer, ...]:
@@ -108,8 +162,8 @@ def _served(
     return tuple(offer for offer in exact + versions if registry.get(offer.provider_id) is not None)
 
 
-def _miss(asked: str, denial: Denial, provider_id: str = "") -> Selection:
-    return Selection(asked, True, (), provider_id, denial)
+def _miss(wish: Wish, denial: Denial, provider_id: str = "") -> Group:
+    return Group(wish, True, (), provider_id=provider_id, miss=denial)
 
 
 def _unknown(asked: str, catalogue: Catalogue) -> Denial:

@@ -8,14 +8,15 @@ import pytest
 
 from keystore.providers import Registry
 from router.catalogue import Catalogue
-from router.decision import Decision, route, usable
+from router.decision import Decision, Router, route, usable
 from router.query import Holding, Lacking
 from tests.router import world
 from tests.router.vectors import Row, rows
 
 
 def decide(row: Row) -> Decision:
-    return route(world.query(row), world.catalogue(), world.registry_of(row), world.plans_of(row), world.keys(row))
+    router = Router(world.catalogue(), world.registry_of(row), world.plans_of(row), world.aliases())
+    return router.route(world.query(row), world.keys(row))
 
 
 def ranked(decision: Decision) -> list[str]:
@@ -32,7 +33,7 @@ def test_a_case_is_ranked_and_rejected_as_its_row_says(row: Row) -> None:
     assert ranked(decision) == row["ranked"]
     if "rejected" in row:
         assert rejected(decision) == row["rejected"]
-    else:
+    elif "counts" in row:
         assert decision.counts == row["counts"]
     doubts = [doubt.reason.value for each in decision.ranked[:1] for doubt in each.doubts]
     assert doubts == row.get("doubts", [])

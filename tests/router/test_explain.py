@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from router.decision import Decision, Rejection, route
+from router.decision import Decision, Rejection, Rejections, route
 from router.explain import nearest_miss, refusal, summary, to_json
 from router.query import Holding, KeySource, Lacking, Query
 from router.reasons import Fault, Reason
@@ -50,7 +50,7 @@ def test_a_decision_without_anything_considered_is_no_refusal() -> None:
 def rejected_for(*reasons: str) -> Decision:
     decision = decide({"model": "minimax/MiniMax-M2"})
     rejected = tuple(Rejection(f"p/{reason}", "p", reason, Reason(reason), reason) for reason in reasons)
-    return replace(decision, rejected=rejected)
+    return replace(decision, rejected=Rejections(lambda: rejected))
 
 
 ANSWERS = vectors("refusals")["answer"]

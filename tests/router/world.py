@@ -2,16 +2,33 @@
 tests/vectors/routing.toml."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
+from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 
 from keystore.providers import Provider, Registry, load_registry
 from keystore.resolve import names_for
-from router.catalogue import Capability, Catalogue, build_catalogue
+from router.aliases import Aliases, load_aliases
+from router.catalogue import Capability, Catalogue, Offer, build_catalogue
 from router.needs import Needs
 from router.plans import Plans, load_plans
-from router.query import Holding, KeySource, Lacking, Query
+from router.quality import Quality
+from router.query import (
+    NO_HABITS,
+    NO_PACES,
+    Habits,
+    Holding,
+    KeySource,
+    Lacking,
+    Median,
+    Objective,
+    Pace,
+    Paces,
+    Preferences,
+    Query,
+)
 from tests.router.vectors import Row, vectors
 
 TODAY: Final = date(2026, 11, 20)
@@ -48,7 +65,14 @@ def plans() -> Plans:
 
 @cache
 def catalogue() -> Catalogue:
-    return build_catalogue(vectors("routing")["rows"], registry(), version="test-1")
+    built = build_catalogue(vectors("routing")["rows"], registry(), version="test-1")
+    return Catalogue("test-1", [replace(offer, quality=quality_of(offer)) for offer in built.offers])
+
+
+def quality_of(offer: Offer) -> Quality | None:
+    """The score of the table `quality` in tests/vectors/routing.toml; whoever is not in it has 50, and 0 is unknown."""
+    score = vectors("routing")["quality"].get(offer.id, 50)
+    return Quality(score, "the tests", TODAY) if score and offer.is_chat else None
 
 
 def provider(provider_id: str) -> Provider:
@@ -100,7 +124,38 @@ def query(row: Row) -> Query:
         today=row.get("today", TODAY),
         tenant="acme",
         managed=row.get("managed_open", False),
+        models=tuple(row.get("models", ())),
+        preferences=preferences(row),
+        habits=habits(row),
+        paces=paces(row),
     )
+
+
+def habits(row: Row) -> Habits:
+    given = row.get("habits")
+    if given is None:
+        return NO_HABITS
+    return Habits(outputs={name: Median(tokens, 9) for name, tokens in given["outputs"].items()})
+
+
+def paces(row: Row) -> Paces:
+    given = row.get("paces")
+    if given is None:
+        return NO_PACES
+    return Paces({name: Pace(float(first), float(rate)) for name, (first, rate) in given.items()})
+
+
+def preferences(row: Row) -> Preferences:
+    given = dict(row.get("preferences", {}))
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    given |= {name: Decimal(value) for name, value in given.items() if name.startswith("max_")}
+    given |= {name: Objective(value) for name, value in given.items() if name == "objective"}
+    return Preferences(**given)
+
+
+@cache
+def aliases() -> Aliases:
+    return load_aliases(vectors("routing")["aliases"])
 
 
 def plans_of(row: Row) -> Plans:
