@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from gateway.carrying import Carried, carried
 from gateway.chat_request import ChatRequest
 from gateway.config import Limits
 from gateway.deciding import key_resolved
@@ -17,7 +18,6 @@ from gateway.events import AttemptEnded, Events, FellBack, Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.keys_in_turn import KeysInTurn
 from gateway.tally import Tally
-from gateway.translation import refused_by
 from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
 from keystore.clock import utc_now
 from keystore.errors import CredentialUnusable
@@ -73,13 +73,15 @@ class Attempts:
         keys, same = KeysInTurn(self.keystore, keyring), False
         while queue:
             candidate = queue.pop(0)
-            if failures and not self._carries(candidate, request):
+            sent = self._carried(candidate, request, decision)
+            if sent is None:
                 continue  # no attempt: nothing would be sent
             key = keys.next(candidate.offer.provider_id)
             self._tell_fallback(failures, candidate, tally, key if same else None)
             self._note(candidate, keyring, key, tally, len(failures) + 1)
+            tally.dropped = sent.dropped
             try:
-                return await self._once(candidate, request, keys, tally, send)
+                return await self._once(candidate, sent.request, keys, tally, send)
             except UpstreamFailed as failed:
                 failures.append(failed.failure)
                 same = keys.turn(failed.failure)
@@ -93,10 +95,13 @@ class Attempts:
         tally.outcome = Outcome.FAILED
         raise ApiError(problem_of(most_useful(failures), failures))
 
-    def _carries(self, candidate: Candidate, request: ChatRequest) -> bool:
-        """Whether this candidate's wire carries the request whole; the first candidate's was looked at already."""
+    def _carried(self, candidate: Candidate, request: ChatRequest, decision: Decision) -> Carried | None:
+        """What is sent to this candidate; None when its wire cannot carry the request."""
         provider = self.registry.get(candidate.offer.provider_id)
-        return provider is None or refused_by(provider, candidate.offer.model, request) is None
+        assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
+        may_drop = decision.query.preferences.drop_parameters
+        found = carried(provider, candidate.offer, request, may_drop=may_drop)
+        return found if isinstance(found, Carried) else None
 
     def _tell_fallback(
         self, failures: list[Failure], candidate: Candidate, tally: Tally, next_key: Holding | None
@@ -150,6 +155,7 @@ class Attempts:
         finally:
             took = time.monotonic() - started
             tally.upstream_s += took
+            tally.answering_s, tally.upstream_then_s = took, tally.upstream_s
             if credential is not None:
                 self._note_use(keys.tenant_id, credential, outcome, status)
             self.events.publish(

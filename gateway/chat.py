@@ -49,7 +49,17 @@ class ChatCompletions:
         keyring = await keyring_of(tenant, self._services)
         book, today = self._services.book, self._services.now().date()
         allowed = admitted.allowed_models
-        decision = decide(request, tenant, keyring, book, today, allowed_models=allowed, enough=1)
+        decision = decide(
+            request,
+            tenant,
+            keyring,
+            book,
+            today,
+            allowed_models=allowed,
+            enough=1,
+            habits=self._services.habits.of(tenant.id),
+            paces=self._services.paces.paces,
+        )
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:
@@ -61,7 +71,7 @@ class ChatCompletions:
         self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
-        account(tally, decision, reply.usage)
+        account(tally, decision, reply.usage, self._services)
         await send_body(send, 200, reply.body)
 
     async def _stream(
@@ -72,14 +82,14 @@ class ChatCompletions:
             most_s = self._services.limits.answer_timeout_s
             await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
         finally:
-            account(tally, decision, stream.reply.usage)
+            account(tally, decision, stream.reply.usage, self._services)
             await stream.reply.aclose()
 
 
 async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
     """Who calls, noted in the tally; raises ApiError."""
     caller, tenant = await authenticate(scope, services.keystore, services.now())
-    tally.tenant, tally.token_id = tenant.slug, caller.token_id
+    tally.tenant, tally.tenant_id, tally.token_id = tenant.slug, tenant.id, caller.token_id
     return Admitted(tenant, caller.allowed_models)
 
 
@@ -100,10 +110,13 @@ async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
         raise ApiError(KEYSTORE_AWAY) from error
 
 
-def account(tally: Tally, decision: Decision, usage: TokenUsage | None) -> None:
-    """Note usage and its cost at the price of the model that served; no cost where price or usage is unknown."""
+def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services: Services) -> None:
+    """Note usage and its cost at the price of the model that served; no cost where price or usage is unknown. What was
+    really used is what the tenant's next request is reckoned with."""
     tally.usage = usage
     served = _served(decision, tally)
+    if usage is not None and served is not None and tally.outcome is None:
+        _learn(tally, served, decision, usage, services)
     if usage is not None and served is not None:
         tally.cost_usd = cost(
             served.offer.prices,
@@ -112,6 +125,17 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None) -> None:
             cached_input_tokens=usage.cached_input_tokens,
             cache_write_tokens=usage.cache_write_tokens,
         )
+
+
+def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:
+    offer, needs = served.offer, decision.query.needs
+    estimated = needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
+    services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, usage)
+    rest_s = tally.upstream_s - tally.upstream_then_s
+    if tally.stream:
+        services.paces.note(offer.id, tally.answering_s, rest_s, usage.output_tokens)
+    else:
+        services.paces.note(offer.id, None, tally.answering_s, usage.output_tokens)
 
 
 def _served(decision: Decision, tally: Tally) -> Candidate | None:

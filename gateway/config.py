@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 DEFAULT_PATH = Path("wardgate.toml")
+TABLES = ("providers", "plans", "models", "limits")
 LATER = {
-    "models": "model aliases and private models are not part of this version",
     "prices": "price refresh is not part of this version",
 }
 
@@ -49,6 +49,7 @@ class Config:
 
     providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plans: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -76,14 +77,15 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
     for name, value in document.items():
         if name in LATER:
             raise ConfigError(f"{where}: [{name}] has no effect yet: {LATER[name]}; remove it")
-        if name not in ("providers", "plans", "limits"):
-            raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, ('providers', 'plans', 'limits'))}")
+        if name not in TABLES:
+            raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, TABLES)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: [{name}] must be a table")
         _check_finite(value, name, where)
     return Config(
         providers=_rows(document, "providers", where),
         plans=_rows(document, "plans", where),
+        models=_rows(document, "models", where),
         limits=_limits(document.get("limits", {}), where),
     )
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
+from gateway.carrying import Carried, carried
 from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.tally import Tally
-from gateway.translation import Refused, refused_by
+from gateway.translation import Refused
 from keystore.holdings import Holding as HeldKey
 from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
@@ -122,8 +123,9 @@ def decide(
     `enough` spares work on a request that is served: behind so many candidates that can take it, the others are not
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
+    needs = corrected(read_needs(request.body), habits)
     query = replace(
-        _query(request.model, read_needs(request.body), tenant, book, today, allowed_models),
+        _query(request.model, needs, tenant, book, today, allowed_models),
         models=request.models,
         preferences=_preferences(request, book.registry),
         habits=habits,
@@ -131,6 +133,14 @@ def decide(
     )
     decision = book.router.route_again(query, book.held.of(keyring))
     return _without_untranslatable(decision, request, book.registry, enough)
+
+
+def corrected(needs: Needs, habits: Habits) -> Needs:
+    """The needs with an input as long as this tenant's inputs really are, beside their estimate."""
+    if habits.input_ratio == 1:
+        return needs
+    tokens = int(needs.input_tokens * habits.input_ratio)
+    return replace(needs, input_tokens=tokens, estimated_tokens=needs.input_tokens)
 
 
 def _preferences(request: ChatRequest, registry: Registry) -> Preferences:
@@ -147,20 +157,23 @@ def _without_untranslatable(
     ranked: list[Candidate] = []
     rejected: list[Rejection] = []
     whole_wire: dict[tuple[Wire, str], Refused] = {}  # what messages hold is refused for every model of a wire
+    may_drop = decision.query.preferences.drop_parameters
     for candidate in decision.ranked:
         offer, provider = candidate.offer, registry.get(candidate.offer.provider_id)
-        refused = None
-        if provider is not None and (enough is None or len(ranked) < enough):
-            refused = whole_wire.get((provider.wire, provider.litellm_prefix)) or refused_by(
-                provider, offer.model, request
-            )
-            if refused is not None and refused.param.startswith("messages"):
-                whole_wire[provider.wire, provider.litellm_prefix] = refused
-        if refused is None:
+        if provider is None or (enough is not None and len(ranked) >= enough):
             ranked.append(candidate)
-        else:
-            reason = Reason.LACKS_PARAMETER
-            rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, refused.sentence))
+            continue
+        wire = (provider.wire, provider.litellm_prefix)
+        found = whole_wire.get(wire) or carried(provider, offer, request, may_drop=may_drop)
+        if isinstance(found, Carried):
+            ranked.append(replace(candidate, dropped=found.dropped) if found.dropped else candidate)
+            continue
+        if found.param.startswith("messages"):
+            whole_wire[wire] = found
+        reason = Reason.LACKS_PARAMETER
+        rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, found.sentence))
+    if not rejected and tuple(ranked) == decision.ranked:
+        return decision
     return replace(decision, ranked=tuple(ranked), rejected=decision.rejected.and_also(rejected))
 
 

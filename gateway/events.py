@@ -68,6 +68,7 @@ class RequestCompleted:
     key_label: str | None = None  # of several keys of one name
     key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
+    dropped: tuple[str, ...] = ()  # parameters that were left out, which the caller allowed
     client_request_id: str | None = None  # what the caller sent as x-request-id, when it is well formed
     stream: bool = False
     usage: TokenUsage | None = None

@@ -14,6 +14,7 @@ from gateway.config import ConfigError
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
+from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
@@ -88,7 +89,7 @@ async def open_services(
     events = Events(metrics, LogSubscriber(log))
     metrics.watch_event_failures(lambda: events.failures)
     return Services(
-        book=RuleBook(rules.registry, rules.plans, catalogue),
+        book=RuleBook(rules.registry, rules.plans, catalogue, rules.aliases),
         keystore=keystore,
         control=Control(keystore, rules),
         transport=transport,
@@ -97,6 +98,8 @@ async def open_services(
         events=events,
         metrics=metrics,
         limits=limits,
+        habits=HabitKeeper(),
+        paces=PaceKeeper(),
         readiness=Readiness(),
         report=report,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from gateway.config import Limits, load_config
 from gateway.settings import Settings
 from keystore.providers import Registry, load_registry
+from router.aliases import NO_ALIASES, Aliases, load_aliases
 from router.catalogue import Catalogue, build_catalogue
 from router.plans import Plans, load_plans
 from router.price_map import load_bundled
@@ -17,12 +18,15 @@ class Rules:
     registry: Registry
     plans: Plans
     limits: Limits
+    aliases: Aliases = NO_ALIASES
 
 
 def load_rules(settings: Settings) -> Rules:
-    """Read `wardgate.toml` over the shipped rows; raises ConfigError, RegistryError or PlanError."""
+    """Read `wardgate.toml` over the shipped rows; raises ConfigError, RegistryError, PlanError
+    or AliasError."""
     config = load_config(settings.config)
-    return Rules(load_registry(config.providers), load_plans(config.plans), config.limits)
+    aliases = load_aliases({name: row for name, row in config.models.items() if "/" not in name})
+    return Rules(load_registry(config.providers), load_plans(config.plans), config.limits, aliases)
 
 
 def load_catalogue(registry: Registry) -> Catalogue:

@@ -8,6 +8,7 @@ from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
+from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.transport import Transport
@@ -40,6 +41,8 @@ class Services:
     events: Events
     metrics: Metrics
     limits: Limits
+    habits: HabitKeeper
+    paces: PaceKeeper
     readiness: Readiness
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

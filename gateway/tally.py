@@ -35,6 +35,7 @@ class Tally:
     fault: str | None = None
     code: str | None = None
     tenant: str | None = None
+    tenant_id: str = ""
     token_id: str | None = None
     requested_model: str | None = None
     provider: str | None = None
@@ -44,9 +45,12 @@ class Tally:
     key_label: str = ""
     key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
+    dropped: tuple[str, ...] = ()  # parameters that were left out of the last attempt, which the request allowed
     client_request_id: str | None = None
     stream: bool = False
     upstream_s: float = 0.0
+    answering_s: float = 0.0  # the last attempt: until its answer, or the first event of its stream, was there
+    upstream_then_s: float = 0.0  # `upstream_s` at that time
     first_token_s: float | None = None
     usage: TokenUsage | None = None
     cost_usd: Decimal | None = None
@@ -64,6 +68,7 @@ class Tally:
             "x-wardgate-key-label": self.key_label or None,
             "x-wardgate-key-former": None if self.key_former is None else str(self.key_former),
             "x-wardgate-attempts": str(self.attempts),
+            "x-wardgate-dropped": ", ".join(self.dropped) or None,
             "x-wardgate-cost-usd": cost,
             "x-wardgate-catalogue": self.catalogue,
         }
@@ -100,6 +105,7 @@ class Tally:
             key_label=self.key_label or None,
             key_former=self.key_former,
             attempts=self.attempts,
+            dropped=self.dropped,
             client_request_id=self.client_request_id,
             stream=self.stream,
             usage=self.usage,

@@ -93,6 +93,7 @@ class Decision:
     catalogue_version: str
     ranked: tuple[Candidate, ...]
     rejected: Rejections
+    aliases: tuple[str, ...] = ()  # those that were asked for
 
     @property
     def considered(self) -> int:
@@ -149,7 +150,7 @@ class Router:
         rejected = Rejections(lambda: judging.rejections(selection, ranked), left_out)
         version = self._catalogue.version
         default = default_id(query, self._registry)
-        return Decision(query, selection.asked, default, version, tuple(best), rejected)
+        return Decision(query, selection.asked, default, version, tuple(best), rejected, selection.aliases)
 
 
 def route(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:

@@ -15,7 +15,8 @@ from router.errors import quoted
 from router.filters import describe_unusable
 from router.needs import Needs
 from router.prices import MTOK, Prices, usd
-from router.query import Holding, KeySource
+from router.quality import Quality
+from router.query import Habits, Holding, KeySource, Preferences
 from router.reasons import REASONS, Fault, Reason
 
 # --- refusals -------------------------------------------------------------------------------------------------------
@@ -186,7 +187,9 @@ def to_json(decision: Decision) -> dict[str, object]:
         "tenant": decision.query.tenant,
         "plan": decision.query.plan.name,
         "catalogue": decision.catalogue_version,
-        "needs": _needs(decision.query.needs),
+        "aliases": list(decision.aliases),
+        "preferences": _preferences(decision.query.preferences),
+        "needs": _needs(decision.query.needs, decision.query.habits),
         "ranked": [_ranked(rank, each) for rank, each in enumerate(decision.ranked, start=1)],
         "rejected": [_rejected(each) for each in decision.rejected],
         "counts": decision.counts,
@@ -195,9 +198,28 @@ def to_json(decision: Decision) -> dict[str, object]:
     }
 
 
-def _needs(needs: Needs) -> dict[str, object]:
+def _preferences(wishes: Preferences) -> dict[str, object]:
+    """What the request said; prices for a million tokens."""
+    return {
+        "order": list(wishes.order),
+        "only": list(wishes.only),
+        "ignore": list(wishes.ignore),
+        "objective": wishes.objective.value if wishes.objective else None,
+        "max_input_usd_per_mtok": _per_mtok(wishes.max_input_price),
+        "max_output_usd_per_mtok": _per_mtok(wishes.max_output_price),
+        "allow_fallbacks": wishes.allow_fallbacks,
+        "require_parameters": not wishes.drop_parameters,
+        "min_quality": wishes.min_quality,
+        "unknown_quality": wishes.unknown_quality,
+    }
+
+
+def _needs(needs: Needs, habits: Habits) -> dict[str, object]:
     return {
         "input_tokens": needs.input_tokens,
+        "estimated_input_tokens": needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens,
+        "input_ratio": str(habits.input_ratio),
+        "input_ratio_from_requests": habits.samples,
         "max_output_tokens": needs.max_output_tokens,
         "capabilities": sorted(capability.value for capability in needs.capabilities),
         "stream": needs.stream,
@@ -218,12 +240,24 @@ def _ranked(rank: int, each: Candidate) -> dict[str, object]:
             "cached_input_tokens": each.basis.cached_input_tokens,
             "output_tokens": each.basis.output_tokens,
             "output_assumed": each.basis.output_assumed,
+            "output_from": each.basis.output_from.value,
         },
         "price": _price(offer.prices),
+        "objective": each.objective.value,
+        "quality": _quality(offer.quality),
+        "expected_seconds": None if each.expected_s is None else str(round(each.expected_s, 3)),
+        "dropped": list(each.dropped),
+        "capabilities": {capability.value: known for capability, known in sorted(offer.capabilities.items())},
         "key": _key(each.holding),
         "window": {"max_input_tokens": offer.max_input_tokens, "max_output_tokens": offer.max_output_tokens},
         "doubts": [{"reason": doubt.reason.value, "detail": doubt.detail} for doubt in each.doubts],
     }
+
+
+def _quality(quality: Quality | None) -> dict[str, object] | None:
+    if quality is None:
+        return None
+    return {"score": quality.score, "source": quality.source, "dated": quality.dated.isoformat()}
 
 
 def _price(prices: Prices) -> dict[str, object]:

@@ -239,6 +239,9 @@ _ABILITIES: Final[Mapping[Capability, tuple[Reason, str]]] = MappingProxyType(
     }
 )
 
+# What these are needed for is left out where the request allows it (gateway.carrying).
+MAY_BE_DROPPED: Final = frozenset({Capability.REASONING, Capability.PARALLEL_TOOLS})
+
 # `parallel_tool_calls: true` allows what is the default; a model of which nothing is known may take it.
 _HARMLESS_UNKNOWN: Final = frozenset({Capability.PARALLEL_TOOLS})
 
@@ -246,7 +249,9 @@ _HARMLESS_UNKNOWN: Final = frozenset({Capability.PARALLEL_TOOLS})
 def _ability(capability: Capability) -> Filter:
     reason, ability = _ABILITIES[capability]
 
-    def is_able(offer: Offer, _: Circumstances) -> Denial | None:
+    def is_able(offer: Offer, at: Circumstances) -> Denial | None:
+        if at.query.preferences.drop_parameters and capability in MAY_BE_DROPPED:
+            return None
         known = offer.capabilities.get(capability)
         if known is False:
             return Denial(reason, f"{offer.id} cannot {ability}")

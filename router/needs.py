@@ -39,6 +39,7 @@ class Needs:
     max_output_tokens: int | None = None
     capabilities: frozenset[Capability] = frozenset()
     stream: bool = False
+    estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
 
 
 def read_needs(body: Mapping[str, object]) -> Needs:

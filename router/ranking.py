@@ -54,6 +54,7 @@ class Candidate:
     doubts: tuple[Denial, ...] = ()  # what is not certain about a model that the caller named
     objective: Objective = Objective.CHEAPEST
     expected_s: float | None = None  # how long the answer is expected to take; None: not known
+    dropped: tuple[str, ...] = ()  # parameters that will be left out, which the request allows
 
 
 def candidate(

@@ -55,6 +55,11 @@ class Selection:
         """The models that the query comes down to, "default" and aliases replaced."""
         return ", ".join(group.asked for group in self.groups)
 
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The aliases that were asked for."""
+        return tuple(dict.fromkeys(group.wish.alias for group in self.groups if group.wish.alias))
+
 
 class Selector:
     """Selection over one catalogue and one set of rows; what every request needs is worked out once."""

@@ -1,0 +1,88 @@
+"""What of a request travels to a candidate: all of it, or, where the caller allows it, all but what does no harm.
+
+Owns which parameters may be left out. Nothing is left out unless `provider.require_parameters` is false, and what was
+is told in a header. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Final
+
+from gateway.chat_request import ChatRequest
+from gateway.translation import Refused, refused_by
+from keystore.providers import Provider
+from router.catalogue import Offer
+from router.price_rows import Capability
+
+# Hints of how to answer, and notes for the provider: an answer without them is another sample of the same kind. What
+# decides what an answer is (tools, formats, limits, n, stop) is never left out.
+DROPPABLE: Final = frozenset(
+    {
+        "chat_template_kwargs",
+        "enable_thinking",
+        "frequency_penalty",
+        "include_reasoning",
+        "logit_bias",
+        "logprobs",
+        "metadata",
+        "min_p",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning",
+        "reasoning_effort",
+        "reasoning_split",
+        "repetition_penalty",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "store",
+        "temperature",
+        "thinking",
+        "thinking_budget",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
+# Parameters that a model without the ability would refuse.
+NEEDS: Final[Mapping[Capability, str]] = MappingProxyType(
+    {Capability.REASONING: "reasoning_effort", Capability.PARALLEL_TOOLS: "parallel_tool_calls"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What is sent to a candidate, and the parameters that were left out of it, in alphabetical order."""
+
+    request: ChatRequest
+    dropped: tuple[str, ...] = ()
+
+
+def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop: bool) -> Carried | Refused:
+    """The request as this candidate's wire carries it, or what it cannot carry."""
+    dropped: set[str] = set()
+    if may_drop:
+        lacking = (name for capability, name in NEEDS.items() if offer.capabilities.get(capability) is False)
+        dropped |= {name for name in lacking if name in request.parameters}
+    while True:
+        left = without(request, dropped)
+        refused = refused_by(provider, offer.model, left)
+        if refused is None:
+            return Carried(left, tuple(sorted(dropped)))
+        if not may_drop or refused.param not in DROPPABLE or refused.param in dropped:
+            return refused
+        dropped.add(refused.param)
+
+
+def without(request: ChatRequest, names: set[str]) -> ChatRequest:
+    """The request without these parameters."""
+    if not names:
+        return request
+    return replace(request, parameters={name: value for name, value in request.parameters.items() if name not in names})
