@@ -162,7 +162,28 @@ def test_a_decision_is_told_whole() -> None:
         "tenant": "acme",
         "plan": "team",
         "catalogue": "test-1",
-        "needs": {"input_tokens": 1000, "max_output_tokens": 500, "capabilities": [], "stream": False},
+        "aliases": [],
+        "preferences": {
+            "order": [],
+            "only": [],
+            "ignore": [],
+            "objective": None,
+            "max_input_usd_per_mtok": None,
+            "max_output_usd_per_mtok": None,
+            "allow_fallbacks": True,
+            "require_parameters": True,
+            "min_quality": None,
+            "unknown_quality": False,
+        },
+        "needs": {
+            "input_tokens": 1000,
+            "estimated_input_tokens": 1000,
+            "input_ratio": "1",
+            "input_ratio_from_requests": 0,
+            "max_output_tokens": 500,
+            "capabilities": [],
+            "stream": False,
+        },
         "ranked": [
             {
                 "rank": 1,
@@ -176,6 +197,7 @@ def test_a_decision_is_told_whole() -> None:
                     "cached_input_tokens": 0,
                     "output_tokens": 500,
                     "output_assumed": False,
+                    "output_from": "limit",
                 },
                 "price": {
                     "input_usd_per_mtok": "0.4",
@@ -190,6 +212,11 @@ def test_a_decision_is_told_whole() -> None:
                         }
                     ],
                 },
+                "objective": "cheapest",
+                "quality": {"score": 50, "source": "the tests", "dated": "2026-11-20"},
+                "expected_seconds": None,
+                "dropped": [],
+                "capabilities": {"pdf_input": False, "tools": True, "vision": True},
                 "key": {
                     "source": "byok",
                     "via": "former",

@@ -1,0 +1,123 @@
+"""What is remembered of requests: rounded, bounded, and the same object until it changes noticeably."""
+
+from decimal import Decimal
+
+from gateway import habits
+from gateway.events import TokenUsage
+from gateway.habits import LEAST, MODELS, HabitKeeper, PaceKeeper
+from router.query import NO_HABITS, NO_PACES, Median, Pace
+
+
+def used(input_tokens: int = 1000, output_tokens: int = 200, cached: int = 0) -> TokenUsage:
+    return TokenUsage(input_tokens, output_tokens, cached_input_tokens=cached)
+
+
+def noted(keeper: HabitKeeper, usage: TokenUsage, times: int = LEAST, estimated: int = 800, offer: str = "p/m") -> None:
+    for _ in range(times):
+        keeper.note("t", "p", offer, estimated, usage)
+
+
+def test_nothing_is_said_of_few_requests() -> None:
+    keeper = HabitKeeper()
+    assert keeper.of("t") is NO_HABITS
+    noted(keeper, used(), LEAST - 1)
+    assert (keeper.of("t").input_ratio, len(keeper.of("t").outputs)) == (Decimal(1), 0)
+
+
+def test_what_was_used_corrects_the_next_estimate() -> None:
+    keeper = HabitKeeper()
+    noted(keeper, used(cached=500))
+    said = keeper.of("t")
+    assert said.input_ratio == Decimal("1.25")
+    assert said.samples == LEAST
+    assert dict(said.outputs) == {"p/m": Median(200, LEAST)}
+    assert dict(said.cached) == {"p": Decimal("0.5")}
+    assert keeper.of("another") is NO_HABITS
+
+
+def test_record_stays_the_same_while_nothing_noticeable_happens() -> None:
+    keeper = HabitKeeper()
+    noted(keeper, used())
+    said = keeper.of("t")
+    noted(keeper, used(1001, 201))
+    assert keeper.of("t") is said
+    noted(keeper, used(1001, 900), 40)
+    assert keeper.of("t").outputs["p/m"].tokens == 900
+
+
+def test_median_is_not_moved_by_one_long_answer() -> None:
+    keeper = HabitKeeper()
+    noted(keeper, used(), 9)
+    noted(keeper, used(output_tokens=100_000), 1)
+    assert keeper.of("t").outputs["p/m"].tokens == 200
+
+
+def test_odd_numbers_are_bounded() -> None:
+    keeper = HabitKeeper()
+    noted(keeper, used(10**9, 1, cached=10**12), estimated=100)
+    assert keeper.of("t").input_ratio == 4
+    assert keeper.of("t").cached["p"] == 1
+    noted(keeper, used(1, 0), 200, estimated=10**9)
+    assert keeper.of("t").input_ratio == Decimal("0.25")
+
+
+def test_estimate_of_a_few_tokens_says_nothing() -> None:
+    keeper = HabitKeeper()
+    noted(keeper, used(3000), estimated=10)
+    noted(keeper, used(0, 0), estimated=1000)
+    assert keeper.of("t").input_ratio == 1
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    keeper = HabitKeeper()
+    for number in range(MODELS + 1):
+        noted(keeper, used(), offer=f"p/{number}")
+    assert len(keeper.of("t").outputs) <= MODELS
+    assert "p/0" not in keeper.of("t").outputs
+    for number in range(habits.TENANTS):
+        keeper.note(f"t{number}", "p", "p/m", 100, used())
+    assert keeper.of("t") is NO_HABITS
+
+
+# --- how fast ---------------------------------------------------------------------------------------------------------
+
+
+def test_pace_is_that_of_the_last_answers() -> None:
+    keeper = PaceKeeper()
+    assert keeper.paces is NO_PACES
+    for _ in range(LEAST - 1):
+        keeper.note("p/m", 0.5, 2.0, 100)
+    assert keeper.paces is NO_PACES
+    keeper.note("p/m", 0.5, 2.0, 100)
+    assert dict(keeper.paces.seen) == {"p/m": Pace(0.5, 50.0)}
+    assert keeper.paces.seconds("p/m", 100) == 2.5
+    assert keeper.paces.seconds("p/other", 100) is None
+    same = keeper.paces
+    keeper.note("p/m", 0.5, 2.0, 100)
+    assert keeper.paces is same
+
+
+def test_plain_answer_has_no_first_token() -> None:
+    keeper = PaceKeeper()
+    for _ in range(LEAST):
+        keeper.note("p/m", None, 2.0, 100)
+    assert dict(keeper.paces.seen) == {"p/m": Pace(0.0, 50.0)}
+
+
+def test_answer_without_tokens_or_time_says_nothing() -> None:
+    keeper = PaceKeeper()
+    for _ in range(LEAST):
+        keeper.note("p/m", 0.1, 0.0, 100)
+        keeper.note("p/m", 0.1, 1.0, 0)
+    assert keeper.paces is NO_PACES
+
+
+def test_paces_are_bounded() -> None:
+    keeper = PaceKeeper()
+    for number in range(habits.OFFERS + 1):
+        for _ in range(LEAST if number == 0 else 1):
+            keeper.note(f"p/{number}", 0.1, 1.0, 10)
+    keeper.note("p/1", 0.1, 1.0, 10)
+    for _ in range(LEAST):
+        keeper.note("p/1", 0.1, 1.0, 10)
+    assert set(keeper.paces.seen) == {"p/1"}
