@@ -197,18 +197,15 @@ class _Judging:
 
     def passing(self, group: Group) -> Iterator[Candidate]:
         """The candidates of a group. An offer whose provider has no key is not even asked about."""
-        at: dict[str, Circumstances | None] = {}
         query, objective = self._query, group.objective or self._query.preferences.objective
-        for offer in group.offers:
-            provider_id = offer.provider_id
-            if provider_id not in at:
-                at[provider_id] = self._circumstances(group, provider_id)
-            circumstances = at[provider_id]
-            if circumstances is None or isinstance(circumstances.key, Lacking):
+        for provider_id, offers in group.offers.items():
+            if not isinstance(self._holdings.get(provider_id), Holding):
                 continue
-            verdict = judge(offer, circumstances, self._fits)
-            if not isinstance(verdict, Denial):
-                yield candidate(offer, verdict.key, query, verdict.doubts, objective)
+            at = self._circumstances(group, provider_id)
+            for offer in offers:
+                verdict = judge(offer, at, self._fits)
+                if not isinstance(verdict, Denial):
+                    yield candidate(offer, verdict.key, query, verdict.doubts, objective)
 
     def rejections(self, selection: Selection, ranked: Mapping[str, Candidate]) -> Iterator[Rejection]:
         """Why each offer that is not ranked is not: the first group's reason; and the groups that found nothing."""
@@ -217,22 +214,17 @@ class _Judging:
             if group.miss is not None:
                 asked, miss = group.asked, group.miss
                 yield Rejection(asked, group.provider_id, asked, miss.reason, miss.detail)
-            at: dict[str, Circumstances | None] = {}
-            for offer in group.offers:
-                if offer.id in seen:
-                    continue
-                seen.add(offer.id)
-                if offer.provider_id not in at:
-                    at[offer.provider_id] = self._circumstances(group, offer.provider_id)
-                circumstances = at[offer.provider_id]
-                verdict = judge(offer, circumstances, self._fits) if circumstances else None
-                if isinstance(verdict, Denial):
-                    yield _rejection(offer, verdict)
+            for provider_id, offers in group.offers.items():
+                at = self._circumstances(group, provider_id)
+                for offer in offers:
+                    verdict = None if offer.id in seen else judge(offer, at, self._fits)
+                    seen.add(offer.id)
+                    if isinstance(verdict, Denial):
+                        yield _rejection(offer, verdict)
 
-    def _circumstances(self, group: Group, provider_id: str) -> Circumstances | None:
+    def _circumstances(self, group: Group, provider_id: str) -> Circumstances:
         provider = self._registry.get(provider_id)
-        if provider is None:
-            return None
+        assert provider is not None  # noqa: S101 - selection offers what this registry's providers serve
         query, wish = self._query, group.wish
         floors = (query.plan.min_quality, query.preferences.min_quality or 0, wish.min_quality or 0)
         return Circumstances(

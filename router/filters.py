@@ -5,7 +5,7 @@ is a function of an offer and the circumstances of the request for its provider.
 how an answer is shown.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -297,25 +297,23 @@ class Passed:
 def judge(offer: Offer, at: Circumstances, fits: Sequence[Filter]) -> Passed | Denial:
     """The first denial that counts; `fits` are the `fit_filters` of the request. Where the caller named the model, a
     denial that is not certain is a doubt only."""
-    denial = _first(ask(offer, at) for ask in OFFER_FILTERS)
-    if denial is not None:
-        return denial
+    for ask in OFFER_FILTERS:
+        denial = ask(offer, at)
+        if denial is not None:
+            return denial
     key = at.key
     if isinstance(key, Lacking):
         return lacks_key(offer, at, key)
-    denial = _first(ask(offer, at, key) for ask in KEY_FILTERS)
-    if denial is not None:
-        return denial
-    doubts = []
+    for ask_key in KEY_FILTERS:
+        denial = ask_key(offer, at, key)
+        if denial is not None:
+            return denial
+    doubts: tuple[Denial, ...] = ()
     for ask in fits:
         denial = ask(offer, at)
         if denial is None:
             continue
         if denial.certain or not at.named:
             return denial
-        doubts.append(denial)
-    return Passed(key, tuple(doubts))
-
-
-def _first(answers: Iterable[Denial | None]) -> Denial | None:
-    return next((denial for denial in answers if denial is not None), None)
+        doubts += (denial,)
+    return Passed(key, doubts)

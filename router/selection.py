@@ -4,7 +4,7 @@ Owns the meaning of the fields: `provider/model`, a bare model or family, `auto`
 alias, the endings `:floor` and `:nitro`. Must not know keys, needs or plans beyond the default model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -33,7 +33,7 @@ class Group:
 
     wish: Wish
     named: bool  # the caller named it; False: Wardgate chooses
-    offers: tuple[Offer, ...]
+    offers: Mapping[str, tuple[Offer, ...]]  # by provider
     objective: Objective | None = None  # as the wish itself says
     provider_id: str = ""  # of a qualified name
     miss: Denial | None = None
@@ -70,7 +70,7 @@ class Selector:
         self._catalogue = catalogue
         self._registry = registry
         self._aliases = aliases
-        self._everything = chat_offers(catalogue, registry)
+        self._everything = by_provider(chat_offers(catalogue, registry))
 
     def select(self, query: Query) -> Selection:
         """The offers that the query's model and models mean; what is named twice is tried once."""
@@ -102,7 +102,7 @@ class Selector:
             return _qualified(wish, *qualified, self._catalogue, self._registry)
         catalogue = self._catalogue
         offers = _served(wish.model, catalogue.of_name, catalogue.of_family, self._registry)
-        return Group(wish, True, offers) if offers else _miss(wish, _unknown(wish.model, catalogue))
+        return Group(wish, True, by_provider(offers)) if offers else _miss(wish, _unknown(wish.model, catalogue))
 
 
 def _text(model: str, query: Query) -> str:
@@ -128,21 +128,29 @@ def chat_offers(catalogue: Catalogue, registry: Registry) -> tuple[Offer, ...]:
     return tuple(offer for provider in live for offer in catalogue.of_provider(provider.id) if offer.is_chat)
 
 
+def by_provider(offers: Iterable[Offer]) -> Mapping[str, tuple[Offer, ...]]:
+    """The offers, those of each provider together."""
+    found: dict[str, list[Offer]] = {}
+    for offer in offers:
+        found.setdefault(offer.provider_id, []).append(offer)
+    return {provider_id: tuple(listed) for provider_id, listed in found.items()}
+
+
 def _qualified(wish: Wish, provider: Provider, model: str, catalogue: Catalogue, registry: Registry) -> Group:
     """The provider's model of this id; else of this name, or its versions; else, where the provider serves more than
     the price map lists, the model on trust; else whoever calls a model by the whole name ("openai/gpt-oss-120b")."""
     exact = catalogue.offer(f"{provider.id}/{model}")
     offers = (exact,) if exact else _of_provider(provider, model, catalogue)
     if offers:
-        return Group(wish, True, offers, provider_id=provider.id)
+        return Group(wish, True, {provider.id: offers}, provider_id=provider.id)
     if provider.retired:
         detail = f"{provider.id} is retired and no longer served"
         return _miss(wish, Denial(Reason.PROVIDER_RETIRED, detail), provider.id)
     if provider.open_models and is_model_name(model):
-        return Group(wish, True, (open_offer(provider, model),), provider_id=provider.id)
+        return Group(wish, True, {provider.id: (open_offer(provider, model),)}, provider_id=provider.id)
     others = _served(wish.model, catalogue.of_name, catalogue.of_family, registry)
     if others:
-        return Group(wish, True, others)
+        return Group(wish, True, by_provider(others))
     return _miss(wish, _not_served(provider, model, catalogue), provider.id)
 
 
@@ -168,7 +176,7 @@ def _served(
 
 
 def _miss(wish: Wish, denial: Denial, provider_id: str = "") -> Group:
-    return Group(wish, True, (), provider_id=provider_id, miss=denial)
+    return Group(wish, True, {}, provider_id=provider_id, miss=denial)
 
 
 def _unknown(asked: str, catalogue: Catalogue) -> Denial:

@@ -100,7 +100,7 @@ def ids(decision: Decision) -> set[str]:
 def test_ranked_and_rejected_are_what_was_considered(query: Query, held: dict[str, Holding | Lacking]) -> None:
     selection = Selector(world.catalogue(), world.registry()).select(query)
     decision = decide(query, held)
-    found = {offer.id for group in selection.groups for offer in group.offers}
+    found = {offer.id for group in selection.groups for part in group.offers.values() for offer in part}
     considered = sorted([*found, *(group.asked for group in selection.groups if group.miss is not None)])
     ranked = [each.offer.id for each in decision.ranked]
     assert sorted(ranked + [each.offer_id for each in decision.rejected]) == considered
