@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 
+from gateway.aliasing import AliasesOf
 from gateway.carrying import Carried, carried
 from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem, bad_request
@@ -19,7 +20,7 @@ from keystore.tenants import Tenant
 from router.aliases import NO_ALIASES, Aliases
 from router.catalogue import Catalogue, Offer
 from router.decision import Decision, Rejection, Router
-from router.errors import PreferenceError
+from router.errors import AliasError, PreferenceError
 from router.explain import refusal
 from router.needs import Needs, read_needs
 from router.plans import Plans
@@ -97,11 +98,13 @@ class RuleBook:
     plans: Plans
     catalogue: Catalogue
     aliases: Aliases = NO_ALIASES
+    aliases_of: AliasesOf = field(init=False, repr=False)
     router: Router = field(init=False, repr=False)
     held: Held = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "router", Router(self.catalogue, self.registry, self.plans, self.aliases))
+        object.__setattr__(self, "aliases_of", AliasesOf(self.aliases))
+        object.__setattr__(self, "router", Router(self.catalogue, self.registry, self.plans))
         object.__setattr__(self, "held", Held())
 
 
@@ -127,12 +130,21 @@ def decide(
     query = replace(
         _query(request.model, needs, tenant, book, today, allowed_models),
         models=request.models,
+        aliases=_aliases(tenant, book),
         preferences=_preferences(request, book.registry),
         habits=habits,
         paces=paces,
     )
     decision = book.router.route_again(query, book.held.of(keyring))
     return _without_untranslatable(decision, request, book.registry, enough)
+
+
+def _aliases(tenant: Tenant, book: RuleBook) -> Aliases:
+    try:
+        return book.aliases_of.of(tenant)
+    except AliasError as error:
+        message = f"The tenant's aliases for models cannot be used: {error}."
+        raise ApiError(Problem(400, "alias_invalid", message, Fault.CALLER, param="model")) from None
 
 
 def corrected(needs: Needs, habits: Habits) -> Needs:

@@ -111,6 +111,10 @@ class CredentialConflict(CredentialError):
     """Somebody else changed this key meanwhile, or its state does not allow what was asked."""
 
 
+class AliasRefused(KeystoreError):
+    """This name for models cannot be used."""
+
+
 class MoveUnknown(CredentialError):
     """No keys were moved in such a batch."""
 

@@ -69,6 +69,7 @@ tenants = Table(
     Column("default_model", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("aliases", Text),  # JSON: name -> fields, as [models.<alias>] of wardgate.toml
 )
 
 # Every id and slug in its canonical form (tenants.canonical): no two tenants may be taken for each other.

@@ -5,7 +5,7 @@ Owns the statements on `tenants` and the rules of slugs and ids. Must not know k
 
 import re
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -36,6 +36,7 @@ class Tenant:
     plan: str
     default_model: str | None
     created_at: datetime
+    aliases: str | None = None  # its own names for models, as JSON text
 
 
 class TenantStore:
@@ -130,6 +131,17 @@ class TenantStore:
             await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
         return await self.get(tenant.id)
 
+    async def edit_aliases(self, tenant: Tenant, edit: Callable[[str | None], str | None]) -> Tenant:
+        """The tenant with the aliases that `edit` makes of those it has; what `edit` raises changes nothing."""
+        async with self._database.write() as connection:
+            await hold_tenant(connection, tenant)
+            mine = tenants.c.id == tenant.id
+            had = (await connection.execute(select(tenants.c.aliases).where(mine))).scalar_one()
+            change = update(tenants).where(mine).values(aliases=edit(had), updated_at=self._now())
+            await connection.execute(change)
+            await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
+        return await self.get(tenant.id)
+
     async def plans_in_use(self) -> dict[str, int]:
         """How many tenants are on each plan that any tenant is on."""
         count = select(tenants.c.plan, func.count().label("tenants")).group_by(tenants.c.plan).order_by(tenants.c.plan)
@@ -162,7 +174,7 @@ async def hold_tenant(connection: AsyncConnection, tenant: Tenant) -> None:
 
 def tenant_from_row(row: Row[Any]) -> Tenant:
     """A Tenant from a row that has the columns of `tenants`."""
-    return Tenant(row.id, row.slug, row.name, row.plan, row.default_model, row.created_at)
+    return Tenant(row.id, row.slug, row.name, row.plan, row.default_model, row.created_at, row.aliases)
 
 
 def _checked_slug(slug: str) -> str:

@@ -27,7 +27,7 @@ from keystore.token_format import TokenKind, TokenText, is_token_id, new_token, 
 from keystore.token_seal import seal_token, token_seal_holds
 
 _RIGHTS: Final = ("kind", "tenant_id", "name", "scopes", "expires_at", "allowed_models", "allowed_addresses")
-_TENANT_COLUMNS: Final = ("slug", "name", "plan", "default_model", "created_at")
+_TENANT_COLUMNS: Final = ("slug", "name", "plan", "default_model", "created_at", "aliases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +322,7 @@ def _tenant(row: Row[Any]) -> Tenant | None:
         plan=row.tenant_plan,
         default_model=row.tenant_default_model,
         created_at=row.tenant_created_at,
+        aliases=row.tenant_aliases,
     )
 
 

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Final
 
 from router.errors import AliasError, did_you_mean
-from router.query import Objective
+from router.objective import Objective
 
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+ALIAS_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 AUTO: Final = "auto"
 _RESERVED: Final = frozenset({AUTO, "default"})
 _MOST_MODELS: Final = 20
@@ -107,7 +107,7 @@ _FIELDS: Final = tuple(each.name for each in fields(Alias) if each.name != "name
 
 def alias_from_row(name: str, row: Mapping[str, object]) -> Alias:
     """A checked Alias from a row's fields."""
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not ALIAS_NAME.fullmatch(name) or name in _RESERVED:
         rule = "is 1 to 63 of a-z, 0-9, '.', '_' and '-', begins with a letter or digit, and is not 'auto' or 'default'"
         raise AliasError(f"alias {name!r}: the name of an alias {rule}")
     for field in row:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Final, overload
 
 from keystore.providers import Registry
-from router.aliases import NO_ALIASES, Aliases
 from router.catalogue import Catalogue, Offer
 from router.entitlement import Entitlements
 from router.filters import Circumstances, Filter, fit_filters, judge
+from router.objective import Objective
 from router.plans import Plans
-from router.query import Holding, Lacking, Objective, Query
+from router.query import Holding, Lacking, Query
 from router.ranking import Candidate, CostBasis, candidate, rank
 from router.reasons import Denial, Reason
 from router.selection import Group, Selection, Selector, default_id
@@ -112,12 +112,12 @@ class Router:
 
     __slots__ = ("_catalogue", "_entitlements", "_known", "_plans", "_registry", "_selector")
 
-    def __init__(self, catalogue: Catalogue, registry: Registry, plans: Plans, aliases: Aliases = NO_ALIASES) -> None:
+    def __init__(self, catalogue: Catalogue, registry: Registry, plans: Plans) -> None:
         self._catalogue = catalogue
         self._registry = registry
         self._plans = plans
         self._entitlements = Entitlements(plans, registry)
-        self._selector = Selector(catalogue, registry, aliases)
+        self._selector = Selector(catalogue, registry)
         self._known: OrderedDict[tuple[Query, Holdings], Decision] = OrderedDict()
 
     def route(self, query: Query, holdings: Holdings) -> Decision:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from keystore.providers import Registry
 from router.errors import PreferenceError, did_you_mean, quoted
+from router.objective import Objective
 from router.prices import MTOK
-from router.query import NO_PREFERENCES, Objective, Preferences
+from router.query import NO_PREFERENCES, Preferences
 
 PROVIDER: Final = "provider"
 OURS: Final = "wardgate"

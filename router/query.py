@@ -11,7 +11,9 @@ from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 
+from router.aliases import NO_ALIASES, Aliases
 from router.needs import Needs
+from router.objective import Objective
 from router.plans import Plan
 
 
@@ -20,15 +22,6 @@ class KeySource(StrEnum):
 
     BYOK = "byok"
     MANAGED = "managed"
-
-
-class Objective(StrEnum):
-    """What is best among those that can answer."""
-
-    CHEAPEST = "cheapest"
-    FASTEST = "fastest"
-    BEST = "best"
-    VALUE = "value"  # quality for its price
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,5 +151,6 @@ class Query:
     managed: bool = False  # whether the operator's keys may be used for this tenant
     models: tuple[str, ...] = ()  # to be tried after `model`, in this order
     preferences: Preferences = NO_PREFERENCES
+    aliases: Aliases = NO_ALIASES  # names that stand for models, told from others by identity
     habits: Habits = NO_HABITS
     paces: Paces = NO_PACES

@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from router.catalogue import Offer
+from router.objective import Objective
 from router.prices import cost
-from router.query import Holding, Objective, Query
+from router.query import Holding, Query
 from router.reasons import Denial, Reason
 
 ASSUMED_OUTPUT_TOKENS: Final = 500  # what an answer is taken to have when nothing is known of it

@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import Final
 
 from keystore.providers import Provider, Registry
-from router.aliases import AUTO, NO_ALIASES, Aliases, Wish
+from router.aliases import AUTO, Wish
 from router.catalogue import Catalogue, Offer, is_model_name, open_offer
 from router.errors import quoted
 from router.model_names import parse_name, split_provider
-from router.query import Objective, Query
+from router.objective import Objective
+from router.query import Query
 from router.reasons import Denial, Reason
 
 _DEFAULT: Final = "default"
@@ -64,18 +65,17 @@ class Selection:
 class Selector:
     """Selection over one catalogue and one set of rows; what every request needs is worked out once."""
 
-    __slots__ = ("_aliases", "_catalogue", "_everything", "_registry")
+    __slots__ = ("_catalogue", "_everything", "_registry")
 
-    def __init__(self, catalogue: Catalogue, registry: Registry, aliases: Aliases = NO_ALIASES) -> None:
+    def __init__(self, catalogue: Catalogue, registry: Registry) -> None:
         self._catalogue = catalogue
         self._registry = registry
-        self._aliases = aliases
         self._everything = by_provider(chat_offers(catalogue, registry))
 
     def select(self, query: Query) -> Selection:
         """The offers that the query's model and models mean; what is named twice is tried once."""
         texts = dict.fromkeys(_text(model, query) for model in (query.model, *query.models))
-        wishes = dict.fromkeys(wish for text in texts for wish in self._aliases.wishes(text))
+        wishes = dict.fromkeys(wish for text in texts for wish in query.aliases.wishes(text))
         return Selection(tuple(self._group(wish) for wish in wishes))
 
     def everything(self) -> Selection:

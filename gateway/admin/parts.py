@@ -11,4 +11,5 @@ SettingKey = Annotated[
     str, Path(max_length=128, description="The name that the key is stored under, e.g. MINIMAX_API_KEY.")
 ]
 TokenId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{12}$", description="The id of a token: 12 characters.")]
+AliasName = Annotated[str, Path(max_length=63, description="An alias for models, e.g. fast.")]
 ProviderId = Annotated[str, Path(max_length=64, description="A provider, e.g. minimax.")]

@@ -79,6 +79,12 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
         errors.CredentialError: Refusal(409, "key_unusable", "This key cannot be used."),
         errors.TokenUnknown: Refusal(404, "token_unknown", "There is no such token."),
         errors.TokenInvalid: Refusal(400, "token_refused", "A token cannot be made like this.", own_words=True),
+        errors.AliasRefused: Refusal(
+            400,
+            "alias_refused",
+            "This alias cannot be set or removed: its name is a-z, 0-9, '.', '_' and '-' and not `auto` or `default`;"
+            " it has `models` or an `objective`, one of them; and it does not lead back to itself.",
+        ),
         errors.MoveUnknown: Refusal(404, "batch_unknown", "There is no such batch; GET /admin/keys/moves lists them."),
         errors.RegistryError: Refusal(400, "provider_refused", "The provider rows cannot be changed like this."),
         errors.SealingRefused: Refusal(409, "sealing_refused", "It is not time for this step.", own_words=True),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.admin.shapes import Sent, TenantName, Told, Word
+from gateway.admin.shapes import ModelName, Sent, TenantName, Told, Word
 
 
 class ProviderQuery(Sent):
@@ -133,6 +133,33 @@ class BatchOut(Told):
     tenants: int
     moves: int
     undone: int
+
+
+class AliasRow(Sent):
+    """What an alias stands for: `models` in order, or an `objective` over everything."""
+
+    models: Annotated[list[ModelName], Field(min_length=1, max_length=20)] | None = None
+    objective: Literal["cheapest", "fastest", "best", "value"] | None = None
+    min_quality: Annotated[int, Field(ge=0, le=100, strict=True)] | None = None
+    unknown_quality: Annotated[bool, Field(strict=True)] = False
+
+
+class AliasOut(Told):
+    """An alias of a tenant's own."""
+
+    object: Literal["alias"] = "alias"
+    name: str
+    models: list[str]
+    objective: str | None
+    min_quality: int | None
+    unknown_quality: bool
+
+
+class AliasesOut(Told):
+    """All aliases of a tenant's own, by name."""
+
+    object: Literal["list"] = "list"
+    data: list[AliasOut]
 
 
 class ChangeOut(Told):

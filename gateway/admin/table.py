@@ -6,7 +6,7 @@ Owns the table. Who may do an action stands in gateway/control/actions.py; the g
 from types import MappingProxyType
 from typing import Final
 
-from gateway.admin import audit, doctor, imports, keys, moves, names, plans, sealing, tenants, tokens
+from gateway.admin import aliases, audit, doctor, imports, keys, moves, names, plans, sealing, tenants, tokens
 from gateway.admin.door import Audience, Row
 
 TAGS: Final = MappingProxyType(
@@ -41,6 +41,9 @@ ROWS: Final = (
     Row("POST", _KEY + "/activate", "key.activate", keys.activate_key, "Activate a version of a key", "keys"),
     Row("PATCH", _KEY, "key.change", keys.change_key, "Set weight or position of a key", "keys"),
     Row("DELETE", _KEY, "key.remove", keys.remove_key, "Remove a key", "keys"),
+    Row("GET", _TENANT + "/aliases", "alias.list", aliases.list_aliases, "List a tenant's aliases", "tenants"),
+    Row("PUT", _TENANT + "/aliases/{name}", "alias.set", aliases.set_alias, "Set an alias", "tenants"),
+    Row("DELETE", _TENANT + "/aliases/{name}", "alias.remove", aliases.remove_alias, "Remove an alias", "tenants"),
     Row("GET", "/admin/plans", "plan.list", plans.list_plans, "List plans", "tenants"),
     Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
     Row(
@@ -96,5 +99,8 @@ ROWS: Final = (
         *("PATCH", "/v1/keys/{setting_key}", "key.change", keys.change_own),
         *("Set weight or position of a key", "self-service", _OWN),
     ),
+    Row("GET", "/v1/aliases", "alias.list", aliases.list_own, "List your aliases", "self-service", _OWN),
+    Row("PUT", "/v1/aliases/{name}", "alias.set", aliases.set_own, "Set an alias", "self-service", _OWN),
+    Row("DELETE", "/v1/aliases/{name}", "alias.remove", aliases.remove_own, "Remove an alias", "self-service", _OWN),
     Row("DELETE", "/v1/keys/{setting_key}", "key.remove", keys.remove_own, "Remove a key", "self-service", _OWN),
 )

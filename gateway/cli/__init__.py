@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import audit, doctor, explaining, importing, moving, names, rows, running, sealing, tenants, tokens
+from gateway.cli import (
+    aliases,
+    audit,
+    doctor,
+    explaining,
+    importing,
+    moving,
+    names,
+    rows,
+    running,
+    sealing,
+    tenants,
+    tokens,
+)
 from gateway.config import ConfigError
 from gateway.errors import ApiError
 from gateway.logs import LogLevelError
@@ -34,6 +47,7 @@ app.command("explain")(explaining.explain)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(moving.key_app, name="key")
 names.key_app.command("doctor")(doctor.doctor)
+app.add_typer(aliases.app, name="alias")
 app.add_typer(tokens.app, name="token")
 app.add_typer(sealing.app, name="sealing")
 app.add_typer(audit.app, name="audit")

@@ -32,6 +32,9 @@ _ROWS = (
     Action("tenant.show", _READ),
     Action("tenant.set_plan", _WRITE),
     Action("tenant.explain", _READ),
+    Action("alias.list", _READ, Right.KEYS_READ),
+    Action("alias.set", _WRITE, Right.KEYS_WRITE),
+    Action("alias.remove", _WRITE, Right.KEYS_WRITE),
     Action("key.set", _WRITE, Right.KEYS_WRITE),
     Action("key.activate", _WRITE, Right.KEYS_WRITE),
     Action("key.change", _WRITE, Right.KEYS_WRITE),  # weight and position

@@ -22,7 +22,7 @@ from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
-ALL = ["0001", "0002", "0003"]
+ALL = ["0001", "0002", "0003", "0006"]
 
 
 async def in_database(url: str, work: Any, *arguments: Any) -> Any:
@@ -158,10 +158,10 @@ async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
         (None, ["wardgate_tenants"], SchemaState.FOREIGN),
         ("0001", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0002", ["wardgate_tenants"], SchemaState.BEHIND),
-        ("0003", list(metadata.tables), SchemaState.CURRENT),
-        ("0003", [], SchemaState.INCOMPLETE),
-        ("0003", ["wardgate_tenants"], SchemaState.INCOMPLETE),
-        ("0004", ["wardgate_tenants"], SchemaState.NEWER),
+        ("0006", list(metadata.tables), SchemaState.CURRENT),
+        ("0006", [], SchemaState.INCOMPLETE),
+        ("0006", ["wardgate_tenants"], SchemaState.INCOMPLETE),
+        ("0007", ["wardgate_tenants"], SchemaState.NEWER),
         ("abcdef", [], SchemaState.NEWER),
     ],
 )
@@ -195,7 +195,7 @@ TOKEN = (
         " ('d', 't', 'K', 'p', 1, 'superseded', '', 'e', '', :blob, 'set', :now, :now)",
         CREDENTIAL + "('c', 't', 'K', 'p', 1, 'quarantined', '', 'e', '', :blob, 'set', :now, :now)",
         "INSERT INTO wardgate_tenants VALUES"
-        " ('a', 's', '', '', NULL, :now, :now), ('b', 's', '', '', NULL, :now, :now)",
+        " ('a', 's', '', '', NULL, :now, :now, NULL), ('b', 's', '', '', NULL, :now, :now, NULL)",
     ],
 )
 async def test_database_refuses_when_a_row_breaks_a_rule(world: World, statement: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from router.aliases import Alias, Wish, load_aliases
 from router.errors import AliasError
-from router.query import Objective
+from router.objective import Objective
 
 
 def test_an_alias_is_worked_out_into_what_it_comes_down_to() -> None:

@@ -15,7 +15,7 @@ from tests.router.vectors import Row, rows
 
 
 def decide(row: Row) -> Decision:
-    router = Router(world.catalogue(), world.registry_of(row), world.plans_of(row), world.aliases())
+    router = Router(world.catalogue(), world.registry_of(row), world.plans_of(row))
     return router.route(world.query(row), world.keys(row))
 
 

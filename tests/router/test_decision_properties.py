@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from router.catalogue import Capability
 from router.decision import Decision, Router, route
 from router.needs import Needs
+from router.objective import Objective
 from router.query import (
     NO_PACES,
     NO_PREFERENCES,
@@ -16,7 +17,6 @@ from router.query import (
     Holdings,
     KeySource,
     Lacking,
-    Objective,
     Pace,
     Paces,
     Preferences,

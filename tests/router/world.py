@@ -13,6 +13,7 @@ from keystore.resolve import names_for
 from router.aliases import Aliases, load_aliases
 from router.catalogue import Capability, Catalogue, Offer, build_catalogue
 from router.needs import Needs
+from router.objective import Objective
 from router.plans import Plans, load_plans
 from router.quality import Quality
 from router.query import (
@@ -23,7 +24,6 @@ from router.query import (
     KeySource,
     Lacking,
     Median,
-    Objective,
     Pace,
     Paces,
     Preferences,
@@ -126,6 +126,7 @@ def query(row: Row) -> Query:
         managed=row.get("managed_open", False),
         models=tuple(row.get("models", ())),
         preferences=preferences(row),
+        aliases=aliases(),
         habits=habits(row),
         paces=paces(row),
     )

@@ -11,7 +11,7 @@ import pytest
 from gateway.control.actions import ACTIONS
 from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, filled
 
-OURS = ("/admin", "/v1/keys", "/keys")
+OURS = ("/admin", "/v1/keys", "/keys", "/v1/aliases", "/aliases")
 DOCUMENT = "/admin/openapi.json"
 
 

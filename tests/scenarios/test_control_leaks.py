@@ -10,7 +10,7 @@ from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, fille
 
 CANARY = "sk-canary-{number:04d}-Zq7wXv3RtYpL9mNb"
 # What may be told again, because it is a name that was stored: fields of answers that succeeded.
-TOLD_WHEN_STORED = {"name", "default_model", "allowed_models"}
+TOLD_WHEN_STORED = {"name", "default_model", "allowed_models", "models"}
 BODIES: dict[str, dict[str, Any]] = {
     "POST /admin/tenants": {"slug": "leaks", "plan": "team", "name": "n", "id": "leaks-1", "default_model": "auto"},
     "PUT /admin/tenants/{tenant}/plan": {"plan": "team"},
@@ -20,6 +20,9 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "POST /admin/tenants/{tenant}/keys/{setting_key}/activate": {"version": 1, "label": "", "grace_hours": 0.0},
     "PATCH /admin/tenants/{tenant}/keys/{setting_key}": {"label": "", "weight": 1, "position": 0},
+    "PUT /admin/tenants/{tenant}/aliases/{name}": {
+        **{"models": ["auto"], "objective": None, "min_quality": 1, "unknown_quality": True},
+    },
     "POST /admin/tokens": {
         **{"tenant": "acme", "kind": "live", "name": "n", "expires_at": "2100-01-01T00:00:00Z"},
         **{"scopes": ["inference"], "allowed_models": ["m"], "allowed_addresses": ["127.0.0.1"]},
@@ -28,7 +31,11 @@ BODIES: dict[str, dict[str, Any]] = {
     "POST /admin/keys/canonicalise": {"tenant": "acme", "provider": "openai"},
     "POST /admin/keys/undo": {"batch": "00000000-0000-4000-8000-000000000000"},
 }
-BODIES |= {name.replace("/admin/tenants/{tenant}", "/v1"): body for name, body in BODIES.items() if "/keys/" in name}
+BODIES |= {
+    name.replace("/admin/tenants/{tenant}", "/v1"): body
+    for name, body in BODIES.items()
+    if "/{tenant}/keys/" in name or "/aliases/" in name
+}
 
 
 def spoiled(value: Any, canary: str) -> list[Any]:

@@ -1,0 +1,107 @@
+"""The names for models that a tenant can use: the operator's, and its own laid over them.
+
+Owns how a tenant's aliases are kept (JSON text beside the tenant) and that none is kept which could not be used. Must
+not know what an alias means for a decision (router.aliases).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import orjson
+
+from keystore.errors import AliasRefused
+from keystore.tenants import Tenant
+from router.aliases import ALIAS_NAME, Alias, Aliases, alias_from_row
+from router.errors import AliasError, did_you_mean
+
+MOST: Final = 50  # of one tenant
+TENANTS: Final = 1_000  # different sets of aliases that are remembered
+Rows = Mapping[str, Mapping[str, Any]]
+
+
+def as_target(name: str) -> str:
+    """The name for the audit, when it is one: whatever else stands in its place may be anything."""
+    return name if ALIAS_NAME.fullmatch(name) else ""
+
+
+def own_rows(tenant: Tenant) -> dict[str, Mapping[str, Any]]:
+    """The tenant's own rows: name -> fields."""
+    found: dict[str, Mapping[str, Any]] = orjson.loads(tenant.aliases) if tenant.aliases else {}
+    return found
+
+
+def own_aliases(tenant: Tenant) -> list[Alias]:
+    """The tenant's own aliases, by name."""
+    return [alias_from_row(name, row) for name, row in sorted(own_rows(tenant).items())]
+
+
+def overlaid(operators: Aliases, own: Rows) -> Aliases:
+    """The operator's aliases with a tenant's own over them. AliasError where these do not work together."""
+    rows = {row.name: row for row in operators} | {name: alias_from_row(name, row) for name, row in own.items()}
+    return Aliases(list(rows.values()))
+
+
+class AliasesOf:
+    """The aliases of each tenant, worked out once for each set of rows."""
+
+    __slots__ = ("_known", "_operators")
+
+    def __init__(self, operators: Aliases) -> None:
+        self._operators = operators
+        self._known: OrderedDict[str, Aliases] = OrderedDict()
+
+    def of(self, tenant: Tenant) -> Aliases:
+        """AliasError where the tenant's rows and the operator's of today lead back to themselves."""
+        if not tenant.aliases:
+            return self._operators
+        known = self._known.get(tenant.aliases)
+        if known is None:
+            known = self._known[tenant.aliases] = overlaid(self._operators, own_rows(tenant))
+            if len(self._known) > TENANTS:
+                self._known.popitem(last=False)
+        return known
+
+
+# --- changes, as TenantStore.edit_aliases takes them ------------------------------------------------------------------
+
+
+def setting(name: str, row: Mapping[str, Any], operators: Aliases) -> Callable[[str | None], str | None]:
+    """The change that sets one alias. AliasRefused when it could not be used, or there are too many."""
+    fields = {field: value for field, value in row.items() if value not in (None, [], False)}
+
+    def edit(text: str | None) -> str:
+        rows = (orjson.loads(text) if text else {}) | {name: fields}
+        if len(rows) > MOST:
+            raise AliasRefused(f"a tenant has at most {MOST} aliases")
+        _check(operators, rows)
+        return orjson.dumps(rows, option=orjson.OPT_SORT_KEYS).decode()
+
+    return edit
+
+
+def removing(name: str, operators: Aliases) -> Callable[[str | None], str | None]:
+    """The change that removes one alias. AliasRefused when there is none."""
+
+    def edit(text: str | None) -> str | None:
+        rows = orjson.loads(text) if text else {}
+        if name not in rows:
+            raise AliasRefused(f"the tenant has no alias {name!r}{did_you_mean(name, rows)}")
+        del rows[name]
+        _check(operators, rows)
+        return orjson.dumps(rows, option=orjson.OPT_SORT_KEYS).decode() if rows else None
+
+    return edit
+
+
+def _check(operators: Aliases, rows: Rows) -> None:
+    try:
+        overlaid(operators, rows)
+    except AliasError as error:
+        raise AliasRefused(str(error)) from None
+
+
+def as_row(alias: Alias) -> dict[str, object]:
+    """An alias as it is told."""
+    return asdict(alias) | {"models": list(alias.models), "objective": alias.objective and alias.objective.value}
