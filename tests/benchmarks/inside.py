@@ -4,7 +4,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from keystore.providers import Registry, load_registry
 from keystore.rootkeys import SealingSource
 from keystore.tenants import Tenant
 from router.catalogue import Catalogue, build_catalogue
-from router.decision import route
+from router.decision import Router
 from router.explain import refusal
 from router.needs import read_needs
 from router.plans import Plans, load_plans
@@ -30,7 +30,9 @@ from tests.benchmarks.sides import MODEL, SANDBOX_KEY, TENANT_KEYS
 
 PLAN = "team"
 ROUTED = {"route-explicit": f"minimax/{MODEL}", "route-family": MODEL, "route-auto": "auto"}
-NAMES = (*ROUTED, "keyring", "token", "unseal", "price-map", "catalogue")
+REMEMBERED = "route-auto-remembered"
+WHOLE = "route-auto-whole-map"  # every provider of the price map is registered
+NAMES = (*ROUTED, REMEMBERED, WHOLE, "keyring", "token", "unseal", "price-map", "catalogue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,12 @@ def _work(name: str, world: World) -> tuple[str, Callable[[], object]]:
     offers = len(world.catalogue.offers)
     if name in ROUTED:
         return f"decide: {ROUTED[name]}", _routing(ROUTED[name], world)
+    if name == REMEMBERED:
+        return "decide: auto, remembered", _routing("auto", world, again=True)
+    if name == WHOLE:
+        whole = replace(world, registry=whole_registry(world.registry))
+        whole = replace(whole, catalogue=load_catalogue(whole.registry))
+        return f"decide: auto over {len(whole.catalogue.offers)} offers", _routing("auto", whole)
     rows = load_bundled()
     table: dict[str, tuple[str, Callable[[], object]]] = {
         "keyring": (f"read a keyring of {len(TENANT_KEYS)} keys (SQLite)", partial(keystore.keyring, world.tenant)),
@@ -113,7 +121,24 @@ def _work(name: str, world: World) -> tuple[str, Callable[[], object]]:
     return table[name]
 
 
-def _routing(model: str, world: World) -> Callable[[], object]:
+def whole_registry(shipped: Registry) -> Registry:
+    """The shipped rows, and one for every other provider of the price map."""
+    known = {name for row in shipped.providers for name in row.catalogue_ids}
+    named = {row.get("litellm_provider") for row in load_bundled().rows.values()}
+    others = sorted(str(name) for name in named if isinstance(name, str) and name not in known)
+    rows = {}
+    for number, name in enumerate(others):
+        host = f"other-{number}.example"
+        rows[f"other-{number}"] = {
+            "wire": "openai",
+            "base_url": f"https://{host}/v1",
+            "hosts": [host],
+            "catalogue_ids": [name],
+        }
+    return load_registry(rows)
+
+
+def _routing(model: str, world: World, *, again: bool = False) -> Callable[[], object]:
     plan = world.plans.get(PLAN)
     assert plan is not None
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": SAID}]
@@ -126,10 +151,11 @@ def _routing(model: str, world: World) -> Callable[[], object]:
         tenant="benchmark",
     )
     held = holdings(world.keyring)
-    decision = route(query, world.catalogue, world.registry, world.plans, held)
+    router = Router(world.catalogue, world.registry, world.plans)
+    decision = router.route(query, held)
     if not decision.ranked:
         raise BenchmarkError(refusal(decision).message)
-    return partial(route, query, world.catalogue, world.registry, world.plans, held)
+    return partial(router.route_again if again else router.route, query, held)
 
 
 async def _timed(name: str, title: str, work: Callable[[], object], seconds: float) -> Timed:
