@@ -1,6 +1,7 @@
 """Decisions over the small world: which offers, in which order, and why not the others."""
 
 import random
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from keystore.providers import Registry
 from router.catalogue import Catalogue
-from router.decision import Decision, Router, route, usable
-from router.query import Holding, Lacking
+from router.decision import REMEMBERED, Decision, Rejection, Rejections, Router, route, usable
+from router.needs import Needs
+from router.query import Holding, Holdings, Lacking
+from router.reasons import Reason
 from tests.router import world
 from tests.router.vectors import Row, rows
 
@@ -132,3 +135,53 @@ def test_every_candidate_has_a_holding_of_its_own_provider() -> None:
             key: Holding | Lacking = each.holding
             assert isinstance(key, Holding)
             assert key.provider_id == each.offer.provider_id
+
+
+# --- rejections are worded when they are looked at ------------------------------------------------------------------
+
+
+def test_rejections_are_a_sequence_in_order_of_their_ids() -> None:
+    told = [Rejection("b/x", "b", "x", Reason.UNPRICED, "why"), Rejection("a/x", "a", "x", Reason.UNPRICED, "why")]
+    worded = []
+
+    def work() -> list[Rejection]:
+        worded.append(1)
+        return told
+
+    found = Rejections(work).and_also([Rejection("c/x", "c", "x", Reason.NO_CREDENTIAL, "why")])
+    assert not worded
+    assert [each.offer_id for each in found] == ["a/x", "b/x", "c/x"]
+    assert (len(found), found[0].offer_id, [each.offer_id for each in found[1:]]) == (3, "a/x", ["b/x", "c/x"])
+    assert found == Rejections(lambda: list(found)) != Rejections(list)
+    assert found != tuple(found)
+    assert "Rejection(offer_id='a/x'" in repr(found)
+    assert worded == [1]
+
+
+def test_what_was_decided_is_forgotten_when_there_is_too_much() -> None:
+    router, held = Router(world.catalogue(), world.registry(), world.plans()), Holdings([world.holding("openai")])
+    query = world.query({"model": "openai/gpt-4o"})
+    first = router.route_again(query, held)
+    for number in range(REMEMBERED):
+        router.route_again(replace(query, needs=Needs(number)), held)
+    again = router.route_again(query, held)
+    assert again == first and again is not first
+
+
+def test_holdings_are_told_apart_by_identity() -> None:
+    held = Holdings([world.holding("openai"), world.lacking("minimax")])
+    assert (len(held), list(held)) == (2, ["openai", "minimax"])
+    assert {held: 1}[held] == 1 and held != Holdings(held.values())
+
+
+def test_a_token_for_some_models_is_for_no_other() -> None:
+    query = replace(world.query({"model": "auto"}), allowed_models=("gpt-4o",))
+    found = route(query, world.catalogue(), world.registry(), world.plans(), world.keys({"held": ["openai"]}))
+    assert set(ranked(found)) == {"openai/gpt-4o", "openai/gpt-4o-2024-08-06"}
+    assert rejected(found)["openai/gpt-4o-mini"] == "model_not_in_token"
+
+
+def test_an_ability_that_may_be_dropped_is_no_need() -> None:
+    row: dict[str, Any] = {"model": "auto", "held": ["openai"], "needs": {"capabilities": ["reasoning"]}}
+    assert ranked(decide(row)) == []
+    assert len(ranked(decide({**row, "preferences": {"drop_parameters": True}}))) == 3

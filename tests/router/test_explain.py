@@ -301,3 +301,8 @@ def test_every_decision_can_be_told(query: Query, held: dict[str, Holding | Lack
 
 def test_key_sources_are_told_by_their_words() -> None:
     assert [source.value for source in KeySource] == ["byok", "managed"]
+
+
+def test_an_unknown_quality_is_told_as_none() -> None:
+    told = to_json(decide({"model": "mistral/mistral-large-2411", "held": ["mistral"]}))
+    assert told["ranked"][0]["quality"] is None  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Decisions leave nothing behind but what is remembered, which is bounded. WARDGATE_DECISIONS sets how many are made."""
+"""Decisions leave nothing behind but what is remembered, which is bounded; WARDGATE_DECISIONS are made."""
 
 import gc
 import os
