@@ -208,6 +208,17 @@ def test_two_different_tokens_are_refused(control: Control) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
 
 
+@pytest.mark.parametrize("name", ["x-forwarded-for", "x_real_ip", "forwarded", "x_client_ip", "true_client_ip"])
+def test_no_header_says_where_a_request_comes_from(control: Control, name: str) -> None:
+    claimed = {name: "for=10.9.9.9" if name == "forwarded" else "10.9.9.9"}
+    for path in ("/v1/keys", "/v1/models"):
+        answer = control.ask("elsewhere", "GET", path, **claimed)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "address_not_allowed")
+    assert control.admin("GET", "/admin/plans", **claimed).status_code == 200
+    newest = control.admin("GET", "/admin/audit?action=plan.list&limit=1").json()["data"]
+    assert [row["origin"] for row in newest] == ["api from 127.0.0.1"]
+
+
 # --- T16: two tenants ------------------------------------------------------------------------------------------------
 
 
