@@ -1,5 +1,6 @@
 """What the control plane does when it may: writes, protected columns, idempotency, pages and filters."""
 
+import base64
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -469,6 +470,20 @@ def test_strange_cursor_is_refused_or_empty(control: Control, path: str, cursor:
     assert code(answer) in ((400, "invalid_request"), (200, None))
 
 
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
+def test_number_that_no_database_holds_is_no_cursor(control: Control, number: int) -> None:
+    cursor = base64.urlsafe_b64encode(f"[{number}]".encode()).decode().rstrip("=")
+    assert code(control.admin("GET", f"/admin/audit?cursor={cursor}")) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_time_that_utc_does_not_have_is_refused(control: Control, time: str) -> None:
+    answers = [control.admin("GET", f"/admin/audit?since={time.replace('+', '%2B')}")]
+    body, key = {"tenant": "acme", "expires_at": time}, f"time-{next(_numbers)}"
+    answers += [control.admin("POST", "/admin/tokens", body, idempotency_key=key) for _ in range(2)]
+    assert {code(answer) for answer in answers} == {(400, "invalid_request")}
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "nothing=1", *TWICE])
 def test_strange_query_is_refused(control: Control, query: str) -> None:
     assert code(control.admin("GET", f"/admin/tenants?{query}")) == (400, "invalid_request")
@@ -505,6 +520,8 @@ def test_root_keys_providers_and_imports_are_told(control: Control) -> None:
     assert "MINIMAX_2_7_API_KEY" in next(row for row in providers if row["id"] == "minimax")["key_names"]
     assert control.everything("/admin/imports") == []
     assert {"free", "team"} <= {plan["name"] for plan in control.everything("/admin/plans", 1)}
-    assert code(control.admin("GET", "/admin/providers/nobody/impact/retire")) == (404, "provider_unknown")
+    for nobody in ("nobody", "x" * 65):
+        answer = control.admin("GET", f"/admin/providers/{nobody}/impact/retire")
+        assert code(answer) == (404, "provider_unknown")
     assert code(control.admin("GET", "/admin/providers/minimax/impact/rename?to=Bad%20Id")) == (400, "invalid_request")
     assert control.admin("GET", "/admin/providers/minimax/impact/rename?to=mini").status_code == 200
