@@ -101,6 +101,22 @@ def test_nothing_of_a_query_path_or_header_is_told(control: Control, routes: lis
     assert mark not in json.dumps(control.everything("/admin/audit", 200))
 
 
+@pytest.mark.parametrize(
+    "start", ["/v1/keys", "/keys", "/admin/tenants/acme/keys", "//v1/keys", "/V1/Keys", "/v2/keys"]
+)
+def test_path_that_leads_nowhere_is_not_told(control: Control, start: str) -> None:
+    """A value at the end of a path instead of in the body."""
+    mark = CANARY.format(number=8888)
+    for method, path in (
+        ("PUT", f"{start}/{OPENAI}/{mark}"),
+        ("POST", f"{start}/{mark}"),
+        ("GET", f"{start}/x/y/{mark}"),
+    ):
+        answer = control.ask("both", method, path)
+        assert (answer.status_code in (404, 405), mark in answer.text + str(answer.headers)) == (True, False)
+    assert mark not in control.gateway.logs.getvalue()
+
+
 def test_stored_value_is_never_told(control: Control, routes: list[Found]) -> None:
     mark = "sk-proj-" + CANARY.format(number=7777)
     for who, path in (("admin", "/admin/tenants/beta/keys/"), ("other", "/v1/keys/")):

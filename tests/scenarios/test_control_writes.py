@@ -286,6 +286,21 @@ def test_admin_token_for_some_addresses_makes_none_for_all(control: Control) -> 
     assert control.ask("bound", "GET", "/admin/tenants").status_code == 200
 
 
+def test_admin_token_that_ends_makes_none_that_outlives_it(control: Control) -> None:
+    def made(who: str, **body: str) -> Any:
+        return control.ask(who, "POST", "/admin/tokens", {"kind": "admin", **body})
+
+    ending = made("admin", expires_at="2100-01-01T00:00:00Z").json()
+    control.tokens["ending"] = ending["token"]
+    assert code(made("ending")) == code(made("ending", expires_at="2100-01-01T00:00:01Z")) == (403, "not_allowed")
+    assert made("ending", expires_at="2100-01-01T00:00:00Z").status_code == 201
+    forever = made("admin").json()["id"]
+    assert code(control.ask("ending", "POST", f"/admin/tokens/{forever}/rotate")) == (403, "not_allowed")
+    rotated = control.ask("ending", "POST", f"/admin/tokens/{ending['id']}/rotate", {"overlap_hours": 1})
+    assert of(rotated.json(), "expires_at") == (ending["expires_at"],)
+    assert code(made("ending", expires_at="2100-01-01T00:00:00Z")) == (403, "not_allowed")
+
+
 # --- T14: protected columns ------------------------------------------------------------------------------------------
 
 TENANTS_OWN = {"slug", "plan", "name", "id", "default_model"}
