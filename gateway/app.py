@@ -27,7 +27,6 @@ from gateway.services import Services
 from gateway.tally import KEY, Tally
 from router.reasons import Fault
 
-
 CONTROL: Final = frozenset({"admin", "keys"})  # parts of a path
 
 

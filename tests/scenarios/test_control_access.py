@@ -1,6 +1,7 @@
 """Who may do what on the control plane: every route with every kind of caller, on both databases."""
 
 import http.client
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from gateway.control.actions import ACTIONS
+from tests.harness import eventually
 from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, filled
 
 OURS = ("/admin", "/v1/keys", "/keys")
@@ -217,6 +219,27 @@ def test_no_header_says_where_a_request_comes_from(control: Control, name: str) 
     assert control.admin("GET", "/admin/plans", **claimed).status_code == 200
     newest = control.admin("GET", "/admin/audit?action=plan.list&limit=1").json()["data"]
     assert [row["origin"] for row in newest] == ["api from 127.0.0.1"]
+
+
+def test_token_that_is_revoked_while_the_body_comes_does_nothing(control: Control) -> None:
+    made = control.admin("POST", "/admin/tokens", {"tenant": "beta", "scopes": ["keys:write"]}).json()
+    body = json.dumps({"value": VALUE}).encode()
+    connection = http.client.HTTPConnection(urlsplit(control.gateway.url).netloc, timeout=10)
+    connection.putrequest("PUT", "/v1/keys/MISTRAL_API_KEY")
+    for name, value in (("Authorization", f"Bearer {made['token']}"), ("Content-Type", "application/json")):
+        connection.putheader(name, value)
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[:5])
+    known = f"/admin/tokens/{made['id']}"
+    eventually(lambda: control.admin("GET", known).json()["last_used_at"] is not None)  # it was admitted
+    control.admin("POST", known + "/revoke")
+    control.tokens["late"] = made["token"]
+    eventually(lambda: control.ask("late", "GET", "/v1/keys").status_code == 401)
+    connection.send(body[5:])
+    answer = connection.getresponse()
+    assert (answer.status, json.load(answer)["error"]["code"]) == (401, "token_revoked")
+    connection.close()
+    assert control.admin("GET", "/admin/tenants/beta/keys?provider=mistral").json()["data"] == []
 
 
 # --- T16: two tenants ------------------------------------------------------------------------------------------------
