@@ -94,7 +94,7 @@ class Door:
             answering = self._reply(call, scope, raw, send)
             await while_connected(receive, answering, answered=lambda: tally.ended)
         except KeystoreError as error:
-            raise ApiError(problem_of(error, sent)) from None
+            raise ApiError(problem_of(error, sent)) from error  # the log says why, where it is the gateway's fault
 
     async def _admitted(self, scope: Scope, tally: Tally) -> Call:
         """The caller, who may do this; ApiError 401, 403 or 503."""

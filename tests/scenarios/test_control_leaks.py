@@ -1,12 +1,15 @@
 """What the control plane tells: never what was sent, never a value; and the document that describes it."""
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, filled
+from tests.harness import RunningGateway
+from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, filled, prepared
 
 CANARY = "sk-canary-{number:04d}-Zq7wXv3RtYpL9mNb"
 # What may be told again, because it is a name that was stored: fields of answers that succeeded.
@@ -220,3 +223,33 @@ def test_there_are_no_pages_with_scripts(control: Control) -> None:
     for path in ("/docs", "/redoc", "/openapi.json", "/admin/docs", "/admin/redoc", "/admin"):
         assert control.admin("GET", path).status_code == 404
     assert control.ask(None, "GET", "/admin/openapi.json").status_code == 401
+
+
+# --- the database away -----------------------------------------------------------------------------------------------
+
+
+def test_outage_is_told_to_the_caller_and_its_cause_to_the_log(gateway: RunningGateway) -> None:
+    """While the audit cannot be written nothing is done, and the operator can see why."""
+    control = prepared(gateway)
+    before = control.state()
+    renamed(gateway, "wardgate_audit", "gone")
+    for who, method, path, body in (
+        ("admin", "GET", "/admin/tenants", None),
+        ("admin", "POST", "/admin/tokens", {"tenant": "acme"}),
+        ("both", "PUT", f"/v1/keys/{OPENAI}", {"value": VALUE + "0"}),
+        ("both", "GET", "/admin/tenants", None),
+    ):
+        answer = control.ask(who, method, path, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keystore_unavailable")
+        assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("2", "true")
+    renamed(gateway, "gone", "wardgate_audit")
+    assert control.state() == before
+    control.client.close()
+    line = gateway.logs.records("request.not_served")[0]
+    assert line["code"] == "keystore_unavailable" and "SQLite database" in str(line["why"])
+    assert str(line["cause"]).startswith("DatabaseUnavailable <- OperationalError")
+
+
+def renamed(gateway: RunningGateway, table: str, name: str) -> None:
+    with closing(sqlite3.connect(gateway.folder / "wardgate.db")) as file:
+        file.execute(f"ALTER TABLE {table} RENAME TO {name}")
