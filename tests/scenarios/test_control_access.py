@@ -1,11 +1,8 @@
 """Who may do what on the control plane: every route with every kind of caller, on both databases."""
 
 import http.client
-<<<<<<< HEAD
-import re
-=======
 import json
->>>>>>> h-r2
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
