@@ -20,6 +20,7 @@ from keystore.errors import (
 )
 from keystore.keyservice import CommandKeyService
 from keystore.keystore import Keystore, SealingSource
+from keystore.rings import LiveRing
 from keystore.rootkeys import KeyState, load_ring, render_ring
 from keystore.secret import Secret
 from keystore.tenants import Tenant
@@ -167,6 +168,27 @@ async def test_one_key_is_pending_at_a_time(keystore: Keystore) -> None:
         await keystore.sealing.add()
 
 
+@pytest.mark.parametrize("how", ["first key", "rotation"])
+async def test_process_that_has_not_heard_yet_never_wraps_with_a_retired_key(
+    world: World, keystore: Keystore, tenant: Tenant, how: str
+) -> None:
+    """An import that began before, or a process that could not read the ring: what it makes must not need the old key,
+    whose line the operator takes out."""
+    behind = await world.open()
+    later = await keystore.tenants.add("later", "team")
+    ops = keystore.sealing
+    await ops.activate(await ops.add())
+    await ops.rewrap()
+    assert (await ops.verify()).failed == 0
+    await ops.retire(FIRST)
+    if how == "rotation":
+        await behind.sealing.rotate_tenant(tenant)
+    else:
+        await behind.credentials.set(later, "MINIMAX_API_KEY", VALUE)
+    assert await world.sql("SELECT DISTINCT kek_id FROM wardgate_tenant_keys") == [(SECOND,)]
+    await behind.close()
+
+
 async def test_ring_given_as_text_is_added_to_by_the_operator(world: World, keystore: Keystore) -> None:
     text = world.ring.read_text()
     given = await world.open(sealing=SealingSource(Secret(text), world.ring))
@@ -216,6 +238,23 @@ async def test_ring_of_a_key_service_is_asked_for_at_start_and_once_a_minute(wor
     shelf.text = None
     await served.tend()  # not asked again yet
     await served.close()
+
+
+async def test_key_service_that_fails_is_asked_once_a_minute_too(world: World, keystore: Keystore) -> None:
+    shelf, minutes = Shelf(world.ring.read_text()), 0.0
+    served = await world.open(sealing=SealingSource(None, Path("/no/such/ring"), shelf))
+    ring = LiveRing(served._database, served._ring.source, served._ring.current, lambda: minutes * 60)
+    shelf.text, minutes = None, 1.5
+    with pytest.raises(RingMissing):
+        await ring.refresh()
+    asked = shelf.asked
+    await ring.refresh()
+    assert shelf.asked == asked
+    await served.close()
+
+
+async def test_key_service_that_is_away_stops_the_start(world: World, keystore: Keystore) -> None:
+    shelf = Shelf(None)
     with pytest.raises(RingMissing, match="the shelf is away"):
         await world.open(sealing=SealingSource(None, world.ring, shelf))
 
@@ -386,6 +425,9 @@ async def test_fault_of_tending_leaves_the_ring_as_it_was(world: World, keystore
     with pytest.raises(KeystoreError):
         await keystore.tend()
     assert await key_of(keystore, tenant) == VALUE + "2"
+    # The process lives, so no root key is activated without it; and what is over is destroyed all the same.
+    assert len(await keystore.replicas.live()) == 1
+    assert await world.sql("SELECT state FROM wardgate_credentials WHERE version = 1") == [("removed",)]
     world.ring.write_text(held)
     world.ring.chmod(0o600)
     await keystore.tend()
