@@ -21,7 +21,7 @@ from keystore.secret import Secret
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 LIFETIME_S: Final = 3600
-# Reading an RSA key checks it, and nothing else runs meanwhile: 40 ms for 2048 bits, the most that Google gives out, but
+# Reading an RSA key checks it, and nothing else runs meanwhile: 40 ms for 2048 bits, the most that Google gives, but
 # seconds for 8192.
 MOST_PEM: Final = 2000  # characters; of 2048 bits it has 1704
 _NEEDED: Final = ("client_email", "private_key", "private_key_id")
