@@ -325,6 +325,9 @@ async def test_fields_are_sealed_with_the_key_and_fill_in_the_url(world: World) 
         ({"resource": "a", "base_url": "https://b.openai.example/v1"}, "not approved"),
         ({"resource": "a", "base_url": "https://a.openai.example:444/v1"}, "not approved"),
         ({"resource": "a", "base_url": "https://u:p@a.openai.example/v1"}, "plain URL"),
+        ({"resource": "a", "base_url": "https://:p@a.openai.example/v1"}, "plain URL"),
+        ({"resource": "a", "base_url": "https://a.openai.example/v1?"}, "plain URL"),
+        ({"resource": "a", "base_url": "https://a.openai.example/v1#"}, "plain URL"),
         ({"resource": "a", "base_url": "https://a.openai.example/v1?x=1"}, "plain URL"),
         ({"resource": "a", "base_url": "https://a.openai.example/v1#x"}, "plain URL"),
         ({"resource": "a", "base_url": "ftp://a.openai.example/v1"}, "plain URL"),
@@ -373,6 +376,24 @@ async def test_host_that_is_no_longer_approved_is_not_served(world: World) -> No
     assert await in_turn(keystore, tenant) == ["mm-1"]
     await keystore.close()
     narrow = await world.open()
+    found = (await narrow.keyring(tenant)).resolutions["minimax"]
+    assert isinstance(found, Missing)
+    assert [one.why for one in found.skipped] == [Unusable.WRONG_HOST]
+    await narrow.close()
+
+
+async def test_base_url_of_its_own_ends_with_the_rows_permission(world: World) -> None:
+    wide: dict[str, dict[str, object]] = {
+        "minimax": {"hosts": ["api.minimax.io", "eu.minimax.io"], "tenant_base_url": True}
+    }
+    keystore = await world.open(registry=load_registry(wide))
+    tenant = await keystore.tenants.add("acme", "team")
+    await keystore.credentials.set(tenant, NAME, "mm-1", fields={"base_url": "https://eu.minimax.io/mine/"})
+    there = keystore.unseal(await keystore.keyring(tenant), "minimax")
+    assert there.provider.base_url == "https://eu.minimax.io/mine"
+    await keystore.close()
+    wide["minimax"]["tenant_base_url"] = False
+    narrow = await world.open(registry=load_registry(wide))
     found = (await narrow.keyring(tenant)).resolutions["minimax"]
     assert isinstance(found, Missing)
     assert [one.why for one in found.skipped] == [Unusable.WRONG_HOST]
