@@ -254,7 +254,8 @@ async def test_key_service_that_fails_is_asked_once_a_minute_too(world: World, k
 
 
 async def test_key_service_that_is_away_stops_the_start(world: World, keystore: Keystore) -> None:
-    shelf = Shelf(None)
+    shelf = Shelf(world.ring.read_text())
+    shelf.text = None
     with pytest.raises(RingMissing, match="the shelf is away"):
         await world.open(sealing=SealingSource(None, world.ring, shelf))
 
