@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from keystore.errors import (
     CredentialUnusable,
     EnvelopeDamaged,
     KeystoreError,
+    RingDamaged,
     RingMismatch,
     RingMissing,
     SealingError,
@@ -24,6 +26,7 @@ from keystore.rings import LiveRing
 from keystore.rootkeys import KeyState, load_ring, render_ring
 from keystore.secret import Secret
 from keystore.tenants import Tenant
+from tests.harness import eventually
 from tests.keystore.conftest import FakeClock, World
 
 FIRST, SECOND = "k202611a", "k202611b"
@@ -277,6 +280,29 @@ def test_key_command_that_fails_is_told_without_what_it_printed(command: tuple[s
     with pytest.raises(SealingError, match=why) as refused:
         load_ring(source)
     assert "canary" not in str(refused.value)
+
+
+def test_key_command_that_prints_without_end_is_not_read_without_end() -> None:
+    """It would fill the memory for as long as it may run."""
+    service = CommandKeyService(("yes", "canary" * 100), timeout_s=30.0)
+    began = time.monotonic()
+    with pytest.raises(RingDamaged, match="no ring"):
+        service.fetch()
+    assert time.monotonic() - began < 10
+
+
+def test_what_a_key_command_started_ends_with_it(tmp_path: Path) -> None:
+    """Else each minute in which the service hangs leaves a process behind."""
+    noted = tmp_path / "pid"
+    command = ("sh", "-c", f"sleep 600 & echo $! > {noted}; wait")
+    with pytest.raises(RingMissing, match="did not end"):
+        CommandKeyService(command, timeout_s=1.0).fetch()
+    eventually(lambda: not _is_running(int(noted.read_text())), 5.0)
+
+
+def _is_running(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 async def test_ring_comes_from_a_command(world: World, keystore: Keystore) -> None:
