@@ -85,8 +85,8 @@ class CredentialStore:
         expected_version: int | None = None,
     ) -> CredentialInfo:
         """Seal `value`, byte for byte, as a new version of the key with this name and label. It becomes the active one,
-        and the one before stands in for it during `grace`; without `activate` it waits. The value that is active
-        already makes no new version. Weight and position are kept when they are not given.
+        and the one before stands in for it during `grace`; without grace, none before it does. Without `activate` it
+        waits. The value that is active already makes no new version. Weight and position are kept when not given.
 
         Raises SettingUnknown, CredentialRefused, or CredentialConflict when `expected_version` is given and is not the
         newest version there (0: none)."""
@@ -246,7 +246,11 @@ class CredentialStore:
             return False
 
     async def _supersede(self, connection: AsyncConnection, named: ColumnElement[bool], grace: timedelta) -> None:
+        """The active version is one no more. Without grace for it, none before it stands in any more either."""
         now = self._now()
+        if not grace:
+            waiting = named & _SUPERSEDED & (credentials.c.grace_until > now)
+            await connection.execute(update(credentials).where(waiting).values(grace_until=now, updated_at=now))
         ended = {"state": "superseded", "grace_until": now + grace, "updated_at": now}
         await connection.execute(update(credentials).where(named, credentials.c.state == "active").values(**ended))
 

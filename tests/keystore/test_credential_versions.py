@@ -113,6 +113,21 @@ async def test_version_without_grace_is_not_used_and_is_destroyed_at_once(
     assert await states(world) == [(1, "removed", 1), (2, "active", 0)]
 
 
+@pytest.mark.parametrize("way", ["set", "activate"])
+async def test_change_without_grace_ends_every_grace(keystore: Keystore, tenant: Tenant, way: str) -> None:
+    await keystore.credentials.set(tenant, NAME, "other", label="b")
+    await keystore.credentials.set(tenant, NAME, "another", label="b", grace=HOUR)
+    await keystore.credentials.set(tenant, NAME, "mm-1")
+    await keystore.credentials.set(tenant, NAME, "mm-2", grace=HOUR)
+    if way == "set":
+        await keystore.credentials.set(tenant, NAME, "mm-3")
+    else:
+        await keystore.credentials.set(tenant, NAME, "mm-3", activate=False)
+        await keystore.credentials.activate(tenant, NAME, 3)
+    assert sorted(await in_turn(keystore, tenant)) == ["another", "mm-3", "other"]
+    assert await keystore.credentials.destroy_expired() == 2
+
+
 async def test_former_version_comes_back_when_it_is_activated(keystore: Keystore, tenant: Tenant) -> None:
     await keystore.credentials.set(tenant, NAME, "mm-1")
     await keystore.credentials.set(tenant, NAME, "mm-2", grace=HOUR)
