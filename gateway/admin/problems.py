@@ -110,7 +110,12 @@ FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
 IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
-    {"tenant": errors.TenantUnknown, "setting_key": errors.CredentialUnknown, "token_id": errors.TokenUnknown}
+    {
+        "tenant": errors.TenantUnknown,
+        "setting_key": errors.CredentialUnknown,
+        "token_id": errors.TokenUnknown,
+        "provider_id": ProviderUnknown,
+    }
 )
 
 
@@ -165,7 +170,7 @@ async def refuse_invalid(request: Request, error: Exception) -> Response:
     found = error.errors()
     for each in found:
         if each["loc"][:1] == ("path",):
-            raise IN_PATH.get(str(each["loc"][1]), errors.TenantUnknown) from None
+            raise IN_PATH[str(each["loc"][1])] from None
     known = request.scope["wardgate.fields"]
     raise ApiError(invalid([_told(each, known) for each in found])) from None
 
