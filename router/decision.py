@@ -207,12 +207,15 @@ class _Judging:
                     yield candidate(offer, verdict.key, query, verdict.doubts, objective)
 
     def rejections(self, selection: Selection, ranked: Mapping[str, Candidate]) -> Iterator[Rejection]:
-        """Why each offer that is not ranked is not: the first group's reason; and the groups that found nothing."""
-        seen = set(ranked)
+        """Why each offer that is not ranked is not: the first group's reason; and the groups that found nothing, the
+        first of them with what is near."""
+        seen, hints = set(ranked), 1
         for group in selection.groups:
             if group.miss is not None:
                 asked, miss = group.asked, group.miss
-                yield Rejection(asked, group.provider_id, asked, miss.reason, miss.detail)
+                detail = miss.detail + (group.hint() if hints > 0 else "")
+                hints -= 1
+                yield Rejection(asked, group.provider_id, asked, miss.reason, detail)
             for provider_id, offers in group.offers.items():
                 at = self._circumstances(group, provider_id)
                 for offer in offers:

@@ -1,8 +1,11 @@
 """What a plan allows with whose key, and which plan would allow what this one does not.
 
 Owns the one rule: the managed list binds the operator's keys; the byok switch and list bind the tenant's own. Compiles
-each list once for a decision. Must not know requests or prices.
+each list once. Must not know requests or prices.
 """
+
+from collections import OrderedDict
+from typing import Final
 
 from keystore.providers import Registry
 from router.catalogue import Offer
@@ -10,16 +13,18 @@ from router.model_names import ModelSet, compile_models
 from router.plans import Plan, Plans
 from router.query import KeySource
 
+LISTS: Final = 1_000  # that are remembered compiled
+
 
 class Entitlements:
-    """The plans' lists, compiled when they are first asked for; one for each decision."""
+    """The plans' lists, and those of tokens, compiled when they are first asked for."""
 
     __slots__ = ("_compiled", "_plans", "_registry")
 
     def __init__(self, plans: Plans, registry: Registry) -> None:
         self._plans = plans
         self._registry = registry
-        self._compiled: dict[tuple[str, ...], ModelSet] = {}
+        self._compiled: OrderedDict[tuple[str, ...], ModelSet] = OrderedDict()
 
     def allows(self, plan: Plan, offer: Offer, source: KeySource) -> bool:
         """Whether the plan lets this offer be used with a key of this source."""
@@ -40,4 +45,6 @@ class Entitlements:
         models = self._compiled.get(patterns)
         if models is None:
             models = self._compiled[patterns] = compile_models(patterns, self._registry)
+            if len(self._compiled) > LISTS:
+                self._compiled.popitem(last=False)
         return models.holds(offer.provider_id, offer.name)

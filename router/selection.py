@@ -28,6 +28,10 @@ _ENDINGS: Final[Mapping[str, Objective]] = MappingProxyType(
 _ACCEPTED: Final = '"auto" (:cheapest, :fastest, :best, :value), "default", a model\'s name or "provider/model"'
 
 
+def _no_hint() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """The offers that one wish means. Without any, `miss` says why. Groups are tried one after another."""
@@ -38,6 +42,7 @@ class Group:
     objective: Objective | None = None  # as the wish itself says
     provider_id: str = ""  # of a qualified name
     miss: Denial | None = None
+    hint: Callable[[], str] = _no_hint  # what is near to what was missed; to look for it takes milliseconds
 
     @property
     def asked(self) -> str:
@@ -102,7 +107,7 @@ class Selector:
             return _qualified(wish, *qualified, self._catalogue, self._registry)
         catalogue = self._catalogue
         offers = _served(wish.model, catalogue.of_name, catalogue.of_family, self._registry)
-        return Group(wish, True, by_provider(offers)) if offers else _miss(wish, _unknown(wish.model, catalogue))
+        return Group(wish, True, by_provider(offers)) if offers else _unknown(wish, catalogue)
 
 
 def _text(model: str, query: Query) -> str:
@@ -151,7 +156,7 @@ def _qualified(wish: Wish, provider: Provider, model: str, catalogue: Catalogue,
     others = _served(wish.model, catalogue.of_name, catalogue.of_family, registry)
     if others:
         return Group(wish, True, by_provider(others))
-    return _miss(wish, _not_served(provider, model, catalogue), provider.id)
+    return _not_served(wish, provider, model, catalogue)
 
 
 def _of_provider(provider: Provider, model: str, catalogue: Catalogue) -> tuple[Offer, ...]:
@@ -175,18 +180,24 @@ def _served(
     return tuple(offer for offer in exact + versions if registry.get(offer.provider_id) is not None)
 
 
-def _miss(wish: Wish, denial: Denial, provider_id: str = "") -> Group:
-    return Group(wish, True, {}, provider_id=provider_id, miss=denial)
+def _miss(wish: Wish, denial: Denial, provider_id: str = "", hint: Callable[[], str] = _no_hint) -> Group:
+    return Group(wish, True, {}, provider_id=provider_id, miss=denial, hint=hint)
 
 
-def _unknown(asked: str, catalogue: Catalogue) -> Denial:
-    near = catalogue.near(asked)
-    tail = f"; near: {', '.join(near)}" if near else f"; use {_ACCEPTED}"
-    return Denial(Reason.MODEL_UNKNOWN, f"no provider serves a model named {quoted(asked)}{tail}")
+def _unknown(wish: Wish, catalogue: Catalogue) -> Group:
+    def hint() -> str:
+        near = catalogue.near(wish.model)
+        return f"; near: {', '.join(near)}" if near else f"; use {_ACCEPTED}"
+
+    told = f"no provider serves a model named {quoted(wish.model)}"
+    return _miss(wish, Denial(Reason.MODEL_UNKNOWN, told), hint=hint)
 
 
-def _not_served(provider: Provider, model: str, catalogue: Catalogue) -> Denial:
-    near = catalogue.near(f"{provider.id}/{model}")
-    served = near or [offer.id for offer in catalogue.of_provider(provider.id) if offer.is_chat][:3]
-    tail = f"; {'near' if near else 'it serves'}: {', '.join(served)}" if served else ""
-    return Denial(Reason.MODEL_UNKNOWN, f"{provider.id} serves no model named {quoted(model)}{tail}")
+def _not_served(wish: Wish, provider: Provider, model: str, catalogue: Catalogue) -> Group:
+    def hint() -> str:
+        near = catalogue.near(f"{provider.id}/{model}")
+        served = near or [offer.id for offer in catalogue.of_provider(provider.id) if offer.is_chat][:3]
+        return f"; {'near' if near else 'it serves'}: {', '.join(served)}" if served else ""
+
+    told = f"{provider.id} serves no model named {quoted(model)}"
+    return _miss(wish, Denial(Reason.MODEL_UNKNOWN, told), provider.id, hint)

@@ -10,6 +10,7 @@ import pytest
 from keystore.providers import Registry
 from router.catalogue import Catalogue
 from router.decision import REMEMBERED, Decision, Rejection, Rejections, Router, route, usable
+from router.entitlement import LISTS, Entitlements
 from router.needs import Needs
 from router.query import Holding, Holdings, Lacking
 from router.reasons import Reason
@@ -185,3 +186,18 @@ def test_an_ability_that_may_be_dropped_is_no_need() -> None:
     row: dict[str, Any] = {"model": "auto", "held": ["openai"], "needs": {"capabilities": ["reasoning"]}}
     assert ranked(decide(row)) == []
     assert len(ranked(decide({**row, "preferences": {"drop_parameters": True}}))) == 3
+
+
+def test_only_the_first_unknown_model_is_looked_for_among_those_near() -> None:
+    found = decide({"model": "gpt-4p", "models": ["gpt-4p-mini", "minimax/MiniMax-M9"]})
+    told = {each.offer_id: each.detail for each in found.rejected}
+    assert ["near" in told[name] for name in ("gpt-4p", "gpt-4p-mini", "minimax/MiniMax-M9")] == [True, False, False]
+
+
+def test_compiled_lists_are_bounded() -> None:
+    entitlements = Entitlements(world.plans(), world.registry())
+    offer = world.catalogue().offer("openai/gpt-4o")
+    assert offer is not None
+    for number in range(LISTS + 1):
+        assert not entitlements.holds((f"model-{number}",), offer)
+    assert len(entitlements._compiled) == LISTS
