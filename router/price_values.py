@@ -48,9 +48,11 @@ class Malformed(Exception):
 
 def amount(value: object, most: Decimal) -> Decimal:
     """A finite amount of dollars from 0 to `most`. Raises Malformed."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = Decimal(value)
+    if not isinstance(value, Decimal):
         raise Malformed
-    read = Decimal(value)
+    read = value
     if not read.is_finite() or not 0 <= read <= most:
         raise Malformed
     if not read:

@@ -121,6 +121,20 @@ def test_a_bare_name_finds_whoever_serves_it(name: str) -> None:
     assert {each.provider_id for each in decide(name).rejected} == providers
 
 
+@pytest.mark.parametrize(
+    ("name", "providers"),
+    [
+        ("glm-5.2", {"deepinfra", "fireworks", "mistral"}),
+        ("qwen3-32b", {"cerebras", "deepinfra", "fireworks"}),
+        ("qwen-3-32b", {"cerebras", "deepinfra", "fireworks"}),
+        ("llama-3.1-8b-instruct", {"deepinfra", "fireworks", "perplexity"}),
+        ("deepseek-r1", {"deepinfra", "fireworks"}),
+    ],
+)
+def test_a_bare_family_finds_every_spelling(name: str, providers: set[str]) -> None:
+    assert providers <= {offer.provider_id for offer in catalogue().of_family(name)}
+
+
 def test_the_shipped_plans_default_models_are_in_the_catalogue() -> None:
     found = lint(plans(), catalogue(), registry())
     assert [each for each in found if each.severity is Severity.ERROR] == []
