@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 DEFAULT_PATH = Path("wardgate.toml")
+TABLES = ("providers", "plans", "models", "limits")
 LATER = {
-    "models": "model aliases and private models are not part of this version",
     "prices": "price refresh is not part of this version",
 }
 
@@ -50,6 +50,7 @@ class Config:
     providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plans: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # by "provider/model"
 
 
 def load_config(path: Path | None) -> Config:
@@ -76,8 +77,8 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
     for name, value in document.items():
         if name in LATER:
             raise ConfigError(f"{where}: [{name}] has no effect yet: {LATER[name]}; remove it")
-        if name not in ("providers", "plans", "limits"):
-            raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, ('providers', 'plans', 'limits'))}")
+        if name not in TABLES:
+            raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, TABLES)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: [{name}] must be a table")
         _check_finite(value, name, where)
@@ -85,6 +86,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         providers=_rows(document, "providers", where),
         plans=_rows(document, "plans", where),
         limits=_limits(document.get("limits", {}), where),
+        models=_models(document, where),
     )
 
 
@@ -120,6 +122,16 @@ def _rows(document: Mapping[str, object], table: str, where: str) -> Mapping[str
     for name, row in rows.items():
         if not isinstance(row, dict):
             raise ConfigError(f"{where}: [{table}.{name}] must be a table")
+    return rows
+
+
+def _models(document: Mapping[str, object], where: str) -> Mapping[str, Mapping[str, object]]:
+    rows = _rows(document, "models", where)
+    for name in rows:
+        if "/" not in name:
+            raise ConfigError(
+                f"{where}: [models.{name}]: aliases are not part of this version; a model is provider/model"
+            )
     return rows
 
 

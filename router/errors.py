@@ -22,6 +22,10 @@ class PlanError(RouterError):
     """A plan row is not valid."""
 
 
+class ModelError(RouterError):
+    """A row of the operator's models, or a quality score, is not valid."""
+
+
 class PriceMapError(RouterError):
     """The price map cannot be read."""
 

@@ -7,7 +7,7 @@ catalogue, prices or plans.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from keystore.providers import Provider, Registry
@@ -50,6 +50,8 @@ _MAKERS: Final[tuple[tuple[str, str], ...]] = (
     ("qwen-3", "qwen3"),
 )
 EVERYTHING: Final = "*"
+_ODD: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+MAX_NAME: Final = 200  # characters; the longest name of the bundled map has 98
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,10 @@ class ModelName:
     def all(self) -> frozenset[str]:
         """What one writes to mean this model or its family."""
         return frozenset((self.path, self.base, self.family, self.family_path))
+
+    def in_family(self, family: str) -> "ModelName":
+        """This name as a member of another family (a path in its maker's spelling)."""
+        return replace(self, family=family.rpartition("/")[2], family_path=family)
 
 
 def parse_name(text: str) -> ModelName:
@@ -97,6 +103,11 @@ def _spelled(text: str) -> str:
         if base.startswith(written):
             base = meant + base[len(written) :]
     return head + slash + base
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a provider could have a model of this name: not empty, not endless, no white space or controls."""
+    return 0 < len(text) <= MAX_NAME and not _ODD.search(text)
 
 
 def split_provider(text: str, registry: Registry) -> tuple[Provider, str] | None:

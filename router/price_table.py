@@ -15,6 +15,7 @@ from router.prices import (
     MAIN,
     NO_OTHERS,
     NO_SERVICES,
+    PIECES,
     STANDS_IN,
     UNPRICED,
     Caveat,
@@ -25,8 +26,8 @@ from router.prices import (
 )
 
 Row = Mapping[str, object]
-_Rates = dict[PriceClass, Decimal]
-_Table = dict[tuple[ServiceTier, int], _Rates]  # the second: above how many input tokens
+Rates = dict[PriceClass, Decimal]
+PriceTable = dict[tuple[ServiceTier, int], Rates]  # the second: above how many input tokens
 
 CHAT: Final = "chat"
 _WRITES_NOTHING: Final = frozenset({"embedding", "rerank", "moderation"})
@@ -40,23 +41,6 @@ _MOVES: Final = frozenset({PriceClass.INPUT, PriceClass.OUTPUT})
 
 # Providers (as the map calls them) whose tiers begin at the threshold and not above it (LiteLLM's cost calculator).
 _BEGIN_AT_THRESHOLD: Final = frozenset({"xai"})
-_TOKENS: Final = frozenset(PriceClass) - {
-    PriceClass.INPUT_SECOND,
-    PriceClass.OUTPUT_SECOND,
-    PriceClass.AUDIO_INPUT_SECOND,
-    PriceClass.VIDEO_INPUT_SECOND,
-    PriceClass.INPUT_IMAGE,
-    PriceClass.OUTPUT_IMAGE,
-    PriceClass.QUERY,
-    PriceClass.REQUEST,
-    PriceClass.MESSAGE,
-    PriceClass.PAGE,
-    PriceClass.ANNOTATED_PAGE,
-    PriceClass.SEARCH_LOW,
-    PriceClass.SEARCH_MEDIUM,
-    PriceClass.SEARCH_HIGH,
-    PriceClass.MAPS_QUERY,
-}
 # A class that costs what the other one does costs so in every tier: the map repeats it in the first table alone.
 _FOLLOWS: Final[Mapping[PriceClass, PriceClass]] = MappingProxyType(
     {
@@ -76,7 +60,7 @@ _NEVER_DEARER: Final = frozenset(
 
 def read_prices(row: Row, *, mode: str, free: bool, notes: Notes) -> Prices:
     """The prices of a row; `free` says that a price of zero is real. Never raises: counts into `notes`."""
-    table: _Table = {}
+    table: PriceTable = {}
     try:
         caveats = _read_fields(row, table, notes)
         _read_parts(row, table, notes)
@@ -89,13 +73,13 @@ def read_prices(row: Row, *, mode: str, free: bool, notes: Notes) -> Prices:
     if not free and not _believable(table, mode, notes):
         return UNPRICED
     _follow(table)
-    return _prices(table, frozenset(caveats) if caveats else _NO_CAVEATS)
+    return prices_of(table, frozenset(caveats) if caveats else _NO_CAVEATS)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def _read_fields(row: Row, table: _Table, notes: Notes, start: int = 0) -> set[Caveat]:
+def _read_fields(row: Row, table: PriceTable, notes: Notes, start: int = 0) -> set[Caveat]:
     """The row's own price fields into the table, those for every input size at `start`; what they say beside prices."""
     caveats: set[Caveat] = set()
     earlier = row.get("litellm_provider") in _BEGIN_AT_THRESHOLD
@@ -111,8 +95,8 @@ def _read_fields(row: Row, table: _Table, notes: Notes, start: int = 0) -> set[C
     return caveats
 
 
-def _put(table: _Table, price_class: PriceClass, at: tuple[ServiceTier, int], value: object, notes: Notes) -> None:
-    price = amount(value, MAX_USD_PER_TOKEN if price_class in _TOKENS else MAX_USD_PER_PIECE)
+def _put(table: PriceTable, price_class: PriceClass, at: tuple[ServiceTier, int], value: object, notes: Notes) -> None:
+    price = amount(value, MAX_USD_PER_PIECE if price_class in PIECES else MAX_USD_PER_TOKEN)
     rates = table.setdefault(at, {})
     other = rates.setdefault(price_class, price)
     if other != price:
@@ -120,7 +104,7 @@ def _put(table: _Table, price_class: PriceClass, at: tuple[ServiceTier, int], va
         rates[price_class] = max(price, other)
 
 
-def _read_parts(row: Row, table: _Table, notes: Notes) -> None:
+def _read_parts(row: Row, table: PriceTable, notes: Notes) -> None:
     """What stands in tables inside the row: searches by size, input ranges."""
     if SEARCHES in row:
         for price_class, value in _searches(row):
@@ -163,7 +147,7 @@ def _start(part: object) -> int:
 # --- believing ------------------------------------------------------------------------------------------------------
 
 
-def _believable(table: _Table, mode: str, notes: Notes) -> bool:
+def _believable(table: PriceTable, mode: str, notes: Notes) -> bool:
     """A zero is a missing price. A chat model that reads or writes for nothing is not priced at all; elsewhere what is
     zero is unknown, except for what is written by a model that writes nothing (an embedding)."""
     base = table.get(_BASE, {})
@@ -174,7 +158,7 @@ def _believable(table: _Table, mode: str, notes: Notes) -> bool:
     return not zero
 
 
-def _drop_zeros(table: _Table, *, writes_nothing: bool) -> bool:
+def _drop_zeros(table: PriceTable, *, writes_nothing: bool) -> bool:
     dropped = False
     for rates in table.values():
         for price_class in [each for each, price in rates.items() if not price]:
@@ -184,7 +168,7 @@ def _drop_zeros(table: _Table, *, writes_nothing: bool) -> bool:
     return dropped
 
 
-def _follow(table: _Table) -> None:
+def _follow(table: PriceTable) -> None:
     base = table.get(_BASE, {})
     for price_class, leader in _FOLLOWS.items():
         if price_class not in base or base[price_class] != base.get(leader):
@@ -197,7 +181,8 @@ def _follow(table: _Table) -> None:
 # --- the table as prices --------------------------------------------------------------------------------------------
 
 
-def _prices(table: _Table, caveats: frozenset[Caveat]) -> Prices:
+def prices_of(table: PriceTable, caveats: frozenset[Caveat] = _NO_CAVEATS) -> Prices:
+    """The table as Prices; what a service tier does not say and the standard one does is known to be unknown."""
     services: dict[ServiceTier, Prices] = {}
     if len(table) > 1:
         for service in {each for each, _ in table} - {ServiceTier.STANDARD}:
@@ -207,7 +192,7 @@ def _prices(table: _Table, caveats: frozenset[Caveat]) -> Prices:
 
 
 def _of_service(
-    table: _Table,
+    table: PriceTable,
     service: ServiceTier,
     caveats: frozenset[Caveat],
     *,
@@ -230,7 +215,7 @@ def _of_service(
     )
 
 
-def _tiers(table: _Table, service: ServiceTier) -> tuple[PriceTier, ...]:
+def _tiers(table: PriceTable, service: ServiceTier) -> tuple[PriceTier, ...]:
     found = [(above, rates) for (each, above), rates in table.items() if each is service and above and rates]
     return tuple(
         PriceTier(
@@ -250,7 +235,7 @@ def _others(rates: Mapping[PriceClass, Decimal]) -> Mapping[PriceClass, Decimal]
     return MappingProxyType(others) if others else NO_OTHERS
 
 
-def _known_up_to(table: _Table, service: ServiceTier) -> int | None:
+def _known_up_to(table: PriceTable, service: ServiceTier) -> int | None:
     """The least context size at which the standard service has another price of reading or writing and this one is
     not said to: what it costs beyond is not known."""
     missing = (
@@ -263,7 +248,7 @@ def _known_up_to(table: _Table, service: ServiceTier) -> int | None:
     return min(missing, default=None)
 
 
-def _unknown(table: _Table, service: ServiceTier) -> frozenset[PriceClass]:
+def _unknown(table: PriceTable, service: ServiceTier) -> frozenset[PriceClass]:
     """The classes that the standard service prices apart and this one does not say."""
     standard, rates = table.get(_BASE, _NO_RATES), table.get((service, 0), _NO_RATES)
     apart = (each for each in STANDS_IN if each in standard and standard[each] != standard.get(STANDS_IN[each]))

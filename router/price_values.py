@@ -37,6 +37,7 @@ class Cause(StrEnum):
     SIZE_MALFORMED = "size_malformed"
     CAPABILITY_MALFORMED = "capability_malformed"
     DATE_MALFORMED = "date_malformed"
+    OVERRIDE_UNMATCHED = "override_unmatched"  # the operator's row is over a model that the map no longer has
 
 
 Notes = Counter[Cause]

@@ -143,6 +143,26 @@ MAIN: Final[Mapping[PriceClass, str]] = MappingProxyType(
         PriceClass.CACHE_WRITE: "cache_write",
     }
 )
+# Priced by the piece and not by the million: one may cost more than a token ever does.
+PIECES: Final = frozenset(
+    {
+        PriceClass.INPUT_SECOND,
+        PriceClass.OUTPUT_SECOND,
+        PriceClass.AUDIO_INPUT_SECOND,
+        PriceClass.VIDEO_INPUT_SECOND,
+        PriceClass.INPUT_IMAGE,
+        PriceClass.OUTPUT_IMAGE,
+        PriceClass.QUERY,
+        PriceClass.REQUEST,
+        PriceClass.MESSAGE,
+        PriceClass.PAGE,
+        PriceClass.ANNOTATED_PAGE,
+        PriceClass.SEARCH_LOW,
+        PriceClass.SEARCH_MEDIUM,
+        PriceClass.SEARCH_HIGH,
+        PriceClass.MAPS_QUERY,
+    }
+)
 # A class without a price of its own costs what this one costs. Audio is not here: where it is not priced apart it is
 # not known to be priced as text. Nor are the longer lifetimes of a cache, which cost more than the shortest.
 STANDS_IN: Final[Mapping[PriceClass, PriceClass]] = MappingProxyType(

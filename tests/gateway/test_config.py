@@ -35,3 +35,18 @@ def test_drain_may_be_zero_and_a_timeout_may_not() -> None:
     for name, value in (("body_timeout_s", 0), ("drain_s", -1), ("drain_s", True), ("drain_s", "1")):
         with pytest.raises(ConfigError, match=name):
             parse_config({"limits": {name: value}})
+
+
+def test_models_with_a_slash_are_kept_as_rows() -> None:
+    rows = {"openai/gpt-4o": {"disabled": True}}
+    assert parse_config({"models": rows}).models == rows
+
+
+def test_a_model_without_a_slash_is_an_alias_and_refused() -> None:
+    with pytest.raises(ConfigError, match="aliases are not part of this version"):
+        parse_config({"models": {"fast": {"disabled": True}}})
+
+
+def test_a_model_that_is_no_table_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be a table"):
+        parse_config({"models": {"openai/gpt-4o": 1}})

@@ -55,7 +55,14 @@ def test_chat_is_what_writes_text_over_chat_completions(row: Row) -> None:
 
 
 def test_capabilities_are_yes_no_or_unknown() -> None:
-    facts, notes = read({"supports_function_calling": True, "supports_vision": False, "supports_reasoning": "yes"})
+    facts, notes = read(
+        {
+            "supports_function_calling": True,
+            "supports_vision": False,
+            "supports_reasoning": "yes",
+            "supports_video_input": None,
+        }
+    )
     assert facts.capabilities == {Capability.TOOLS: True, Capability.VISION: False}
     assert notes == {"capability_malformed": 1}
 
