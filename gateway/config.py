@@ -49,7 +49,7 @@ class Config:
 
     providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plans: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # by "provider/model", or by alias
     limits: Limits = field(default_factory=Limits)
 
 

@@ -99,7 +99,7 @@ async def examine_all(
 
 async def reach_of(rules: Rules) -> Reach:
     """The reach of the plans in force. The catalogue is read aside: it takes a moment."""
-    return Reach(rules, await asyncio.to_thread(load_catalogue, rules.registry))
+    return Reach(rules, await asyncio.to_thread(load_catalogue, rules.registry, rules.overrides))
 
 
 def _row(registry: Registry, provider_id: str) -> Provider:

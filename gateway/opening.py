@@ -62,7 +62,7 @@ async def open_services(
 ) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
-    catalogue = load_catalogue(rules.registry)
+    catalogue = load_catalogue(rules.registry, rules.overrides)
     keystore = await open_keystore(settings, rules, create=True)
     try:
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()

@@ -6,9 +6,11 @@ from gateway.config import Limits, load_config
 from gateway.settings import Settings
 from keystore.providers import Registry, load_registry
 from router.aliases import NO_ALIASES, Aliases, load_aliases
-from router.catalogue import Catalogue, build_catalogue
+from router.catalogue import Catalogue, build_catalogue, check_overrides
+from router.overrides import NO_OVERRIDES, Overrides, load_overrides
 from router.plans import Plans, load_plans
 from router.price_map import load_bundled
+from router.quality import load_quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +21,25 @@ class Rules:
     plans: Plans
     limits: Limits
     aliases: Aliases = NO_ALIASES
+    overrides: Overrides = NO_OVERRIDES
 
 
 def load_rules(settings: Settings) -> Rules:
-    """Read `wardgate.toml` over the shipped rows; raises ConfigError, RegistryError, PlanError
-    or AliasError."""
+    """Read `wardgate.toml` over the shipped rows; raises ConfigError, RegistryError, PlanError, AliasError or
+    ModelError."""
     config = load_config(settings.config)
+    registry = load_registry(config.providers)
     aliases = load_aliases({name: row for name, row in config.models.items() if "/" not in name})
-    return Rules(load_registry(config.providers), load_plans(config.plans), config.limits, aliases)
+    overrides = load_overrides({name: row for name, row in config.models.items() if "/" in name}, registry)
+    return Rules(registry, load_plans(config.plans), config.limits, aliases, overrides)
 
 
-def load_catalogue(registry: Registry) -> Catalogue:
-    """The catalogue from LiteLLM's bundled price map; LiteLLM itself is not imported."""
+def load_catalogue(registry: Registry, overrides: Overrides = NO_OVERRIDES) -> Catalogue:
+    """The catalogue from LiteLLM's bundled price map with the operator's models over it; LiteLLM itself is not
+    imported. Raises ModelError for a row over a model that the map does not have."""
     price_map = load_bundled()
-    return build_catalogue(price_map.rows, registry, version=price_map.version)
+    catalogue = build_catalogue(
+        price_map.rows, registry, version=price_map.version, overrides=overrides, quality=load_quality()
+    )
+    check_overrides(overrides, catalogue)
+    return catalogue

@@ -1,29 +1,38 @@
 """The catalogue: every model that a registered provider offers, with its prices, sizes and abilities.
 
-Owns the offers and their look-ups, and the rules by which rows of LiteLLM's price map become offers. The provider is a
-column of each offer, never guessed from a model's name. Immutable; a new price map is a new catalogue with a new
-version. Must not know tenants, plans or requests.
+Owns the offers and their look-ups, and the rules by which rows of LiteLLM's price map and of the operator become
+offers. The provider is a column of each offer, never guessed from a model's name. Immutable; a new price map is a new
+catalogue with a new version. Must not know tenants, plans or requests.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from keystore.providers import Provider, Registry
-from router.model_names import ModelName, parse_name
+from router.errors import ModelError
+from router.model_names import MAX_NAME, ModelName, is_model_name, parse_name
+from router.overrides import NO_OVERRIDES, Override, Overrides
 from router.price_rows import CHAT, Capability, Cause, Notes, Row, read_row
 from router.prices import UNPRICED, Prices
-from router.quality import Quality
+from router.quality import NO_QUALITY, Quality, QualityTable, quality_of
 
-__all__ = ["Capability", "Catalogue", "Cause", "Offer", "build_catalogue", "is_model_name", "open_offer"]
+__all__ = [
+    "Capability",
+    "Catalogue",
+    "Cause",
+    "Offer",
+    "build_catalogue",
+    "check_overrides",
+    "is_model_name",
+    "open_offer",
+]
 
 _RESERVED: Final = frozenset({"sample_spec", "fallback_generalizations"})
-_ODD: Final = re.compile(r"[\s\x00-\x1f\x7f]")
-_MAX_NAME: Final = 200  # characters; the longest name of the bundled map has 98
 _FINE_TUNE: Final = "ft:"
 _IMAGE_SIZE: Final = re.compile(r"(?:^|/)\d+-x-\d+/")
 _NEAR: Final = 3  # names that a "did you mean" offers
@@ -43,6 +52,7 @@ class Offer:
     capabilities: Mapping[Capability, bool] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     deprecated_on: date | None = None
     quality: Quality | None = None
+    disabled: bool = False  # by the operator
     id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +119,7 @@ class Catalogue:
 
     def near(self, text: str) -> list[str]:
         """Up to three names that look like `text`: ids where it has a slash, families where it has none."""
-        if len(text) > _MAX_NAME:
+        if len(text) > MAX_NAME:
             return []
         word = parse_name(text).path
         known: Iterable[str] = self.__by_id if "/" in word else self.__by_family
@@ -144,9 +154,17 @@ class _Entry:
     row: Row
 
 
-def build_catalogue(rows: Mapping[str, Mapping[str, object]], registry: Registry, *, version: str) -> Catalogue:
-    """The offers that the price map's rows make with these providers. Never raises over a row: what is not a model or
-    cannot be read is counted in `notes`. The order of the rows does not matter."""
+def build_catalogue(
+    rows: Mapping[str, Mapping[str, object]],
+    registry: Registry,
+    *,
+    version: str,
+    overrides: Overrides = NO_OVERRIDES,
+    quality: QualityTable = NO_QUALITY,
+) -> Catalogue:
+    """The offers that the price map's rows make with these providers, the operator's rows laid over them. Never raises
+    over a row: what is not a model or cannot be read is counted in `notes`. The order of the rows does not matter. The
+    version names the map and, where there are some, the operator's rows."""
     notes: Notes = Notes()
     chosen: dict[str, _Entry] = {}
     for key, row in rows.items():
@@ -159,8 +177,26 @@ def build_catalogue(rows: Mapping[str, Mapping[str, object]], registry: Registry
         notes[Cause.DUPLICATE] += other is not None
         if other is None or entry.preference < other.preference:
             chosen[offer_id] = entry
-    offers = [_offer(entry, notes) for entry in chosen.values()]
-    return Catalogue(version, offers, {cause: count for cause, count in sorted(notes.items()) if count})
+    offers = {offer_id: _offer(entry, quality, notes) for offer_id, entry in chosen.items()}
+    for offer_id, override in overrides.rows.items():
+        if offer_id in offers or override.may_be_new:
+            offers[offer_id] = _overridden(offers.get(offer_id), override, quality)
+        else:
+            notes[Cause.OVERRIDE_UNMATCHED] += 1
+    if overrides.version:
+        version = f"{version}+{overrides.version}"
+    return Catalogue(version, offers.values(), {cause: count for cause, count in sorted(notes.items()) if count})
+
+
+def check_overrides(overrides: Overrides, catalogue: Catalogue) -> None:
+    """Raises ModelError for a row that is neither over an offer of the catalogue nor a whole model of its own."""
+    for override in overrides.rows.values():
+        offer_id = f"{override.provider.id}/{override.model}"
+        if catalogue.offer(offer_id) is None:
+            near = "".join(f"; did you mean {each!r}?" for each in catalogue.near(offer_id)[:1])
+            raise ModelError(
+                f'model {offer_id!r} is not in the price map{near} A model of your own says its mode: mode = "chat"'
+            )
 
 
 def _entry(key: str, row: object, registry: Registry) -> _Entry | Cause:
@@ -199,24 +235,34 @@ def _not_a_model(model: str, row: Row, catalogue_id: str) -> Cause | None:
     return None
 
 
-def is_model_name(text: str) -> bool:
-    """Whether a provider could have a model of this name: not empty, not endless, no white space or controls."""
-    return 0 < len(text) <= _MAX_NAME and not _ODD.search(text)
-
-
-def _offer(entry: _Entry, notes: Notes) -> Offer:
+def _offer(entry: _Entry, quality: QualityTable, notes: Notes) -> Offer:
     facts = read_row(entry.row, mode=entry.mode, free=entry.provider.free, notes=notes)
+    name = parse_name(entry.model)
     return Offer(
         provider_id=entry.provider.id,
         model=entry.model,
-        name=parse_name(entry.model),
+        name=name,
         mode=facts.mode,
         prices=facts.prices,
         max_input_tokens=facts.max_input_tokens,
         max_output_tokens=facts.max_output_tokens,
         capabilities=facts.capabilities,
         deprecated_on=facts.deprecated_on,
+        quality=quality_of(quality, name),
     )
+
+
+def _overridden(offer: Offer | None, override: Override, quality: QualityTable) -> Offer:
+    """The offer with the operator's fields; a new one where the map has none."""
+    base = offer or Offer(override.provider.id, override.model, parse_name(override.model), CHAT)
+    name = base.name if override.family is None else base.name.in_family(override.family)
+    laid: dict[str, Any] = {
+        "name": name,
+        "quality": quality_of(quality, name),
+        "capabilities": MappingProxyType({**base.capabilities, **override.capabilities}),
+        **override.changes,
+    }
+    return replace(base, **laid)
 
 
 def open_offer(provider: Provider, model: str) -> Offer:

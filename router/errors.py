@@ -34,6 +34,10 @@ class PreferenceError(RouterError):
         self.param = param
 
 
+class ModelError(RouterError):
+    """A row of the operator's models, or a quality score, is not valid."""
+
+
 class PriceMapError(RouterError):
     """The price map cannot be read."""
 

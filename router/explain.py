@@ -56,6 +56,7 @@ _ANSWERS: Final[Mapping[Reason, _Answer]] = MappingProxyType(
         Reason.NO_CREDENTIAL: _Answer(403, "provider_key_missing"),
         Reason.UNPRICED: _Answer(400, "model_unpriced", "model"),
         Reason.MODEL_DEPRECATED: _Answer(404, "model_deprecated", "model"),
+        Reason.MODEL_DISABLED: _Answer(404, "model_disabled", "model"),
         Reason.PROVIDER_RETIRED: _Answer(404, "provider_retired", "model"),
         Reason.MODEL_UNKNOWN: _Answer(404, "model_not_found", "model"),
     }

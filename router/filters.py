@@ -46,6 +46,11 @@ def is_chat(offer: Offer, _: Circumstances) -> Denial | None:
     return Denial(Reason.MODEL_UNKNOWN, f"{offer.id} does not answer chat completions: its mode is {offer.mode!r}")
 
 
+def is_enabled(offer: Offer, _: Circumstances) -> Denial | None:
+    """A model that the operator switched off in wardgate.toml is not asked for."""
+    return Denial(Reason.MODEL_DISABLED, f"{offer.id} is switched off by the operator") if offer.disabled else None
+
+
 def is_served(_: Offer, at: Circumstances) -> Denial | None:
     """A retired provider gets no traffic, though its names still resolve keys."""
     if not at.provider.retired:
@@ -264,7 +269,7 @@ def _ability(capability: Capability) -> Filter:
 
 # In the order in which they are asked. The first denial that counts is the offer's reason, so a reason further down
 # means a nearer miss.
-OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_served, is_current, is_wanted)
+OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_enabled, is_served, is_current, is_wanted)
 KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, token_allows, plan_allows)
 FIT_FILTERS: Final[tuple[Filter, ...]] = (
     is_priced,

@@ -7,7 +7,7 @@ catalogue, prices or plans.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from keystore.providers import Provider, Registry
@@ -16,25 +16,47 @@ from keystore.providers import Provider, Registry
 # "-mini" and "-preview" are other models, "-32b" and "-128k" are sizes, "-4-0" is a model number.
 _VERSION: Final = re.compile(
     r"""(?<=[^/])[-@](
-        20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])    # gpt-4o-2024-08-06
-      | 20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])      # claude-3-5-sonnet-20241022
-      | 2[3-9](?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])      # doubao-seed-2-0-lite-260428
-      | 2[3-9](?:0[1-9]|1[0-2])                             # mistral-large-2512: year and month
-      | (?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])            # gpt-4-0613: month and day
-      | (?:0[1-9]|1[0-2])-20\d\d                            # command-a-03-2025
+      (?: 20\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])    # gpt-4o-2024-08-06
+        | 20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])      # claude-3-5-sonnet-20241022
+        | 2[3-9](?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])      # doubao-seed-2-0-lite-260428
+        | 2[3-9](?:0[1-9]|1[0-2])                             # mistral-large-2512: year and month
+        | (?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])            # gpt-4-0613: month and day
+      )(?: [-@]00\d | -v\d:\d )?                              # mistral-small-2503@001, Bedrock's -20250929-v1:0
+      | (?:0[1-9]|1[0-2])-20\d\d                              # command-a-03-2025
       | (?:(?<=-preview-)|(?<=-exp-))(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])  # gemini-2.5-pro-preview-05-06
-      | 00\d                                                # gemini-1.5-pro-002
+      | 00\d                                                  # gemini-1.5-pro-002
+      | v\d:\d                                                # amazon.nova-lite-v1:0
       | latest
     )\Z""",
     re.VERBOSE,
 )
-_DOT_AS_P: Final = re.compile(r"(?<=\d)p(?=\d)")  # glm-4p6 is glm-4.6 where names may hold no dots (Fireworks)
+# One model has several spellings; a name is read as the one that its maker writes.
+_DOT: Final = re.compile(
+    r"""(?<=\d)p(?=\d)                          # glm-4p6 is glm-4.6 where names may hold no dots (Fireworks)
+      | (?<![\d.]\d)(?<=\d)-(?=\d(?![\da-z.]))  # claude-sonnet-4-5 is claude-sonnet-4.5, and not ministral-3-3b
+    """,
+    re.VERBOSE,
+)
+_REGION_AND_MAKER: Final = re.compile(  # us.anthropic.claude-..., as Bedrock writes
+    r"(?:(?:us|eu|apac|au|jp|ca|global|us-gov)\.)?(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral"
+    r"|moonshot|moonshotai|nvidia|openai|qwen|writer|xai|zai)\.(?=[a-z])"
+)
+_HOSTED: Final = "-maas"  # as Vertex writes the models of others
+_MAKERS: Final[tuple[tuple[str, str], ...]] = (
+    ("meta-llama-", "llama-"),
+    ("llama-v", "llama-"),
+    ("code-llama", "codellama"),
+    ("qwen-2", "qwen2"),
+    ("qwen-3", "qwen3"),
+)
 EVERYTHING: Final = "*"
+_ODD: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+MAX_NAME: Final = 200  # characters; the longest name of the bundled map has 98
 
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """One name, read. All parts are lower-case."""
+    """One name, read. All parts are lower-case and in one spelling."""
 
     path: str  # the whole name: "openai/gpt-oss-120b"
     base: str  # its last part: "gpt-oss-120b"
@@ -52,10 +74,14 @@ class ModelName:
         """What one writes to mean this model or its family."""
         return frozenset((self.path, self.base, self.family, self.family_path))
 
+    def in_family(self, family: str) -> "ModelName":
+        """This name as a member of another family (a path in its maker's spelling)."""
+        return replace(self, family=family.rpartition("/")[2], family_path=family)
+
 
 def parse_name(text: str) -> ModelName:
     """Read a model's name, without a provider's prefix. Every text is a name; most have no version."""
-    path = _DOT_AS_P.sub(".", text.lower())
+    path = _spelled(text)
     found = _VERSION.search(path)
     family_path = path[: found.start()] if found else path
     return ModelName(
@@ -65,6 +91,23 @@ def parse_name(text: str) -> ModelName:
         family_path=family_path,
         version=found.group(1) if found else None,
     )
+
+
+def _spelled(text: str) -> str:
+    """The name in its maker's spelling, lower-case."""
+    path = _DOT.sub(".", text.lower()).removesuffix(_HOSTED)
+    head, slash, base = path.rpartition("/")
+    found = _REGION_AND_MAKER.match(base)
+    base = base[found.end() :] if found else base
+    for written, meant in _MAKERS:
+        if base.startswith(written):
+            base = meant + base[len(written) :]
+    return head + slash + base
+
+
+def is_model_name(text: str) -> bool:
+    """Whether a provider could have a model of this name: not empty, not endless, no white space or controls."""
+    return 0 < len(text) <= MAX_NAME and not _ODD.search(text)
 
 
 def split_provider(text: str, registry: Registry) -> tuple[Provider, str] | None:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     MODEL_NOT_IN_TOKEN = "model_not_in_token"  # noqa: S105 - a word
     PROVIDER_RETIRED = "provider_retired"
     MODEL_DEPRECATED = "model_deprecated"
+    MODEL_DISABLED = "model_disabled"
     MODEL_UNKNOWN = "model_unknown"
     UNPRICED = "unpriced"
     OVER_MAX_PRICE = "over_max_price"
@@ -66,6 +67,7 @@ REASONS: Final[Mapping[Reason, Meaning]] = MappingProxyType(
         Reason.MODEL_NOT_IN_TOKEN: Meaning(Fault.CALLER, "the caller's token is not for this model"),
         Reason.PROVIDER_RETIRED: Meaning(Fault.CALLER, "the provider is no longer served"),
         Reason.MODEL_DEPRECATED: Meaning(Fault.CALLER, "the provider has withdrawn this model"),
+        Reason.MODEL_DISABLED: Meaning(Fault.CALLER, "the operator has switched this model off"),
         Reason.MODEL_UNKNOWN: Meaning(Fault.CALLER, "no provider serves a model of this name for this kind of request"),
         Reason.UNPRICED: Meaning(Fault.GATEWAY, "the price is not known, and an unknown price is never taken for zero"),
         Reason.OVER_MAX_PRICE: Meaning(Fault.CALLER, "the price is above the request's limit"),

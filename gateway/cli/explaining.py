@@ -34,7 +34,8 @@ def explain(
 
     async def work(at: Operation) -> Decision:
         keyring = await at.keystore.keyring(at.tenant)
-        book = RuleBook(at.rules.registry, at.rules.plans, load_catalogue(at.rules.registry), at.rules.aliases)
+        catalogue = load_catalogue(at.rules.registry, at.rules.overrides)
+        book = RuleBook(at.rules.registry, at.rules.plans, catalogue, at.rules.aliases)
         return decide(request, at.tenant, keyring, book, datetime.now(UTC).date())
 
     decision = operate("tenant.explain", work, tenant=tenant, target=model or "")

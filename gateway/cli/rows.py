@@ -76,7 +76,7 @@ def list_plans(as_json: AsJson = False) -> None:
 def lint_plans(as_json: AsJson = False) -> None:
     """Check that every plan is complete and its patterns match something; exit code 3 when one is an error."""
     rules = load_rules(settings())
-    findings = lint(rules.plans, load_catalogue(rules.registry), rules.registry)
+    findings = lint(rules.plans, load_catalogue(rules.registry, rules.overrides), rules.registry)
     if as_json:
         print_json(
             [

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from gateway.config import ConfigError, Limits, load_config, parse_config
+from gateway.rules import load_rules
+from gateway.settings import Settings
+from router.errors import AliasError
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "+nan", "1" + "0" * 400])
@@ -35,3 +38,24 @@ def test_drain_may_be_zero_and_a_timeout_may_not() -> None:
     for name, value in (("body_timeout_s", 0), ("drain_s", -1), ("drain_s", True), ("drain_s", "1")):
         with pytest.raises(ConfigError, match=name):
             parse_config({"limits": {name: value}})
+
+
+def test_models_with_a_slash_are_kept_as_rows() -> None:
+    rows = {"openai/gpt-4o": {"disabled": True}}
+    assert parse_config({"models": rows}).models == rows
+
+
+def test_a_model_without_a_slash_is_an_alias(tmp_path: Path) -> None:
+    path = tmp_path / "wardgate.toml"
+    path.write_text('[models.fast]\nobjective = "fastest"\n[models."openai/gpt-4o"]\ndisabled = true\n')
+    rules = load_rules(Settings(config=path))
+    assert [alias.name for alias in rules.aliases] == ["fast"]
+    assert list(rules.overrides.rows) == ["openai/gpt-4o"]
+    path.write_text("[models.fast]\ndisabled = true\n")
+    with pytest.raises(AliasError, match="no field 'disabled'"):
+        load_rules(Settings(config=path))
+
+
+def test_a_model_that_is_no_table_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must be a table"):
+        parse_config({"models": {"openai/gpt-4o": 1}})

@@ -18,6 +18,7 @@ from router.explain import refusal
 from router.needs import Needs
 from router.plans import Plans, Severity, lint, load_plans
 from router.price_map import load_bundled
+from router.quality import load_quality
 from router.query import Holding, KeySource, Lacking, Query
 
 BUDGET_S = 0.010  # for one `auto` over the whole catalogue, cold
@@ -31,7 +32,7 @@ def registry() -> Registry:
 @cache
 def catalogue() -> Catalogue:
     found = load_bundled()
-    return build_catalogue(found.rows, registry(), version=found.version)
+    return build_catalogue(found.rows, registry(), version=found.version, quality=load_quality())
 
 
 @cache
@@ -119,6 +120,20 @@ def test_a_bare_name_finds_whoever_serves_it(name: str) -> None:
     providers = {offer.provider_id for offer in catalogue().of_name(name)}
     assert providers
     assert {each.provider_id for each in decide(name).rejected} == providers
+
+
+@pytest.mark.parametrize(
+    ("name", "providers"),
+    [
+        ("glm-5.2", {"deepinfra", "fireworks", "mistral"}),
+        ("qwen3-32b", {"cerebras", "deepinfra", "fireworks"}),
+        ("qwen-3-32b", {"cerebras", "deepinfra", "fireworks"}),
+        ("llama-3.1-8b-instruct", {"deepinfra", "fireworks", "perplexity"}),
+        ("deepseek-r1", {"deepinfra", "fireworks"}),
+    ],
+)
+def test_a_bare_family_finds_every_spelling(name: str, providers: set[str]) -> None:
+    assert providers <= {offer.provider_id for offer in catalogue().of_family(name)}
 
 
 def test_the_shipped_plans_default_models_are_in_the_catalogue() -> None:

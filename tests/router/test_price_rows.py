@@ -22,7 +22,8 @@ def read(row: Row, mode: str = "chat", free: bool = False) -> tuple[Facts, dict[
 
 @pytest.mark.parametrize("row", rows("prices", "row"))
 def test_prices_are_read_or_left_unknown(row: Row) -> None:
-    facts, notes = read(row["row"], row.get("mode", "chat"), row.get("free", False))
+    fields = row["row"] | dict.fromkeys(row.get("null", []))
+    facts, notes = read(fields, row.get("mode", "chat"), row.get("free", False))
     assert facts.prices == read_prices(row["prices"])
     assert notes == ({row["note"]: 1} if "note" in row else {})
 
@@ -54,7 +55,14 @@ def test_chat_is_what_writes_text_over_chat_completions(row: Row) -> None:
 
 
 def test_capabilities_are_yes_no_or_unknown() -> None:
-    facts, notes = read({"supports_function_calling": True, "supports_vision": False, "supports_reasoning": "yes"})
+    facts, notes = read(
+        {
+            "supports_function_calling": True,
+            "supports_vision": False,
+            "supports_reasoning": "yes",
+            "supports_video_input": None,
+        }
+    )
     assert facts.capabilities == {Capability.TOOLS: True, Capability.VISION: False}
     assert notes == {"capability_malformed": 1}
 
@@ -96,6 +104,11 @@ FIELDS = st.sampled_from(
         "output_cost_per_token",
         "input_cost_per_token_above_200k_tokens",
         "tiered_pricing",
+        "search_context_cost_per_query",
+        "provider_specific_entry",
+        "output_cost_per_token_above_200k_tokens_flex",
+        "output_cost_per_reasoning_token",
+        "input_cost_per_image",
         "max_input_tokens",
         "max_output_tokens",
         "supports_vision",

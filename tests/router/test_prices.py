@@ -7,26 +7,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.prices import UNPRICED, Prices, PriceTier, cost, prices_at, usd
+from router.prices import MAIN, UNPRICED, Caveat, PriceClass, Prices, PriceTier, ServiceTier, cost, prices_at, usd
 from tests.router.vectors import Row, rows
-
-TIERED = ("input", "output", "cached_input", "cache_write")
 
 
 def read_prices(row: Row) -> Prices:
-    """The prices of a vector: dollars as text, None where nothing stands."""
-    tiers = [PriceTier(tier["above"], *(_money(tier, field) for field in TIERED)) for tier in row.get("tiers", [])]
+    """The prices of a vector: dollars as text, None or absent where nothing stands."""
+    tiers = [
+        PriceTier(
+            tier["above"],
+            input=_money(tier, "input"),
+            output=_money(tier, "output"),
+            cached_input=_money(tier, "cached_input"),
+            cache_write=_money(tier, "cache_write"),
+            others=_others(tier),
+        )
+        for tier in row.get("tiers", [])
+    ]
     return Prices(
         input=_money(row, "input"),
         output=_money(row, "output"),
         cached_input=_money(row, "cached_input"),
         cache_write=_money(row, "cache_write"),
         tiers=tuple(tiers),
+        others=_others(row),
+        services={ServiceTier(name): read_prices(service) for name, service in row.get("services", {}).items()},
+        caveats=frozenset(Caveat(each) for each in row.get("caveats", [])),
+        known_up_to=row.get("known_up_to"),
+        unknown=frozenset(PriceClass(each) for each in row.get("unknown", [])),
     )
 
 
 def _money(row: Row, field: str) -> Decimal | None:
     return Decimal(row[field]) if field in row else None
+
+
+def _others(row: Row) -> dict[PriceClass, Decimal]:
+    return {each: Decimal(row[each]) for each in PriceClass if each in row and each not in MAIN}
 
 
 @pytest.mark.parametrize("row", rows("prices", "cost"))
@@ -37,6 +54,7 @@ def test_cost_is_exact(row: Row) -> None:
         output_tokens=row["output_tokens"],
         cached_input_tokens=row.get("cached_input_tokens", 0),
         cache_write_tokens=row.get("cache_write_tokens", 0),
+        service=ServiceTier(row.get("service", "default")),
     )
     assert found == (Decimal(row["usd"]) if "usd" in row else None)
 

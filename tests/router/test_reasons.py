@@ -4,9 +4,9 @@ from router.reasons import REASONS, Fault, Reason
 
 WORDS = (
     "no_credential key_unusable key_rejected byok_not_in_plan model_not_in_plan model_not_in_token provider_retired"
-    " model_deprecated model_unknown unpriced over_max_price context_too_small output_too_small lacks_tools"
-    " lacks_vision lacks_json_schema lacks_audio lacks_parameter below_min_quality excluded_by_request cooling_down"
-    " budget_exhausted"
+    " model_deprecated model_disabled model_unknown unpriced over_max_price context_too_small output_too_small"
+    " lacks_tools lacks_vision lacks_json_schema lacks_audio lacks_parameter below_min_quality excluded_by_request"
+    " cooling_down budget_exhausted"
 )
 
 
