@@ -9,14 +9,15 @@ from gateway.chat_request import ChatRequest, read_chat_request_async
 from gateway.deciding import decide, refused
 from gateway.errors import ApiError
 from gateway.events import Endpoint, TokenUsage
+from gateway.metering import metered
 from gateway.relay import relay_stream
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
 from keystore.tenants import Tenant
+from router.charge import charge
 from router.decision import Candidate, Decision
-from router.prices import cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services
     if usage is not None and served is not None and tally.outcome is None:
         _learn(tally, served, decision, usage, services)
     if usage is not None and served is not None:
-        tally.cost_usd = cost(
-            served.offer.prices,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-        )
+        tally.cost_usd = charge(served.offer.prices, metered(usage)).usd
 
 
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:

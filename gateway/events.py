@@ -35,13 +35,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens as the provider counted them; cached tokens are inside input, reasoning tokens inside output."""
+    """Tokens as the provider counted them. Cached, stored and heard tokens are inside input, reasoning and spoken ones
+    inside output; those stored for an hour are inside the stored ones."""
 
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    audio_input_tokens: int = 0
+    audio_output_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

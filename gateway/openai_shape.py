@@ -55,7 +55,17 @@ def token_usage(usage: object) -> TokenUsage | None:
         cached_input_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
         reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens") or written,
+        cache_write_1h_tokens=_stored_for_an_hour(usage),
+        audio_input_tokens=_detail(usage, "prompt_tokens_details", "audio_tokens"),
+        audio_output_tokens=_detail(usage, "completion_tokens_details", "audio_tokens"),
     )
+
+
+def _stored_for_an_hour(usage: Mapping[str, object]) -> int:
+    """As LiteLLM passes on what Anthropic says of the lifetimes of its cache."""
+    details = usage.get("prompt_tokens_details")
+    stored = details.get("cache_creation_token_details") if isinstance(details, Mapping) else None
+    return _count(stored.get("ephemeral_1h_input_tokens")) if isinstance(stored, Mapping) else 0
 
 
 def encode(value: object) -> bytes:

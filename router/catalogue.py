@@ -193,7 +193,7 @@ def check_overrides(overrides: Overrides, catalogue: Catalogue) -> None:
     for override in overrides.rows.values():
         offer_id = f"{override.provider.id}/{override.model}"
         if catalogue.offer(offer_id) is None:
-            near = "".join(f"; did you mean {each!r}?" for each in catalogue.near(offer_id)[:1])
+            near = "".join(f"; did you mean {each!r}?" for each in catalogue.near(offer_id)[:1]) or "."
             raise ModelError(
                 f'model {offer_id!r} is not in the price map{near} A model of your own says its mode: mode = "chat"'
             )

@@ -32,8 +32,8 @@ _VERSION: Final = re.compile(
 )
 # One model has several spellings; a name is read as the one that its maker writes.
 _DOT: Final = re.compile(
-    r"""(?<=\d)p(?=\d)                          # glm-4p6 is glm-4.6 where names may hold no dots (Fireworks)
-      | (?<![\d.]\d)(?<=\d)-(?=\d(?![\da-z.]))  # claude-sonnet-4-5 is claude-sonnet-4.5, and not ministral-3-3b
+    r"""p(?<=\dp)(?=\d)                             # glm-4p6 is glm-4.6 where names may hold no dots (Fireworks)
+      | -(?<=\d-)(?<![\d.]\d-)(?=\d(?![\da-z.]))    # claude-sonnet-4-5 is claude-sonnet-4.5, not ministral-3-3b
     """,
     re.VERBOSE,
 )
@@ -49,6 +49,7 @@ _MAKERS: Final[tuple[tuple[str, str], ...]] = (
     ("qwen-2", "qwen2"),
     ("qwen-3", "qwen3"),
 )
+_MADE: Final = tuple(written for written, _ in _MAKERS)
 EVERYTHING: Final = "*"
 _ODD: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 MAX_NAME: Final = 200  # characters; the longest name of the bundled map has 98
@@ -99,9 +100,10 @@ def _spelled(text: str) -> str:
     head, slash, base = path.rpartition("/")
     found = _REGION_AND_MAKER.match(base)
     base = base[found.end() :] if found else base
-    for written, meant in _MAKERS:
-        if base.startswith(written):
-            base = meant + base[len(written) :]
+    if base.startswith(_MADE):
+        for written, meant in _MAKERS:
+            if base.startswith(written):
+                base = meant + base[len(written) :]
     return head + slash + base
 
 

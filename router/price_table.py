@@ -35,6 +35,7 @@ _LIST: Final = "tiered_pricing"
 _INPUT_PRICE: Final = "input_cost_per_token"
 _BASE: Final = (ServiceTier.STANDARD, 0)
 _NO_CAVEATS: Final[frozenset[Caveat]] = frozenset()
+_NO_CLASSES: Final[frozenset[PriceClass]] = frozenset()
 _NO_RATES: Final[Mapping[PriceClass, Decimal]] = MappingProxyType({})
 _MAIN: Final = frozenset(MAIN)
 _MOVES: Final = frozenset({PriceClass.INPUT, PriceClass.OUTPUT})
@@ -161,6 +162,8 @@ def _believable(table: PriceTable, mode: str, notes: Notes) -> bool:
 def _drop_zeros(table: PriceTable, *, writes_nothing: bool) -> bool:
     dropped = False
     for rates in table.values():
+        if all(rates.values()):
+            continue
         for price_class in [each for each, price in rates.items() if not price]:
             if not (writes_nothing and price_class is PriceClass.OUTPUT):
                 del rates[price_class]
@@ -183,22 +186,25 @@ def _follow(table: PriceTable) -> None:
 
 def prices_of(table: PriceTable, caveats: frozenset[Caveat] = _NO_CAVEATS) -> Prices:
     """The table as Prices; what a service tier does not say and the standard one does is known to be unknown."""
+    if len(table) <= 1:  # most rows: the standard prices of every size
+        return _of_service(table, ServiceTier.STANDARD, (), caveats)
+    sizes = tuple(sorted({above for _, above in table if above}))
     services: dict[ServiceTier, Prices] = {}
-    if len(table) > 1:
-        for service in {each for each, _ in table} - {ServiceTier.STANDARD}:
-            known_up_to, unknown = _known_up_to(table, service), _unknown(table, service)
-            services[service] = _of_service(table, service, caveats, known_up_to=known_up_to, unknown=unknown)
-    return _of_service(table, ServiceTier.STANDARD, caveats, services=MappingProxyType(services))
+    for service in {each for each, _ in table} - {ServiceTier.STANDARD}:
+        known_up_to, unknown = _known_up_to(table, service, sizes), _unknown(table, service)
+        services[service] = _of_service(table, service, sizes, caveats, known_up_to=known_up_to, unknown=unknown)
+    return _of_service(table, ServiceTier.STANDARD, sizes, caveats, services=MappingProxyType(services))
 
 
 def _of_service(
     table: PriceTable,
     service: ServiceTier,
+    sizes: tuple[int, ...],
     caveats: frozenset[Caveat],
     *,
     services: Mapping[ServiceTier, Prices] = NO_SERVICES,
     known_up_to: int | None = None,
-    unknown: frozenset[PriceClass] = frozenset(),
+    unknown: frozenset[PriceClass] = _NO_CLASSES,
 ) -> Prices:
     rates = table.get((service, 0), _NO_RATES)
     return Prices(
@@ -206,7 +212,7 @@ def _of_service(
         output=rates.get(PriceClass.OUTPUT),
         cached_input=rates.get(PriceClass.CACHED_INPUT),
         cache_write=rates.get(PriceClass.CACHE_WRITE),
-        tiers=_tiers(table, service) if len(table) > 1 else (),
+        tiers=_tiers(table, service, sizes) if sizes else (),
         others=_others(rates),
         services=services,
         caveats=caveats,
@@ -215,8 +221,7 @@ def _of_service(
     )
 
 
-def _tiers(table: PriceTable, service: ServiceTier) -> tuple[PriceTier, ...]:
-    found = [(above, rates) for (each, above), rates in table.items() if each is service and above and rates]
+def _tiers(table: PriceTable, service: ServiceTier, sizes: tuple[int, ...]) -> tuple[PriceTier, ...]:
     return tuple(
         PriceTier(
             above,
@@ -226,7 +231,8 @@ def _tiers(table: PriceTable, service: ServiceTier) -> tuple[PriceTier, ...]:
             cache_write=rates.get(PriceClass.CACHE_WRITE),
             others=_others(rates),
         )
-        for above, rates in sorted(found, key=lambda each: each[0])
+        for above in sizes
+        if (rates := table.get((service, above)))
     )
 
 
@@ -235,17 +241,14 @@ def _others(rates: Mapping[PriceClass, Decimal]) -> Mapping[PriceClass, Decimal]
     return MappingProxyType(others) if others else NO_OTHERS
 
 
-def _known_up_to(table: PriceTable, service: ServiceTier) -> int | None:
+def _known_up_to(table: PriceTable, service: ServiceTier, sizes: tuple[int, ...]) -> int | None:
     """The least context size at which the standard service has another price of reading or writing and this one is
     not said to: what it costs beyond is not known."""
-    missing = (
-        above
-        for (each, above), rates in table.items()
-        if each is ServiceTier.STANDARD
-        and above
-        and not (_MOVES & rates.keys()) <= table.get((service, above), {}).keys()
-    )
-    return min(missing, default=None)
+    for above in sizes:
+        standard = _MOVES & table.get((ServiceTier.STANDARD, above), _NO_RATES).keys()
+        if not standard <= table.get((service, above), _NO_RATES).keys():
+            return above
+    return None
 
 
 def _unknown(table: PriceTable, service: ServiceTier) -> frozenset[PriceClass]:

@@ -15,6 +15,7 @@ MAX_USD_PER_TOKEN: Final = Decimal(1)
 MAX_USD_PER_PIECE: Final = Decimal(1000)  # of an image, a second, a page, a search
 _MAX_DIGITS: Final = 17
 _LEAST_EXPONENT: Final = -24
+_ZERO: Final = Decimal(0)
 _MAX_WHOLE: Final = 10**12
 
 
@@ -53,16 +54,15 @@ def amount(value: object, most: Decimal) -> Decimal:
         value = Decimal(value)
     if not isinstance(value, Decimal):
         raise Malformed
-    read = value
-    if not read.is_finite() or not 0 <= read <= most:
+    if not value.is_finite() or not _ZERO <= value <= most:
         raise Malformed
-    if not read:
-        return Decimal(0)
-    if read.adjusted() < _LEAST_EXPONENT or (
-        len(str(read)) > _MAX_DIGITS and len(read.as_tuple().digits) > _MAX_DIGITS
-    ):
+    if not value:
+        return _ZERO
+    if value.adjusted() < _LEAST_EXPONENT:
         raise Malformed
-    return read
+    if len(str(value)) > _MAX_DIGITS and len(value.as_tuple().digits) > _MAX_DIGITS:
+        raise Malformed
+    return value
 
 
 def whole(value: object) -> int:

@@ -178,17 +178,19 @@ STANDS_IN: Final[Mapping[PriceClass, PriceClass]] = MappingProxyType(
 )
 NO_SERVICES: Final[Mapping[ServiceTier, Prices]] = MappingProxyType({})
 UNPRICED: Final = Prices()
+_NOTHING: Final = Decimal(0)
 
 
 def prices_at(prices: Prices, input_tokens: int) -> Prices:
-    """The prices that apply to a request of this input size, without tiers.
+    """The prices that apply to a request of this input size: as they are below every tier, else with what the reached
+    tiers say laid over them.
 
     A tier prices the whole request, not only the tokens above it (ai.google.dev/gemini-api/docs/pricing: "prompts >
     200k"; platform.claude.com/docs/en/about-claude/pricing, "Long context pricing").
     """
     if prices.known_up_to is not None and input_tokens > prices.known_up_to:
         return UNPRICED
-    if not prices.tiers:
+    if not prices.tiers or input_tokens <= prices.tiers[0].above_input_tokens:
         return prices
     reached = [tier for tier in reversed(prices.tiers) if input_tokens > tier.above_input_tokens]
     others = dict(prices.others)
@@ -220,9 +222,13 @@ def cost(
 ) -> Decimal | None:
     """USD for one request of these tokens, exactly, or None when a price that it needs is not known. Tokens read from
     the cache and tokens written to it are part of the input tokens. `router.charge.charge` prices everything else."""
-    at = prices_at(prices.of(service), input_tokens)
+    at = prices_at(prices if service is ServiceTier.STANDARD else prices.of(service), input_tokens)
     if at.input is None or (at.output is None and output_tokens):
         return None
+    written = at.output * output_tokens if at.output is not None else _NOTHING
+    fee = at.others.get(PriceClass.REQUEST, _NOTHING) if at.others else _NOTHING
+    if not cached_input_tokens and not cache_write_tokens:
+        return at.input * input_tokens + written + fee
     cached = min(cached_input_tokens, input_tokens)
     stored = min(cache_write_tokens, input_tokens - cached)
     if stored and PriceClass.CACHE_WRITE in at.unknown:
@@ -230,8 +236,7 @@ def cost(
     cached_price = at.input if at.cached_input is None else at.cached_input
     stored_price = at.input if at.cache_write is None else at.cache_write
     read = at.input * (input_tokens - cached - stored) + cached_price * cached + stored_price * stored
-    written = at.output * output_tokens if at.output is not None else Decimal(0)
-    return read + written + at.others.get(PriceClass.REQUEST, Decimal(0))
+    return read + written + fee
 
 
 def usd(amount: Decimal) -> str:

@@ -109,7 +109,7 @@ def test_a_row_over_nothing_is_refused_with_the_nearest_model() -> None:
 
 def test_a_row_over_nothing_like_it_is_refused() -> None:
     overrides = load_overrides({"openai/zzzzzzz": {"disabled": True}}, world.registry())
-    with pytest.raises(ModelError, match=r'is not in the price map.*mode = "chat"'):
+    with pytest.raises(ModelError, match=r'is not in the price map\. A model of your own says its mode: mode = "chat"'):
         check_overrides(overrides, world.catalogue())
 
 
