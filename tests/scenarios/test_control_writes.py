@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -233,17 +234,28 @@ def test_doctor_says_what_is_wrong_and_what_providers_say(control: Control, slug
     control.admin("PUT", f"{keys}/MINIMAX_2_7_API_KEY", {"value": "sk-sandbox-doctor-0123456789"})
     control.admin("PUT", f"{keys}/OPENAI_API_KEY", {"value": VALUE})
     for who, path in (("admin", f"/admin/tenants/{slug}/doctor"), ("own", "/v1/keys/doctor")):
+        base = {"admin": keys, "own": "/v1/keys"}[who]
         seen = control.ask(who, "GET", path).json()
         assert {of(key, "setting_key", "state", "live") for key in seen["keys"]} == {
             *(("MINIMAX_2_7_API_KEY", "active", None), ("OPENAI_API_KEY", "active", None)),
         }
         old = next(key for key in seen["keys"] if key["provider"] == "minimax")
         assert of(old, "answers", "level") == ([{"provider": "minimax", "via": "former"}], "note")
-        assert "--provider minimax --live" in old["next_step"]
+        assert old["next_step"] == f"Try it with one call: POST {path}?provider=minimax."
         assert any("MINIMAX_API_KEY" in finding["text"] for finding in old["findings"] if finding["check"] == "name")
         asked = control.ask(who, "POST", path).json()
         said = {key["provider"]: key["live"]["outcome"] for key in asked["keys"]}
         assert (said, asked["problems"]) == ({"minimax": "listed", "openai": "rejected"}, 1)
+        steps = {key["provider"]: key["next_step"] for key in asked["keys"]}
+        assert steps["openai"] == f'Store a valid key: PUT {base}/OPENAI_API_KEY with {{"value": "VALUE"}}.'
+        assert (
+            steps["minimax"]
+            == {
+                "admin": f'Give it its canonical name: POST /admin/keys/canonicalise with {{"tenant": "{slug}"}}.',
+                "own": "Ask the operator to give it its canonical name.",
+            }[who]
+        )
+        assert "wardgate " not in json.dumps([seen, asked])
         one = control.ask(who, "GET", path + "?provider=openai").json()
         assert [key["setting_key"] for key in one["keys"]] == ["OPENAI_API_KEY"]
         assert code(control.ask(who, "GET", path + "?provider=nobody")) == (404, "provider_unknown")
