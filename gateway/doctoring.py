@@ -12,9 +12,8 @@ from typing import Final
 from gateway.control.gate import Operation
 from gateway.live_check import LiveCheck, LiveResult, Outcome, listing_of
 from gateway.rules import Rules, load_catalogue
-from keystore.errors import RegistryError, did_you_mean
 from keystore.health import Check, Finding, KeyHealth, Level
-from keystore.providers import Provider, Registry
+from keystore.providers import Provider, Registry, no_provider
 from keystore.ways import Ways
 from router.catalogue import Catalogue
 from router.entitlement import Entitlements
@@ -76,7 +75,8 @@ async def examine(
 ) -> list[Examined]:
     """Every stored key of the operation's tenant, or those of one provider (by its id or a former one). With `live`,
     each provider is asked once for each key; `told` hears of the progress of that. `reach` spares reading the catalogue
-    again; the next steps are said in the words of `ways`, commands when it is left out. RegistryError when there is no such provider; DatabaseUnavailable."""
+    again; the next steps are said in the words of `ways`, commands when it is left out. RegistryError when there is no
+    such provider; DatabaseUnavailable."""
     wanted = _row(at.rules.registry, provider).id if provider else None
     reach = reach or await reach_of(at.rules)
     found = await at.keystore.doctor.examine(
@@ -113,8 +113,7 @@ async def reach_of(rules: Rules) -> Reach:
 def _row(registry: Registry, provider_id: str) -> Provider:
     row = registry.successor(provider_id)
     if row is None:
-        near = did_you_mean(provider_id, {one.id for one in registry.providers})
-        raise RegistryError(f"there is no provider {provider_id!r}{near}")
+        raise no_provider(provider_id, registry)
     return row
 
 

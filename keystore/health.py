@@ -171,4 +171,4 @@ class Yardstick:
     plan_allows: Callable[[str], bool]
     plan_instead: Callable[[str], str | None] = lambda _: None
     can_look: Callable[[str], bool] = lambda _: True
-    ways: Ways = Commands()
+    ways: Ways = field(default_factory=Commands)

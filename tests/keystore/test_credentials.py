@@ -175,7 +175,7 @@ async def test_value_that_may_be_a_key_is_stored(keystore: Keystore, tenant: Ten
     [
         ("MINIMAXX_API_KEY", "MINIMAX_API_KEY"),
         ("GOGLE_API_KEY", "GOOGLE_API_KEY"),
-        ("minimax_api_key", None),
+        ("minimax_api_key", "MINIMAX_API_KEY"),
         ("MINIMAX_API_KEY ", "MINIMAX_API_KEY"),
         ("", None),
         ("\x00", None),
