@@ -28,6 +28,7 @@ from keystore.tables import audit, facts
 
 HEAD: Final = "audit.head"
 GAP: Final = "audit.gap"
+OUTCOMES: Final = ("begun", "done", "refused", "failed", "denied", "found")  # the last of a gap
 _NOTHING: Final = (0, b"")
 _BATCH: Final = 1000
 _LONGEST: Final = 500  # characters of a target or origin that are kept

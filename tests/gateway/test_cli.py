@@ -1,6 +1,7 @@
 """The command line as scripts and people use it: the real script in a process of its own."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -101,6 +102,12 @@ SENTENCES = {
     "plan that has gone": (("explain", "--tenant", "lost", "--model", "auto"), "teem"),
     "days that are none": (("token", "create", "acme", "--expires-in-days", "nan"), "--expires-in-days"),
     "days without end": (("token", "create", "acme", "--expires-in-days", "1e12"), "--expires-in-days"),
+    "action that is none": (("audit", "list", "--action", "keys.set"), 'did you mean "key.set"'),
+    "outcome that is none": (("audit", "list", "--outcome", "foo"), "known: begun, denied, done"),
+    "file of rows that is absent": (("provider", "diff", "next.toml"), "next.toml: there is no such file\n"),
+    "source that is no URL": (("import", "plan", "--from", "nonsense"), "not a URL; see --from"),
+    "source that is empty": (("import", "plan", "--from", ""), "not a URL; see --from"),
+    "source that is absent": (("import", "plan", "--from", "sqlite:///no.db"), "see --from"),
     "days gone by": (("token", "create", "acme", "--expires-in-days", "-1"), "--expires-in-days"),
 }
 
@@ -124,6 +131,17 @@ def test_what_goes_wrong_is_one_sentence_and_no_traceback(stocked: Cli, name: st
     arguments, hint = SENTENCES[name]
     said = stocked(*arguments, code=1)
     assert said.startswith("wardgate: ") and said.count("\n") == 1 and hint.lower() in said.lower(), said
+
+
+def test_audit_is_listed_page_by_page_with_what_was_made(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    made = cli.json("token", "create", "acme")
+    assert isinstance(made, dict) and f" {made['id']} " in cli("audit", "list")
+    assert re.search(r" \d\d:\d\d:\d\d ", cli("audit", "list"))
+    done = run_cli("audit", "list", "--limit", "2", env=ENV, cwd=cli.folder)
+    page = re.fullmatch(r"These are the newest 2; the next page: --before (\d+)\n", done.stderr)
+    assert page and f"\n{page[1]} " in done.stdout
+    assert cli("audit", "list", "--actor", "nobody") == "No row is of this kind.\n"
 
 
 def test_brackets_in_a_name_are_shown_as_they_are(cli: Cli) -> None:
