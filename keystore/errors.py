@@ -205,3 +205,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A sentence's tail that names the nearest known word: `; did you mean "acme"?`, or nothing."""
     near = nearest(word, known)
     return f'; did you mean "{near}"?' if near else ""
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """`1 row`, `2 rows`; `things` where the plural is another one."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"

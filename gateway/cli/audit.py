@@ -11,7 +11,7 @@ from gateway.config import ConfigError
 from gateway.control.actions import ACTIONS
 from gateway.control.gate import Operation
 from keystore.audit import GAP, OUTCOMES, AuditRow, Phase, Verdict
-from keystore.errors import did_you_mean
+from keystore.errors import counted, did_you_mean
 
 FINDINGS = 3
 _NONE = "No row is of this kind."
@@ -121,7 +121,8 @@ def verify(
         found = {"rows": verdict.rows, "head": verdict.head, "whole": verdict.whole, "faults": verdict.faults}
         print_json(found)
     else:
-        print(f"{verdict.rows} rows, {'whole' if verdict.whole else 'NOT WHOLE'}. Head: {verdict.head or 'none yet'}")
+        found_so = "whole" if verdict.whole else "NOT WHOLE"
+        print(f"{counted(verdict.rows, 'row')}, {found_so}. Head: {verdict.head or 'none yet'}")
         for fault in verdict.faults:
             print(f"  {fault}")
     if not verdict.whole:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
+from keystore.errors import counted
 from keystore.sealing_check import Tally
 from keystore.sealing_ops import RootKeyStatus
 
@@ -172,7 +173,7 @@ def rotate_tenant(slug: Slug, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"tenant": slug, "sealed": sealed})
     else:
-        print(f"{slug} has a new data key; {sealed} values were sealed again.")
+        print(f"{slug} has a new data key; {counted(sealed, 'value')} sealed again.")
 
 
 @app.command("shred")
@@ -192,4 +193,4 @@ def shred(
     if as_json:
         print_json({"tenant": slug, "destroyed": gone})
     else:
-        print(f"Destroyed {gone} stored values of {slug} and the keys that opened them.")
+        print(f"Destroyed {counted(gone, 'stored value')} of {slug} and the keys that opened them.")

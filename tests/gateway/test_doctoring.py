@@ -172,6 +172,7 @@ async def test_what_cannot_be_looked_at_live_is_not_to_be_looked_at_live(clinic:
     fields = {"project": "p", "location": "eu"}
     await clinic.keystore.credentials.set(at.tenant, "VERTEX_API_KEY", service_account, fields=fields)
     one = of(await examine(at), "VERTEX_API_KEY")
+    assert one.health.key.hint == ""  # the end of any service account's JSON
     assert one.health.next_step == (
         "Try it with a request for a model of vertex: its keys cannot be checked without one."
     )

@@ -36,6 +36,20 @@ def of(body: dict[str, Any], *names: str) -> tuple[Any, ...]:
 # --- tenants ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_an_operator_should_know_is_said_in_words(control: Control, slug: str) -> None:
+    path = f"/admin/tenants/{slug}/plan"
+    assert control.admin("PUT", path, {"plan": "solo"}).json()["note"] is None
+    note = control.admin("PUT", path, {"plan": "free"}).json()["note"]
+    assert note.startswith("Plan free takes no keys of tenants") and note.endswith("cannot be served on it.")
+    refused = control.admin("POST", "/admin/tenants", {"slug": "No slug", "plan": "team"}).json()["error"]
+    assert refused["message"] == "slug: it must be 1 to 63 of a-z, 0-9 and '-', and begin with a letter or digit"
+    for where, kind in (("/admin/tenants", "wg_admin_"), ("/v1/keys", "wg_live_")):
+        answer = control.ask(None, "GET", where)
+        assert answer.status_code == 401 and f"Bearer {kind}..." in answer.json()["error"]["message"]
+    unknown = control.admin("GET", "/admin/keys/report?provider=nope")
+    assert code(unknown) == (404, "provider_unknown")
+
+
 def test_tenant_is_added_shown_and_moved(control: Control, slug: str) -> None:
     shown = control.admin("GET", f"/admin/tenants/{slug}").json()
     assert of(shown, "object", "slug", "plan", "keys", "tokens") == ("tenant", slug, "team", [], [])
