@@ -152,14 +152,15 @@ def _show(tally: Tally, verb: str, as_json: bool) -> None:
 def retire(kek_id: KekId, as_json: AsJson = False) -> None:
     """Say that a root key is done with. Refused while a row needs it, or without a clean verify of the last hour."""
 
-    async def work(at: Operation) -> None:
-        await at.keystore.sealing.retire(kek_id)
+    async def work(at: Operation) -> bool:
+        return await at.keystore.sealing.retire(kek_id)
 
-    operate("sealing.retire", work, target=kek_id)
+    changed = operate("sealing.retire", work, target=kek_id)
     if as_json:
         print_json({"kek_id": kek_id, "state": "retired"})
     else:
-        print(f"{kek_id} is retired; its line may be taken out of the ring. Backups of before still need it.")
+        said = "is retired" if changed else "was retired already"
+        print(f"{kek_id} {said}; its line may be taken out of the ring. Backups of before still need it.")
 
 
 @app.command("rotate-tenant")
