@@ -104,5 +104,6 @@ async def open_services(
 
 async def close_services(services: Services) -> None:
     """Close what was opened."""
+    await services.lane.aclose()
     await services.transport.aclose()
     await services.keystore.close()

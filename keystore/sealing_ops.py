@@ -202,13 +202,14 @@ class SealingOps:
                 change = update(service_keys).where(same).values(kek_id=active, wrapped=again.wrapped)
                 tally.succeeded += (await connection.execute(change)).rowcount
 
-    async def retire(self, kek_id: str) -> None:
-        """Nothing needs this root key any more; its line may be taken out of the ring. Refused while a row refers to
-        it, while it is active, or without a clean verification of the last hour."""
+    async def retire(self, kek_id: str) -> bool:
+        """Nothing needs this root key any more; its line may be taken out of the ring. False when it is retired
+        already. Refused while a row refers to it, while it is active, or without a clean verification of the last
+        hour."""
         async with self._database.write(lock=Lock.ROOT_KEYS) as connection:
             state = await _state_of(connection, kek_id)
             if state is KeyState.RETIRED:
-                return
+                return False
             if state is KeyState.ACTIVE:
                 raise SealingRefused(f"the root key {kek_id!r} is the active one; activate another first")
             for column in (tenant_keys.c.kek_id, service_keys.c.kek_id):
@@ -222,6 +223,7 @@ class SealingOps:
             await connection.execute(change)
             await note_change(connection, Changed.RING, now=self._now())
         await self._ring.refresh()
+        return True
 
     async def _refuse_unverified(self, connection: AsyncConnection) -> None:
         noted = (await connection.execute(select(facts.c.value).where(facts.c.name == VERIFIED))).scalar()

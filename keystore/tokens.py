@@ -260,13 +260,15 @@ class TokenStore:
             raise TokenUnknown
         return _info(row, sealed=self._holds(row))
 
-    async def revoke(self, token_id: str) -> None:
-        """The token is refused from now on; revoking it again changes nothing. TokenUnknown when there is none."""
+    async def revoke(self, token_id: str) -> bool:
+        """The token is refused from now on. False when it was revoked already, which changes nothing. TokenUnknown when
+        there is none."""
         now = self._now()
         async with self._database.write() as connection:
             row = await self._locked(connection, token_id)
             if row.revoked_at is None:
                 await self._change(connection, row, now, revoked_at=now)
+            return row.revoked_at is None
 
     async def authenticate(self, text: str, now: datetime) -> Caller:
         """Whose token this is at the time `now`. Raises TokenRefused with the reason; a malformed one costs no SQL, and

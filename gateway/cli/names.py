@@ -105,7 +105,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Who breaks if this file were in force. Changes nothing. Exit code 1 when somebody does."""
-    after = load_registry(load_config(file).providers)
+    after = load_registry(load_config(file, named_by="").providers)
     _impact(lambda _: after, f"diff {file.name}", None, as_json)
 
 

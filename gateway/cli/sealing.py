@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
+from keystore.errors import counted
 from keystore.sealing_check import Tally
 from keystore.sealing_ops import RootKeyStatus
 
@@ -151,14 +152,15 @@ def _show(tally: Tally, verb: str, as_json: bool) -> None:
 def retire(kek_id: KekId, as_json: AsJson = False) -> None:
     """Say that a root key is done with. Refused while a row needs it, or without a clean verify of the last hour."""
 
-    async def work(at: Operation) -> None:
-        await at.keystore.sealing.retire(kek_id)
+    async def work(at: Operation) -> bool:
+        return await at.keystore.sealing.retire(kek_id)
 
-    operate("sealing.retire", work, target=kek_id)
+    changed = operate("sealing.retire", work, target=kek_id)
     if as_json:
         print_json({"kek_id": kek_id, "state": "retired"})
     else:
-        print(f"{kek_id} is retired; its line may be taken out of the ring. Backups of before still need it.")
+        said = "is retired" if changed else "was retired already"
+        print(f"{kek_id} {said}; its line may be taken out of the ring. Backups of before still need it.")
 
 
 @app.command("rotate-tenant")
@@ -172,7 +174,7 @@ def rotate_tenant(slug: Slug, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"tenant": slug, "sealed": sealed})
     else:
-        print(f"{slug} has a new data key; {sealed} values were sealed again.")
+        print(f"{slug} has a new data key; {counted(sealed, 'value')} sealed again.")
 
 
 @app.command("shred")
@@ -192,4 +194,4 @@ def shred(
     if as_json:
         print_json({"tenant": slug, "destroyed": gone})
     else:
-        print(f"Destroyed {gone} stored values of {slug} and the keys that opened them.")
+        print(f"Destroyed {counted(gone, 'stored value')} of {slug} and the keys that opened them.")

@@ -219,9 +219,10 @@ class Source:
 
 async def open_source(own: Database, url: str | None) -> Source:
     """The table of `url`, or of our own database. ImportRefused when it has none that can be read."""
+    if url is not None:
+        make_room(url, create=False, setting="--from")
     if url is None or own.is_at(url):
         return await _opened(own, own.name, in_place=True)
-    make_room(url, create=False)
     parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite":
         asked = " ".join(filter(None, (str(parsed.query.get("options", "")), _READ_ONLY)))
