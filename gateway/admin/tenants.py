@@ -10,6 +10,8 @@ from gateway.admin.models import HeldKey, PlanChange, TenantNew, TenantOut, Tena
 from gateway.admin.pages import Page, page_of, place_after
 from gateway.admin.parts import Tenant as TenantPart
 from gateway.control.gate import Operation
+from gateway.control.targets import may_be_said
+from keystore.errors import TenantInvalid
 from keystore.resolve import Found
 from keystore.tenants import Tenant
 
@@ -38,6 +40,8 @@ async def add_tenant(call: OfCall, body: TenantNew) -> TenantOut:
     """The plan must be one that the gateway knows."""
 
     async def work(at: Operation) -> Tenant:
+        if not may_be_said(body.slug):
+            raise TenantInvalid
         return await at.keystore.tenants.add(
             body.slug, body.plan, name=body.name, id=body.id, default_model=body.default_model
         )

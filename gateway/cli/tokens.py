@@ -8,10 +8,13 @@ import typer
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.config import ConfigError
 from gateway.control.gate import Operation
+from keystore.token_format import token_id_of
 from keystore.tokens import NewToken, TokenInfo
 
 LONGEST_DAYS = 36_500
-TokenId = Annotated[str, typer.Argument(help="The id of `wardgate token list` (12 characters).")]
+TokenId = Annotated[
+    str, typer.Argument(help="The id of `wardgate token list` (12 characters), or the token.", callback=token_id_of)
+]
 app = typer.Typer(help="API tokens of tenants.", no_args_is_help=True)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.control.actions import ACTIONS, Action
+from gateway.control.targets import noted
 from gateway.rules import Rules
 from keystore.audit import Actor, Entry, Phase
 from keystore.errors import KeystoreError
@@ -67,10 +68,11 @@ class Control:
         target: str = "",
         describe: Callable[[Result], Mapping[str, object]] | None = None,
     ) -> Result:
-        """Do `work` if `actor` may, and note it. `tenant` is a slug or id; `target` names the thing in the audit, and
-        `describe` says more about the result (never a value). NotAllowed, else the work's own errors."""
+        """Do `work` if `actor` may, and note it. `tenant` is a slug or id; `target` names the thing in the audit, where
+        it is a name of the kind that the action's row says; `describe` says more about the result (never a value).
+        NotAllowed, else the work's own errors."""
         row = ACTIONS[action]
-        note = _Notes(self._keystore, actor, row, target)
+        note = _Notes(self._keystore, actor, row, noted(row.target, target, self._rules))
         found = await self._find(actor, row, tenant, note)
         if row.writes:
             await note.write(Phase.BEGIN, "begun")
