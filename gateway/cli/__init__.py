@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from gateway.cli import audit, doctor, explaining, importing, moving, names, rows, running, sealing, tenants, tokens
+from gateway.cli.console import LACKS
 from gateway.config import ConfigError
 from gateway.control.targets import without_secrets
 from gateway.errors import ApiError
@@ -83,6 +84,7 @@ def _options(
     pass
 
 
+FINDINGS = 3
 EXPECTED = (ApiError, ConfigError, KeystoreError, RouterError, LogLevelError, MetricsPortError, PortTaken)
 
 
@@ -90,6 +92,8 @@ def main() -> None:
     """Entry point of the `wardgate` script."""
     try:
         app()
+    except SystemExit as end:
+        raise SystemExit(FINDINGS if not end.code and LACKS.get() else end.code) from None
     except EXPECTED as error:
         _say(str(error))
         raise SystemExit(1) from None

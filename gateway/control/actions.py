@@ -20,10 +20,16 @@ class Action:
     right: Right
     tenant_right: Right | None = None
     target: Target = Target.NOTHING
+    needs_ring: bool = False  # reads, but is worth nothing without every root key
 
     @property
     def writes(self) -> bool:
         return self.right is Right.ADMIN_WRITE
+
+    @property
+    def partial(self) -> bool:
+        """Whether it may be done while a root key is missing."""
+        return not (self.writes or self.needs_ring)
 
 
 _READ = Right.ADMIN_READ
@@ -60,9 +66,9 @@ _ROWS = (
     Action("sealing.retire", _WRITE, target=Target.ROOT_KEY),
     Action("sealing.rotate_tenant", _WRITE),
     Action("sealing.shred", _WRITE),
-    Action("import.plan", _READ),
+    Action("import.plan", _READ, needs_ring=True),
     Action("import.apply", _WRITE),
-    Action("import.verify", _READ),
+    Action("import.verify", _READ, needs_ring=True),
     Action("import.scrub", _WRITE),
     Action("import.list", _READ),
     Action("audit.list", _READ),

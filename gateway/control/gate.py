@@ -2,7 +2,8 @@
 
 Owns the check of the caller's right, made again for each operation and never taken from the route, and the notes in
 the audit: a write is noted before it begins and when it has ended, so that one that broke off shows as unfinished; what
-only reads is noted once. While the audit cannot be written, nothing is changed. Must not know HTTP or the terminal.
+only reads is noted once. While the audit cannot be written, nothing is changed; what only reads goes on without a note
+where the audit's own key is lost, which the command line says. Must not know HTTP or the terminal.
 """
 
 import uuid
@@ -143,7 +144,8 @@ class _Notes:
             outcome,
             detail or {},
         )
-        await self._audit.append(entry)
+        if self._action.writes or self._audit.can_note:
+            await self._audit.append(entry)
 
     async def ended(self, outcome: str, detail: Mapping[str, object]) -> None:
         await self.write(Phase.END if self._begun else Phase.WHOLE, outcome, detail)
