@@ -103,8 +103,13 @@ class AuditLog:
 
     def __init__(self, database: Database, service: ServiceKeys, *, now: Clock) -> None:
         self._database = database
-        self._key = service.get(Purpose.AUDIT).key
+        self._service = service
         self._now = now
+
+    @property
+    def can_note(self) -> bool:
+        """Whether the key of the chain is here; without it nothing can be noted, so nothing may be changed."""
+        return Purpose.AUDIT not in self._service.lacking
 
     async def append(self, entry: Entry) -> int:
         """Note one entry; its number. Where the end of the audit is not the one that was noted, that is noted first."""
@@ -167,7 +172,7 @@ class AuditLog:
 
     def _seal(self, row: Mapping[str, Any], previous: bytes) -> bytes:
         fields = encode_fields("wg/audit/1", *(_text(row[name]) for name in _SEALED), previous.hex())
-        return hmac.digest(self._key, fields, hashlib.sha256)
+        return hmac.digest(self._service.get(Purpose.AUDIT).key, fields, hashlib.sha256)
 
 
 class _Walk:

@@ -127,6 +127,8 @@ class SealingOps:
 
     async def activate(self, kek_id: str, *, force: bool = False) -> None:
         """New tenant keys are wrapped by this root key from now on. Refused while a live replica lacks it."""
+        async with self._database.read() as connection:
+            await _state_of(connection, kek_id)
         lacking = await self._replicas.lacking(kek_id)
         if lacking and not force:
             raise SealingRefused(

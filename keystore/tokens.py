@@ -20,7 +20,7 @@ from keystore.clock import Clock, Random
 from keystore.engine import Database
 from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
 from keystore.rights import checked_scopes, rights_of
-from keystore.servicekeys import Purpose, ServiceKeys
+from keystore.servicekeys import Purpose, ServiceKey, ServiceKeys
 from keystore.tables import tenants, tokens
 from keystore.tenants import Tenant
 from keystore.token_format import TokenKind, TokenText, is_token_id, new_token, parse_token
@@ -102,10 +102,14 @@ class TokenStore:
 
     def __init__(self, database: Database, service: ServiceKeys, *, now: Clock, random: Random) -> None:
         self._database = database
-        self._key = service.get(Purpose.TOKEN)
+        self._service = service
         self._now = now
         self._random = random
         self._used: dict[str, datetime] = {}
+
+    @property
+    def _key(self) -> ServiceKey:
+        return self._service.get(Purpose.TOKEN)
 
     def note_used(self, token_id: str, at: datetime) -> None:
         """A request came with this token. No I/O: `flush_used` writes it."""

@@ -10,7 +10,9 @@ from gateway.admin.models import HeldKey, PlanChange, TenantNew, TenantOut, Tena
 from gateway.admin.pages import Page, page_of, place_after
 from gateway.admin.parts import Tenant as TenantPart
 from gateway.control.gate import Operation
+from gateway.control.targets import may_be_said
 from gateway.rules import Rules, unserved
+from keystore.errors import TenantInvalid
 from keystore.resolve import Found
 from keystore.tenants import Tenant
 
@@ -42,6 +44,8 @@ async def add_tenant(call: OfCall, body: TenantNew) -> TenantOut:
     """The plan must be one that the gateway knows."""
 
     async def work(at: Operation) -> TenantOut:
+        if not may_be_said(body.slug):
+            raise TenantInvalid
         made = await at.keystore.tenants.add(
             body.slug, body.plan, name=body.name, id=body.id, default_model=body.default_model
         )

@@ -97,7 +97,7 @@ def _list_batches(*, as_json: bool) -> None:
     async def work(at: Operation) -> list[Batch]:
         return await at.keystore.moves.batches()
 
-    found = operate("key.report", work, target="batches")
+    found = operate("key.report", work)
     if as_json:
         print_json([_record(one, _BATCH) for one in found])
         return

@@ -118,7 +118,7 @@ def rewrap(as_json: AsJson = False) -> None:
         with progress_bar("rewrapping") as advance:
             return await at.keystore.sealing.rewrap(advance)
 
-    _show(operate("sealing.rewrap", work, describe=_counts), "Rewrapped", as_json)
+    _show(operate("sealing.rewrap", work, describe=_counts), "Rewrapped", "changed by somebody else meanwhile", as_json)
 
 
 @app.command("verify")
@@ -129,7 +129,12 @@ def verify(as_json: AsJson = False) -> None:
         with progress_bar("verifying") as advance:
             return await at.keystore.sealing.verify(advance)
 
-    _show(operate("sealing.verify", work, describe=_counts), "Opened", as_json)
+    _show(
+        operate("sealing.verify", work, describe=_counts),
+        "Opened",
+        "removed, so nothing is left of them to open",
+        as_json,
+    )
 
 
 def _counts(tally: Tally) -> dict[str, object]:
@@ -137,11 +142,14 @@ def _counts(tally: Tally) -> dict[str, object]:
     return {**counts, "skipped": tally.skipped, "failed": tally.failed}
 
 
-def _show(tally: Tally, verb: str, as_json: bool) -> None:
+def _show(tally: Tally, verb: str, skipped: str, as_json: bool) -> None:
+    """`skipped` says what those are of which nothing was opened."""
     if as_json:
         print_json({**_counts(tally), "faults": tally.faults})
     else:
         print(f"{verb} {tally.succeeded} of {tally.processed} (skipped {tally.skipped}, failed {tally.failed}).")
+        if tally.skipped:
+            print(f"Skipped are those that were {skipped}.")
         for fault in tally.faults:
             print(f"  {fault}")
     if tally.faults:

@@ -6,6 +6,7 @@ import typer
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
+from gateway.control.targets import check_said
 from gateway.rules import Rules, unserved
 from keystore.resolve import Found
 from keystore.tenants import Tenant
@@ -53,6 +54,7 @@ def add(
     """Add a tenant. The plan must be one that the gateway knows."""
 
     async def work(at: Operation) -> Tenant:
+        check_said(slug, "the slug")
         added = await at.keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
         _warn(added, at.rules)
         return added

@@ -12,12 +12,15 @@ from gateway.control.gate import Operation
 from gateway.rules import Rules, load_catalogue
 from keystore.errors import counted
 from keystore.rights import rights_of
+from keystore.token_format import token_id_of
 from keystore.tokens import NewToken, TokenInfo
 from router.plans import matches_something
 
 LONGEST_DAYS = 36_500
 Made = tuple[NewToken, TokenInfo]
-TokenId = Annotated[str, typer.Argument(help="The id of `wardgate token list` (12 characters).")]
+TokenId = Annotated[
+    str, typer.Argument(help="The id of `wardgate token list` (12 characters), or the token.", callback=token_id_of)
+]
 app = typer.Typer(help="API tokens of tenants.", no_args_is_help=True)
 
 

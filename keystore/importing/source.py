@@ -69,6 +69,10 @@ class TenantTable:
     slug: str
     plan: str | None
 
+    @property
+    def told(self) -> str:
+        return f"the table {self.table} ({self.id}, {self.slug})"
+
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:

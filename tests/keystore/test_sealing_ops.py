@@ -458,3 +458,9 @@ async def test_fault_of_tending_leaves_the_ring_as_it_was(world: World, keystore
     world.ring.write_text(held)
     world.ring.chmod(0o600)
     await keystore.tend()
+
+
+async def test_root_key_that_never_was_is_named_as_such_while_a_replica_lives(keystore: Keystore) -> None:
+    await keystore.tend()
+    with pytest.raises(SealingRefused, match="there is no root key 'nope'"):
+        await keystore.sealing.activate("nope")
