@@ -132,8 +132,8 @@ class SealingOps:
         lacking = await self._replicas.lacking(kek_id)
         if lacking and not force:
             raise SealingRefused(
-                f"{len(lacking)} replicas do not have the root key {kek_id!r} yet: {', '.join(lacking[:5])};"
-                " give it to them, see `wardgate sealing status`"
+                f"not every live replica has the root key {kek_id!r} yet: {', '.join(lacking[:5])};"
+                " give it to those, see `wardgate sealing status`"
             )
         async with self._database.write(lock=Lock.ROOT_KEYS) as connection:
             state = await _state_of(connection, kek_id)

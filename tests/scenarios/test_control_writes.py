@@ -326,7 +326,7 @@ def test_token_is_refused(control: Control, who: str, body: dict[str, Any], want
 
 def test_refused_token_is_told_why(control: Control) -> None:
     told = control.admin("POST", "/admin/tokens", {"tenant": "acme", "scopes": ["admin:read"]}).json()["error"]
-    assert "A live token has no scope 'admin:read'" in told["message"]
+    assert "A token of the kind live has no scope 'admin:read'" in told["message"]
     assert "needs a tenant" in control.admin("POST", "/admin/tokens", {}).json()["error"]["message"]
 
 
