@@ -13,17 +13,12 @@ import orjson
 
 from keystore.errors import AliasRefused
 from keystore.tenants import Tenant
-from router.aliases import ALIAS_NAME, Alias, Aliases, alias_from_row
+from router.aliases import Alias, Aliases, alias_from_row
 from router.errors import AliasError, did_you_mean
 
 MOST: Final = 50  # of one tenant
 TENANTS: Final = 1_000  # different sets of aliases that are remembered
 Rows = Mapping[str, Mapping[str, Any]]
-
-
-def as_target(name: str) -> str:
-    """The name for the audit, when it is one: whatever else stands in its place may be anything."""
-    return name if ALIAS_NAME.fullmatch(name) else ""
 
 
 def own_rows(tenant: Tenant) -> dict[str, Mapping[str, Any]]:

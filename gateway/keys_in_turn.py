@@ -40,12 +40,19 @@ class KeysInTurn:
 
     def turn(self, failure: Failure) -> bool:
         """Whether the provider that failed is worth asking again with another key, which is the next one from now on.
-        The key that failed is not tried again in this request, nor are its former versions unless it was refused."""
+        The value that failed is not tried again in this request, under whichever label or version it is stored, nor are
+        former versions of its label unless it was refused."""
         left = self._left.get(failure.provider_id, [])
         if not wants_another_key(failure) or len(left) < 2:
             return False
         former = lets_former_stand_in(failure)
-        rest = [one for one in left[1:] if one.grace_until is None or former or one.label != left[0].label]
+        others = [one for one in left[1:] if not _is_same(one, left[0])]
+        rest = [one for one in others if one.grace_until is None or former or one.label != left[0].label]
         if rest:
             self._left[failure.provider_id] = rest
         return bool(rest)
+
+
+def _is_same(one: Holding, other: Holding) -> bool:
+    """Whether both are one value that goes to one place."""
+    return bool(one.fingerprint) and (one.fingerprint, one.fields) == (other.fingerprint, other.fields)

@@ -34,6 +34,14 @@ def load_rules(settings: Settings) -> Rules:
     return Rules(registry, load_plans(config.plans), config.limits, aliases, overrides)
 
 
+def unserved(plan_name: str, rules: Rules) -> str | None:
+    """Why nothing can be served on a plan, if nothing can: a sentence's beginning, without its subject."""
+    plan = rules.plans.get(plan_name)
+    if plan is None or plan.byok:
+        return None
+    return f"plan {plan.name} takes no keys of tenants, and the operator's are not used in this version"
+
+
 def load_catalogue(registry: Registry, overrides: Overrides = NO_OVERRIDES) -> Catalogue:
     """The catalogue from LiteLLM's bundled price map with the operator's models over it; LiteLLM itself is not
     imported. Raises ModelError for a row over a model that the map does not have."""

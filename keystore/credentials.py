@@ -21,6 +21,7 @@ from keystore.credential_info import CredentialInfo, info_of, info_of_row
 from keystore.engine import Database
 from keystore.errors import (
     CredentialConflict,
+    CredentialRefused,
     CredentialUnknown,
     EnvelopeDamaged,
     SettingUnknown,
@@ -94,6 +95,8 @@ class CredentialStore:
         check_label(label)
         check_turn(weight, position)
         check_grace(grace)
+        if grace and not activate:
+            raise CredentialRefused("a version that waits has no grace time yet: say it when you make it active")
         content = accepted(setting_key, value, fields, provider)
         named = _named(tenant, setting_key, label)
         async with self._database.write() as connection:

@@ -179,14 +179,25 @@ def filled(provider: Provider, values: Mapping[str, str]) -> Provider:
     return replace(provider, base_url=base_url, hosts=tuple(fill(host, values) for host in provider.hosts))
 
 
+def check_id(provider_id: str) -> None:
+    """Raises RegistryError for what cannot be a provider's id."""
+    if not _ID.fullmatch(provider_id):
+        raise RegistryError(f"provider {provider_id!r}: an id is lower-case letters, digits, '_', '-' and '.'")
+
+
+def no_provider(provider_id: str, registry: Registry) -> RegistryError:
+    """The error that there is none of this id, which names the nearest."""
+    near = did_you_mean(provider_id, {one.id for one in registry.providers})
+    return RegistryError(f"there is no provider {provider_id!r}{near}")
+
+
 # --- one row -------------------------------------------------------------------------------------------------------
 
 
 def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
     """A checked Provider from a row's fields. `name` defaults to the id, `auth` to bearer, `api_key_env_var` to the
     canonical name; `wire`, `base_url` and `hosts` must be given."""
-    if not _ID.fullmatch(provider_id):
-        raise RegistryError(f"provider {provider_id!r}: an id is lower-case letters, digits, '_', '-' and '.'")
+    check_id(provider_id)
     reader = _Row(provider_id, row)
     reader.refuse_unknown_fields()
     provider = Provider(

@@ -25,6 +25,7 @@ from keystore.rootkeys import (
     SealingSource,
     check_ring,
     create_ring,
+    lacking_from,
     load_ring,
 )
 from keystore.sealing import check_value
@@ -40,6 +41,7 @@ class OpenRing:
 
     keys: RootKeys
     active: str
+    lacking: tuple[str, ...] = ()  # in use and not here: what they wrap does not open
 
 
 class LiveRing:
@@ -104,14 +106,18 @@ async def active_root_key(connection: AsyncConnection) -> str:
     return kek_id
 
 
-async def open_ring(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:
+async def open_ring(
+    database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random, partial: bool = False
+) -> OpenRing:
     """The ring that `source` names, checked against the database; on a database that never sealed anything its keys are
-    noted, and a missing file is made when `create`. Raises a SealingError; then nothing was written."""
+    noted, and a missing file is made when `create`; with `partial` it may lack keys that are in use. Raises a
+    SealingError; then nothing was written."""
     async with database.read() as connection:
         memory = await _remember(connection)
     if memory.blank:
         return await _begin(database, source, create=create, now=now, random=random)
-    return OpenRing(check_ring(load_ring(source), memory, source), _active(memory))
+    ring = check_ring(load_ring(source), memory, source, partial=partial)
+    return OpenRing(ring, _active(memory), lacking_from(ring, memory))
 
 
 async def _begin(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:

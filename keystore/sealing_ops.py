@@ -127,11 +127,13 @@ class SealingOps:
 
     async def activate(self, kek_id: str, *, force: bool = False) -> None:
         """New tenant keys are wrapped by this root key from now on. Refused while a live replica lacks it."""
+        async with self._database.read() as connection:
+            await _state_of(connection, kek_id)
         lacking = await self._replicas.lacking(kek_id)
         if lacking and not force:
             raise SealingRefused(
-                f"{len(lacking)} replicas do not have the root key {kek_id!r} yet: {', '.join(lacking[:5])};"
-                " give it to them, see `wardgate sealing status`"
+                f"not every live replica has the root key {kek_id!r} yet: {', '.join(lacking[:5])};"
+                " give it to those, see `wardgate sealing status`"
             )
         async with self._database.write(lock=Lock.ROOT_KEYS) as connection:
             state = await _state_of(connection, kek_id)
@@ -202,13 +204,14 @@ class SealingOps:
                 change = update(service_keys).where(same).values(kek_id=active, wrapped=again.wrapped)
                 tally.succeeded += (await connection.execute(change)).rowcount
 
-    async def retire(self, kek_id: str) -> None:
-        """Nothing needs this root key any more; its line may be taken out of the ring. Refused while a row refers to
-        it, while it is active, or without a clean verification of the last hour."""
+    async def retire(self, kek_id: str) -> bool:
+        """Nothing needs this root key any more; its line may be taken out of the ring. False when it is retired
+        already. Refused while a row refers to it, while it is active, or without a clean verification of the last
+        hour."""
         async with self._database.write(lock=Lock.ROOT_KEYS) as connection:
             state = await _state_of(connection, kek_id)
             if state is KeyState.RETIRED:
-                return
+                return False
             if state is KeyState.ACTIVE:
                 raise SealingRefused(f"the root key {kek_id!r} is the active one; activate another first")
             for column in (tenant_keys.c.kek_id, service_keys.c.kek_id):
@@ -222,6 +225,7 @@ class SealingOps:
             await connection.execute(change)
             await note_change(connection, Changed.RING, now=self._now())
         await self._ring.refresh()
+        return True
 
     async def _refuse_unverified(self, connection: AsyncConnection) -> None:
         noted = (await connection.execute(select(facts.c.value).where(facts.c.name == VERIFIED))).scalar()

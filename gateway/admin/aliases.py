@@ -5,7 +5,7 @@ from collections.abc import Callable
 from gateway.admin.calls import Call, OfCall
 from gateway.admin.parts import AliasName, Tenant
 from gateway.admin.reports import AliasesOut, AliasOut, AliasRow
-from gateway.aliasing import as_row, as_target, own_aliases, removing, setting
+from gateway.aliasing import as_row, own_aliases, removing, setting
 from gateway.control.gate import Operation
 from keystore.tenants import Tenant as StoredTenant
 from router.aliases import Aliases
@@ -28,7 +28,7 @@ async def _edit(
     async def work(at: Operation) -> StoredTenant:
         return await at.keystore.tenants.edit_aliases(at.tenant, change(at.rules.aliases))
 
-    return _told(await call.run(work, tenant=tenant, target=as_target(name)))
+    return _told(await call.run(work, tenant=tenant, target=name))
 
 
 async def list_aliases(call: OfCall, tenant: Tenant) -> AliasesOut:

@@ -13,6 +13,9 @@ from pydantic_core import PydanticCustomError
 
 from gateway.admin.pages import PageQuery
 from gateway.admin.shapes import (
+    ACTION,
+    SLUG,
+    TENANT,
     FieldText,
     GraceHours,
     Kind,
@@ -43,10 +46,10 @@ class TenantQuery(PageQuery):
 class TenantNew(Sent):
     """A tenant to be added. `id` is what a tenant_settings table of the same database knows it by."""
 
-    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    slug: Annotated[str, Field(pattern=SLUG)]
     plan: Word
     name: Text | None = None
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None = None
+    id: Annotated[str, Field(pattern=TENANT)] | None = None
     default_model: Text | None = None
 
 
@@ -57,7 +60,7 @@ class PlanChange(Sent):
 
 
 class TenantOut(Told):
-    """A tenant."""
+    """A tenant. `note` says, when its plan was set, that nothing can be served on it."""
 
     object: Literal["tenant"] = "tenant"
     id: str
@@ -66,6 +69,7 @@ class TenantOut(Told):
     plan: str
     default_model: str | None
     created_at: datetime
+    note: str | None = None
 
 
 class HeldKey(Told):
@@ -236,7 +240,7 @@ class TokenRevoked(Told):
 
 class AuditQuery(PageQuery):
     tenant: TenantName | None = None
-    action: Annotated[str, Field(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)] | None = None
+    action: Annotated[str, Field(pattern=ACTION, max_length=64)] | None = None
     actor: Word | None = None
     outcome: Literal["begun", "done", "refused", "failed", "denied", "found"] | None = None
     since: Time | None = None

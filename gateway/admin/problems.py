@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin.shapes import FORMS
 from gateway.auth import KEYSTORE_AWAY
 from gateway.control.gate import NotAllowed
 from gateway.errors import INTERNAL, ApiError, Problem
@@ -186,9 +187,10 @@ def _told(error: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> dict[
     """Which field broke which rule. A name that no model has was sent by the caller, so it is not repeated."""
     place, *path = error["loc"]
     names = sorted(known.get(place, ()))
+    rule = FORMS.get(error.get("ctx", {}).get("pattern", ""), error["msg"])
     if not path:
-        return {"field": str(place), "rule": WHOLE.get(error["type"], error["msg"])}
+        return {"field": str(place), "rule": WHOLE.get(error["type"], rule)}
     if path[0] not in names:
         return {"field": str(place), "rule": f"there is a field that is not known; known are {', '.join(names)}"}
     inner = [f"[{part}]" for part in path[1:] if isinstance(part, int)]
-    return {"field": path[0] + "".join(inner), "rule": error["msg"]}
+    return {"field": path[0] + "".join(inner), "rule": rule}

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.aliasing import as_row, as_target, own_aliases, removing, setting
+from gateway.aliasing import as_row, own_aliases, removing, setting
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
@@ -56,7 +56,7 @@ def set_alias(
     async def work(at: Operation) -> Tenant:
         return await at.keystore.tenants.edit_aliases(at.tenant, setting(name, row, at.rules.aliases))
 
-    tenant = operate("alias.set", work, tenant=slug, target=as_target(name))
+    tenant = operate("alias.set", work, tenant=slug, target=name)
     _say(tenant, as_json, f"{name} is set.")
 
 
@@ -67,7 +67,7 @@ def remove_alias(slug: Slug, name: Name, as_json: AsJson = False) -> None:
     async def work(at: Operation) -> Tenant:
         return await at.keystore.tenants.edit_aliases(at.tenant, removing(name, at.rules.aliases))
 
-    _say(operate("alias.remove", work, tenant=slug, target=as_target(name)), as_json, f"{name} is removed.")
+    _say(operate("alias.remove", work, tenant=slug, target=name), as_json, f"{name} is removed.")
 
 
 def _say(tenant: Tenant, as_json: bool, sentence: str) -> None:

@@ -158,13 +158,13 @@ async def outcomes(keystore: Keystore) -> list[tuple[str, str, str]]:
 
 async def test_write_is_noted_before_and_after(keystore: Keystore, tenant: Tenant, control: Control) -> None:
     result = await control.run(
-        OPERATOR, "key.set", nothing, tenant="acme", target="K", describe=lambda one: {"said": len(one)}
+        OPERATOR, "key.set", nothing, tenant="acme", target="OPENAI_API_KEY", describe=lambda one: {"said": len(one)}
     )
     assert result == "result"
     assert await outcomes(keystore) == [("key.set", "begin", "begun"), ("key.set", "end", "done")]
     begun, ended = reversed(await keystore.audit.list())
     assert begun.operation == ended.operation
-    assert (ended.tenant_id, ended.target, ended.detail) == (tenant.id, "K", {"said": 6})
+    assert (ended.tenant_id, ended.target, ended.detail) == (tenant.id, "OPENAI_API_KEY", {"said": 6})
 
 
 async def test_reading_is_noted_once(keystore: Keystore, control: Control) -> None:

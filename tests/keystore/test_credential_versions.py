@@ -280,6 +280,13 @@ async def test_quarantined_row_is_listed_and_removed(world: World, keystore: Key
     assert await keystore.credentials.list(tenant) == []
 
 
+async def test_grace_of_a_version_that_waits_is_refused(keystore: Keystore, tenant: Tenant) -> None:
+    await keystore.credentials.set(tenant, NAME, "mm-1")
+    with pytest.raises(CredentialRefused, match="say it when you make it active"):
+        await keystore.credentials.set(tenant, NAME, "mm-2", activate=False, grace=timedelta(hours=3))
+    assert [one.version for one in await keystore.credentials.versions(tenant, NAME)] == [1]
+
+
 @pytest.mark.parametrize("label", ["A", "a b", "-a", "a" * 64, "\x00", "é", "a\n"])
 async def test_label_that_is_none_is_refused(keystore: Keystore, tenant: Tenant, label: str) -> None:
     with pytest.raises(CredentialRefused, match="a label is"):

@@ -101,7 +101,7 @@ async def test_ring_keeps_its_comments_and_lines(world: World, keystore: Keystor
 
 async def test_activation_waits_for_every_replica(keystore: Keystore, tenant: Tenant, replica: Keystore) -> None:
     await keystore.sealing.add()
-    with pytest.raises(SealingRefused, match=f"1 replicas do not have the root key '{SECOND}'"):
+    with pytest.raises(SealingRefused, match=f"not every live replica has the root key '{SECOND}'"):
         await keystore.sealing.activate(SECOND)
     (lacking,) = [one.lacking for one in await keystore.sealing.status() if one.kek_id == SECOND]
     assert len(lacking) == 1
@@ -160,7 +160,7 @@ async def test_retiring_is_refused_until_it_is_time(keystore: Keystore, tenant: 
     with pytest.raises(SealingRefused, match="there is no root key 'nobody'"):
         await ops.retire("nobody")
     await ops.verify()
-    await ops.retire(FIRST)
+    assert [await ops.retire(FIRST) for _ in "12"] == [True, False]
     with pytest.raises(SealingRefused, match="is retired"):
         await ops.activate(FIRST)
 
@@ -458,3 +458,9 @@ async def test_fault_of_tending_leaves_the_ring_as_it_was(world: World, keystore
     world.ring.write_text(held)
     world.ring.chmod(0o600)
     await keystore.tend()
+
+
+async def test_root_key_that_never_was_is_named_as_such_while_a_replica_lives(keystore: Keystore) -> None:
+    await keystore.tend()
+    with pytest.raises(SealingRefused, match="there is no root key 'nope'"):
+        await keystore.sealing.activate("nope")

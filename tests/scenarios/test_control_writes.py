@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -33,6 +34,20 @@ def of(body: dict[str, Any], *names: str) -> tuple[Any, ...]:
 
 
 # --- tenants ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_operator_should_know_is_said_in_words(control: Control, slug: str) -> None:
+    path = f"/admin/tenants/{slug}/plan"
+    assert control.admin("PUT", path, {"plan": "solo"}).json()["note"] is None
+    note = control.admin("PUT", path, {"plan": "free"}).json()["note"]
+    assert note.startswith("Plan free takes no keys of tenants") and note.endswith("cannot be served on it.")
+    refused = control.admin("POST", "/admin/tenants", {"slug": "No slug", "plan": "team"}).json()["error"]
+    assert refused["message"] == "slug: it must be 1 to 63 of a-z, 0-9 and '-', and begin with a letter or digit"
+    for where, kind in (("/admin/tenants", "wg_admin_"), ("/v1/keys", "wg_live_")):
+        answer = control.ask(None, "GET", where)
+        assert answer.status_code == 401 and f"Bearer {kind}..." in answer.json()["error"]["message"]
+    unknown = control.admin("GET", "/admin/keys/report?provider=nope")
+    assert code(unknown) == (404, "provider_unknown")
 
 
 def test_tenant_is_added_shown_and_moved(control: Control, slug: str) -> None:
@@ -233,17 +248,28 @@ def test_doctor_says_what_is_wrong_and_what_providers_say(control: Control, slug
     control.admin("PUT", f"{keys}/MINIMAX_2_7_API_KEY", {"value": "sk-sandbox-doctor-0123456789"})
     control.admin("PUT", f"{keys}/OPENAI_API_KEY", {"value": VALUE})
     for who, path in (("admin", f"/admin/tenants/{slug}/doctor"), ("own", "/v1/keys/doctor")):
+        base = {"admin": keys, "own": "/v1/keys"}[who]
         seen = control.ask(who, "GET", path).json()
         assert {of(key, "setting_key", "state", "live") for key in seen["keys"]} == {
             *(("MINIMAX_2_7_API_KEY", "active", None), ("OPENAI_API_KEY", "active", None)),
         }
         old = next(key for key in seen["keys"] if key["provider"] == "minimax")
         assert of(old, "answers", "level") == ([{"provider": "minimax", "via": "former"}], "note")
-        assert "--provider minimax --live" in old["next_step"]
+        assert old["next_step"] == f"Try it with one call: POST {path}?provider=minimax."
         assert any("MINIMAX_API_KEY" in finding["text"] for finding in old["findings"] if finding["check"] == "name")
         asked = control.ask(who, "POST", path).json()
         said = {key["provider"]: key["live"]["outcome"] for key in asked["keys"]}
         assert (said, asked["problems"]) == ({"minimax": "listed", "openai": "rejected"}, 1)
+        steps = {key["provider"]: key["next_step"] for key in asked["keys"]}
+        assert steps["openai"] == f'Store a valid key: PUT {base}/OPENAI_API_KEY with {{"value": "VALUE"}}.'
+        assert (
+            steps["minimax"]
+            == {
+                "admin": f'Give it its canonical name: POST /admin/keys/canonicalise with {{"tenant": "{slug}"}}.',
+                "own": "Ask the operator to give it its canonical name.",
+            }[who]
+        )
+        assert "wardgate " not in json.dumps([seen, asked])
         one = control.ask(who, "GET", path + "?provider=openai").json()
         assert [key["setting_key"] for key in one["keys"]] == ["OPENAI_API_KEY"]
         assert code(control.ask(who, "GET", path + "?provider=nobody")) == (404, "provider_unknown")
@@ -300,7 +326,7 @@ def test_token_is_refused(control: Control, who: str, body: dict[str, Any], want
 
 def test_refused_token_is_told_why(control: Control) -> None:
     told = control.admin("POST", "/admin/tokens", {"tenant": "acme", "scopes": ["admin:read"]}).json()["error"]
-    assert "A live token has no scope 'admin:read'" in told["message"]
+    assert "A token of the kind live has no scope 'admin:read'" in told["message"]
     assert "needs a tenant" in control.admin("POST", "/admin/tokens", {}).json()["error"]["message"]
 
 
