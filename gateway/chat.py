@@ -8,7 +8,7 @@ from gateway.auth import KEYSTORE_AWAY, authenticate
 from gateway.chat_request import ChatRequest, read_chat_request_async
 from gateway.deciding import decide, refused
 from gateway.errors import ApiError
-from gateway.events import Endpoint, TokenUsage
+from gateway.events import Decided, Endpoint, TokenUsage
 from gateway.relay import relay_stream
 from gateway.services import Services
 from gateway.tally import KEY, Tally
@@ -50,6 +50,7 @@ class ChatCompletions:
         book, today = self._services.book, self._services.now().date()
         allowed = admitted.allowed_models
         decision = decide(request, tenant, keyring, book, today, allowed_models=allowed, enough=1)
+        self._services.events.publish(Decided(tally.request_id, tenant.id, decision))
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:

@@ -8,6 +8,7 @@ from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
+from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.transport import Transport
@@ -38,6 +39,7 @@ class Services:
     lane: Lane
     live_check: LiveCheck  # one for the process: its turns bound the calls of all callers
     events: Events
+    keeper: DecisionKeeper
     metrics: Metrics
     limits: Limits
     readiness: Readiness

@@ -80,6 +80,9 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
         errors.TokenUnknown: Refusal(404, "token_unknown", "There is no such token."),
         errors.TokenInvalid: Refusal(400, "token_refused", "A token cannot be made like this.", own_words=True),
         errors.MoveUnknown: Refusal(404, "batch_unknown", "There is no such batch; GET /admin/keys/moves lists them."),
+        errors.DecisionUnknown: Refusal(
+            404, "request_unknown", "No decision is kept under this request id.", own_words=True
+        ),
         errors.RegistryError: Refusal(400, "provider_refused", "The provider rows cannot be changed like this."),
         errors.SealingRefused: Refusal(409, "sealing_refused", "It is not time for this step.", own_words=True),
         errors.EnvelopeDamaged: Refusal(
@@ -104,7 +107,12 @@ FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
 IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
-    {"tenant": errors.TenantUnknown, "setting_key": errors.CredentialUnknown, "token_id": errors.TokenUnknown}
+    {
+        "tenant": errors.TenantUnknown,
+        "setting_key": errors.CredentialUnknown,
+        "token_id": errors.TokenUnknown,
+        "request_id": errors.DecisionUnknown,
+    }
 )
 
 

@@ -32,6 +32,7 @@ _ROWS = (
     Action("tenant.show", _READ),
     Action("tenant.set_plan", _WRITE),
     Action("tenant.explain", _READ),
+    Action("request.show", _READ),
     Action("key.set", _WRITE, Right.KEYS_WRITE),
     Action("key.activate", _WRITE, Right.KEYS_WRITE),
     Action("key.change", _WRITE, Right.KEYS_WRITE),  # weight and position

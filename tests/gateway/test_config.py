@@ -35,3 +35,10 @@ def test_drain_may_be_zero_and_a_timeout_may_not() -> None:
     for name, value in (("body_timeout_s", 0), ("drain_s", -1), ("drain_s", True), ("drain_s", "1")):
         with pytest.raises(ConfigError, match=name):
             parse_config({"limits": {name: value}})
+
+
+def test_decisions_are_kept_for_a_time_that_may_be_nothing_and_has_an_end() -> None:
+    assert parse_config({"limits": {"decisions_kept_h": 0}}).limits.decisions_kept_h == 0.0
+    for name, value in (("decisions_kept_h", 8785), ("decisions_kept_most", 10**9 + 1), ("decisions_kept_most", 0)):
+        with pytest.raises(ConfigError, match=name):
+            parse_config({"limits": {name: value}})

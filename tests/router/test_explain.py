@@ -204,6 +204,7 @@ def test_a_decision_is_told_whole() -> None:
                     ],
                 },
                 "window": {"max_input_tokens": 1000000, "max_output_tokens": 128000},
+                "capabilities": {"pdf_input": False, "tools": True, "vision": True},
                 "doubts": [],
             }
         ],
@@ -211,6 +212,7 @@ def test_a_decision_is_told_whole() -> None:
         "counts": {},
         "summary": summary(decision),
         "nearest_miss": None,
+        "fix": None,
     }
 
 
@@ -233,6 +235,9 @@ def test_a_refusal_tells_the_nearest_miss() -> None:
     told = to_json(decide({"model": "minimax/MiniMax-M2"}))
     assert told["nearest_miss"] == "minimax needs a key: looked for MINIMAX_API_KEY, MINIMAX_2_7_API_KEY"
     assert told["ranked"] == []
+    assert str(told["fix"]).startswith(
+        "store a key for minimax: `printf %s VALUE | wardgate key set acme MINIMAX_API_KEY`"
+    )
 
 
 def test_an_unpriced_candidate_tells_its_doubt_and_no_cost() -> None:

@@ -23,6 +23,7 @@ from tests.harness import RunningGateway, eventually
 OPENAI = "OPENAI_API_KEY"
 VALUE = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
 NOBODY = "AAAAAAAAAAAA"  # the id of no token
+NO_REQUEST = "req_" + 32 * "0"  # the id of no request
 SCOPES = ("inference", "keys:read", "keys:write")
 
 
@@ -142,5 +143,6 @@ def _found(route: PathRoute) -> Found:
 
 def filled(path: str, **parts: str) -> str:
     """A path with its parts; those that are not given name things that are there, or a token that is not."""
-    known = {"tenant": "acme", "setting_key": OPENAI, "token_id": NOBODY, "provider_id": "minimax"} | parts
+    known = {"tenant": "acme", "setting_key": OPENAI, "token_id": NOBODY, "provider_id": "minimax"}
+    known |= {"request_id": NO_REQUEST} | parts
     return re.sub(r"\{(\w+)\}", lambda part: known[part[1]], path)
