@@ -34,6 +34,10 @@ ROWS: Final = (
     Row("POST", "/admin/tenants", "tenant.add", tenants.add_tenant, "Add a tenant", "tenants", status=201),
     Row("GET", _TENANT, "tenant.show", tenants.show_tenant, "Show a tenant", "tenants"),
     Row("PUT", _TENANT + "/plan", "tenant.set_plan", tenants.set_plan, "Set a tenant's plan", "tenants"),
+    Row(
+        *("GET", _TENANT + "/plan/simulate", "plan.simulate", plans.simulate),
+        *("What another plan would change", "tenants"),
+    ),
     Row("GET", _TENANT + "/keys", "key.list", keys.list_keys, "List a tenant's keys", "keys"),
     Row("GET", _TENANT + "/doctor", "key.doctor", doctor.look, "Examine a tenant's keys", "keys"),
     Row("POST", _TENANT + "/doctor", "key.doctor", doctor.ask, "Examine keys, and ask their providers", "keys"),

@@ -49,6 +49,7 @@ _ROWS = (
     Action("token.seal", _WRITE),
     Action("token.list", _READ),
     Action("plan.list", _READ),
+    Action("plan.simulate", _READ),
     Action("provider.list", _READ),
     Action("provider.impact", _READ),  # retire, rename, diff: what would change
     Action("sealing.status", _READ),
