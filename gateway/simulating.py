@@ -22,9 +22,10 @@ async def simulate_plan(at: Operation, plan: str, today: date, catalogue: Catalo
     rules, tenant = at.rules, at.tenant
     before, after = (_row(at, name) for name in (tenant.plan, plan))
     keyring = await at.keystore.names.keyring(tenant)
-    offers = catalogue or await asyncio.to_thread(load_catalogue, rules.registry)
+    if catalogue is None:
+        catalogue = await asyncio.to_thread(load_catalogue, rules.registry)
     return plan_change(
-        *(before, after, offers, rules.registry, rules.plans, holdings(keyring)),
+        *(before, after, catalogue, rules.registry, rules.plans, holdings(keyring)),
         today=today,
         own_default=tenant.default_model,
     )
