@@ -17,6 +17,7 @@ from gateway.sandbox.server import SandboxServer
 from keystore.engine import parse_url
 from keystore.keystore import Keystore
 from tests import services
+from tests.gateway.test_shutdown import served
 from tests.harness import RunningGateway, eventually, sandbox_config
 
 QUESTION = "Tell me the secret recipe of CANARY-PROMPT."
@@ -115,12 +116,12 @@ def test_record_holds_no_prompt_and_no_key(running: RunningGateway) -> None:
     assert "CANARY" not in told and "sk-sandbox" not in told and "sk-proj" not in told and token[-20:] not in told
 
 
-def test_explain_prints_what_was_decided(running: RunningGateway) -> None:
-    token = running.tenant("acme", keys=KEYS)
-    running.tenant("beta")
-    request_id = id_of(running.post(CHAT, token, ASK))
-    record = kept(running, token, request_id)
-    told = running.cli("explain", "--request", request_id)
+def test_explain_prints_what_was_decided(gateway: RunningGateway) -> None:
+    token = gateway.tenant("acme", keys=KEYS)
+    gateway.tenant("beta")
+    request_id = id_of(gateway.post(CHAT, token, ASK))
+    record = kept(gateway, token, request_id)
+    told = gateway.cli("explain", "--request", request_id)
     assert told.returncode == 0, told.stderr
     for words in (
         f"Request {request_id} of acme came ",
@@ -130,11 +131,38 @@ def test_explain_prints_what_was_decided(running: RunningGateway) -> None:
         "stored as MINIMAX_2_7_API_KEY",
     ):
         assert words in told.stdout, told.stdout
-    assert json.loads(running.cli("explain", "--request", request_id, "--tenant", "acme", "--json").stdout) == record
-    refused = running.cli("explain", "--request", request_id, "--tenant", "beta")
+    assert json.loads(gateway.cli("explain", "--request", request_id, "--tenant", "acme", "--json").stdout) == record
+    refused = gateway.cli("explain", "--request", request_id, "--tenant", "beta")
     assert (refused.returncode, "kept for 24 hours" in refused.stderr) == (1, True)
-    assert running.cli("explain", "--request", request_id, "--model", "auto").returncode == 2
-    assert running.cli("explain", "--model", "auto").returncode == 2
+    assert gateway.cli("explain", "--request", request_id, "--model", "auto").returncode == 2
+
+
+def test_stream_that_its_client_left_is_told_as_left(running: RunningGateway, sandbox: SandboxServer) -> None:
+    token = running.tenant("acme", keys=KEYS)
+    sandbox.script("tokens=200; gap=0.05", repeat=True)
+    headers = {"authorization": f"Bearer {token}"}
+    with httpx.stream("POST", running.url + CHAT, json=ASK | {"stream": True}, headers=headers) as answer:
+        next(answer.iter_bytes())
+        request_id = id_of(answer)
+    record = kept(running, token, request_id)
+    assert (record["outcome"], record["fault"]) == ("client_left", "caller")
+    assert len(record["attempts"]) == 1
+
+
+def test_killed_process_loses_its_last_moment_alone(tmp_path: Path, sandbox: SandboxServer) -> None:
+    with served(tmp_path, sandbox, "drain_s = 1") as one:
+        first = id_of(one.ask("tokens=1"))
+        told = {"authorization": f"Bearer {one.token}"}
+        eventually(lambda: httpx.get(f"{one.url}/v1/requests/{first}", headers=told).status_code == 200)
+        last = id_of(one.ask("tokens=1"))
+        one.process.kill()
+        one.process.wait()
+        token = one.token
+    with RunningGateway(tmp_path, (tmp_path / "wardgate.toml").read_text()) as again:
+        assert again.get(f"/v1/requests/{first}", token).json()["id"] == first
+        assert again.get(f"/v1/requests/{last}", token).status_code in (200, 404)
+        after = id_of(again.post(CHAT, token, ASK))
+        assert kept(again, token, after)["id"] == after
 
 
 def test_nothing_is_kept_where_that_is_configured(tmp_path: Path, sandbox: SandboxServer) -> None:
