@@ -4,16 +4,16 @@ Owns the comparison; it changes nothing. A function of the two plans, the catalo
 Must not know how a plan is set or how a comparison is shown.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Final
 
 from keystore.providers import Registry
-from router.catalogue import Catalogue, Offer
+from router.catalogue import Catalogue, Offer, open_offer
 from router.entitlement import Entitlements
-from router.model_names import compile_models
+from router.model_names import compile_models, split_provider
 from router.plan_lint import LIMITS
 from router.plans import Plan, Plans
 from router.query import Holding, KeySource, Lacking
@@ -94,7 +94,9 @@ def plan_change(
     """What a tenant with these keys, and with a default model of its own or none, would gain and lose. `managed_open`
     says whether the operator's keys may be used for it."""
     entitled = Entitlements(plans, registry)
-    live = [each for each in chat_offers(catalogue, registry) if not each.deprecated_on or today < each.deprecated_on]
+    defaults = [_default(plan, own_default) for plan in (before, after)]
+    offers = (*chat_offers(catalogue, registry), *_beyond_catalogue(defaults, registry))
+    live = [each for each in offers if not each.deprecated_on or today < each.deprecated_on]
 
     def through(plan: Plan, source: KeySource) -> list[Offer]:
         """What the plan lets through with such keys: the tenant's own where it has one, the operator's for all."""
@@ -103,7 +105,6 @@ def plan_change(
         return [offer for offer in held if entitled.allows(plan, offer, source)]
 
     open_to = {(plan.name, source): through(plan, source) for plan in (before, after) for source in KeySource}
-    defaults = [_default(plan, own_default) for plan in (before, after)]
     sources = list(KeySource) if managed_open else [KeySource.BYOK]
     usable = [
         _usable(model, [offer for source in sources for offer in open_to[plan.name, source]], registry)
@@ -122,6 +123,12 @@ def _models(before: list[Offer], after: list[Offer]) -> ModelsChange:
 
 def _default(plan: Plan, own: str | None) -> str:
     return own if own and own.lower() != _DEFAULT else plan.default_model
+
+
+def _beyond_catalogue(models: Iterable[str], registry: Registry) -> list[Offer]:
+    """The offers of default models whose provider serves more than the catalogue lists."""
+    split = [split_provider(model, registry) for model in models]
+    return [open_offer(provider, name) for provider, name in filter(None, split) if provider.open_models]
 
 
 def _usable(model: str, offers: list[Offer], registry: Registry) -> bool:

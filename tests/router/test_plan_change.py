@@ -77,6 +77,8 @@ def test_withdrawn_models_are_no_gain() -> None:
         ("gpt-4o", ["minimax"], False),
         ("auto", ["minimax"], True),
         ("auto:cheapest", [], False),
+        ("openrouter/some/model", ["openrouter"], True),
+        ("openrouter/some/model", ["openai"], False),
     ],
 )
 def test_default_model_is_usable_with_the_keys_at_hand(own: str | None, held: list[str], usable: bool) -> None:
