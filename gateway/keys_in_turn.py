@@ -8,7 +8,7 @@ from keystore.holdings import Holding
 from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
 from router.failure import Failure
-from router.retry import wants_another_key
+from router.retry import lets_former_stand_in, wants_another_key
 
 
 class KeysInTurn:
@@ -40,9 +40,12 @@ class KeysInTurn:
 
     def turn(self, failure: Failure) -> bool:
         """Whether the provider that failed is worth asking again with another key, which is the next one from now on.
-        The key that failed is not tried again in this request."""
+        The key that failed is not tried again in this request, nor are its former versions unless it was refused."""
         left = self._left.get(failure.provider_id, [])
-        if len(left) > 1 and wants_another_key(failure, former=left[1].grace_until is not None):
-            left.pop(0)
-            return True
-        return False
+        if not wants_another_key(failure) or len(left) < 2:
+            return False
+        former = lets_former_stand_in(failure)
+        rest = [one for one in left[1:] if one.grace_until is None or former or one.label != left[0].label]
+        if rest:
+            self._left[failure.provider_id] = rest
+        return bool(rest)

@@ -111,8 +111,8 @@ def _approved_host(setting_key: str, base_url: str, provider: Provider) -> str:
         parts, host = urlsplit(base_url), host_of(base_url)
     except ValueError:
         raise CredentialRefused(f"{refusal} is no URL") from None
-    plain = base_url.isascii() and base_url.isprintable() and not set(base_url) & set(" \\{}")
-    if parts.username or parts.query or parts.fragment or not plain or parts.scheme not in ("https", "http"):
+    plain = base_url.isascii() and base_url.isprintable() and not set(base_url) & set(" \\{}@?#")
+    if not plain or parts.scheme not in ("https", "http"):
         raise CredentialRefused(f"{refusal} must be a plain URL without user, query or fragment")
     if host not in provider.hosts:
         raise CredentialRefused(

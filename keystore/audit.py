@@ -249,7 +249,16 @@ def _text(value: object) -> str:
 
 
 def _read(row: Row[Any]) -> AuditRow:
-    return AuditRow(**{**_fields(row), "phase": Phase(row.phase), "detail": json.loads(row.detail)})
+    return AuditRow(**{**_fields(row), "phase": Phase(row.phase), "detail": _detail(row.detail)})
+
+
+def _detail(text: str) -> Mapping[str, object]:
+    """What more was noted. Of a row that was spoilt it says so: one such row must not hide the others."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": True}
 
 
 def _newest() -> Select[Any]:

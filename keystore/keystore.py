@@ -217,13 +217,16 @@ class Keystore:
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
-        keys it holds. A SealingError or DatabaseUnavailable leaves all as it was."""
-        await self._ring.refresh()
-        await self.replicas.beat(self._ring.current.keys.ids)
-        await self.use.flush()
-        await self.tokens.flush_used()
-        await self.credentials.destroy_expired()
-        await self.decisions.expire()
+        keys it holds; write down what was used, and destroy what is over. A SealingError leaves the ring as it was and
+        comes after the rest, DatabaseUnavailable leaves all as it was."""
+        try:
+            await self._ring.refresh()
+        finally:
+            await self.replicas.beat(self._ring.current.keys.ids)
+            await self.use.flush()
+            await self.tokens.flush_used()
+            await self.credentials.destroy_expired()
+            await self.decisions.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

@@ -170,10 +170,12 @@ BASE_URL: Final = "base_url"  # the field by which a key names another base URL
 
 def filled(provider: Provider, values: Mapping[str, str]) -> Provider:
     """The row as it is for a key with these fields: its URL and hosts without places. KeyError names a field that is
-    lacking, ValueError one that does not fit. The host of a key's own base URL is not checked here."""
-    if not provider.fields and BASE_URL not in values:
+    lacking, ValueError one that does not fit. A key's own base URL counts where the row allows one; its host is not
+    checked here."""
+    own = values.get(BASE_URL, "") if provider.tenant_base_url else ""
+    if not provider.fields and not own:
         return provider
-    base_url = values.get(BASE_URL) or fill(provider.base_url, values)
+    base_url = own.rstrip("/") or fill(provider.base_url, values)
     return replace(provider, base_url=base_url, hosts=tuple(fill(host, values) for host in provider.hosts))
 
 

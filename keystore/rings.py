@@ -65,10 +65,10 @@ class LiveRing:
 
     def read(self) -> RootKeys:
         """The root keys where they come from. A SealingError when they cannot be read."""
+        self._asked_at = self._clock()
         ring = load_ring(self.source)
         if ring is None:
             raise RingMissing(f"there is no sealing key file {self.source.path}")
-        self._asked_at = self._clock()
         self._opened = OpenRing(ring, self._opened.active)
         return ring
 
@@ -94,6 +94,14 @@ class LiveRing:
         if kek_id not in self._opened.keys.ids and self.source.service is None:
             self.read()
         return self._opened.keys.get(kek_id)
+
+
+async def active_root_key(connection: AsyncConnection) -> str:
+    """The id of the root key that wraps new keys, as the database knows it now; until the transaction ends no other
+    takes its place, so nothing is wrapped by a key that was retired meanwhile."""
+    active = select(root_keys.c.kek_id).where(root_keys.c.state == KeyState.ACTIVE.value)
+    kek_id: str = (await connection.execute(active.with_for_update(read=True))).scalar_one()
+    return kek_id
 
 
 async def open_ring(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:

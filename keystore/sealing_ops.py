@@ -17,7 +17,7 @@ from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
 from keystore.errors import EnvelopeDamaged, RingMissing, SealingRefused
 from keystore.replicas import Replicas
-from keystore.rings import LiveRing
+from keystore.rings import LiveRing, active_root_key
 from keystore.rootkeys import KeyState, add_to_file
 from keystore.sealing import (
     KEY_BYTES,
@@ -252,9 +252,9 @@ class SealingOps:
         return len(rows)
 
     async def _new_key(self, connection: AsyncConnection, tenant_id: str) -> tuple[WrappedKey, bytes]:
-        dek, active = self._random(KEY_BYTES), self._ring.current.active
+        dek, active = self._random(KEY_BYTES), await active_root_key(connection)
         dek_id, nonce = self._random(10).hex(), self._random(NONCE_BYTES)
-        key = wrap(self._kek(active), dek, kek_id=active, tenant_id=tenant_id, dek_id=dek_id, nonce=nonce)
+        key = wrap(self._ring.find(active), dek, kek_id=active, tenant_id=tenant_id, dek_id=dek_id, nonce=nonce)
         row = {"dek_id": dek_id, "tenant_id": tenant_id, "kek_id": active, "wrapped": key.wrapped, "seals": 1}
         await connection.execute(
             update(tenant_keys).where(tenant_keys.c.tenant_id == tenant_id).values(state=KeyState.DECRYPT.value)
@@ -275,7 +275,8 @@ class SealingOps:
         await connection.execute(change.values(envelope=envelope))
 
     async def shred(self, tenant: Tenant) -> int:
-        """Destroy the tenant's data keys and envelopes; how many values. Copies in backups are noise from then on."""
+        """Destroy the tenant's data keys and envelopes; how many values. A backup of before holds the data keys too,
+        wrapped: its copies are noise once the root keys that wrapped them are gone, retired and out of the ring."""
         gone = {"state": "removed", "envelope": null(), "hint": "", "fingerprint": b"", "quarantine": null()}
         async with self._database.write() as connection:
             await hold_tenant(connection, tenant)

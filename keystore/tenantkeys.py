@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.clock import Clock, Random
 from keystore.errors import EnvelopeDamaged, SealingError
-from keystore.rings import LiveRing
+from keystore.rings import LiveRing, active_root_key
 from keystore.sealing import (
     KEY_BYTES,
     MAX_SEALS,
@@ -93,7 +93,7 @@ class TenantKeys:
         return await self._make(connection, tenant_id)
 
     async def _make(self, connection: AsyncConnection, tenant_id: str) -> WrappedKey:
-        kek_id = self._ring.current.active
+        kek_id = await active_root_key(connection)
         key = wrap(
             self._ring.find(kek_id),
             self._random(KEY_BYTES),

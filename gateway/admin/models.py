@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.admin.pages import PageQuery
@@ -24,6 +24,7 @@ from gateway.admin.shapes import (
     Sent,
     TenantName,
     Text,
+    Time,
     Told,
     Version,
     Weight,
@@ -191,7 +192,7 @@ class TokenNew(Sent):
     tenant: TenantName | None = None
     kind: Kind = "live"
     name: Text = ""
-    expires_at: AwareDatetime | None = None
+    expires_at: Time | None = None
     scopes: Annotated[list[Scope], Field(max_length=5, default_factory=list)]
     allowed_models: Annotated[list[ModelName], Field(max_length=200, default_factory=list)]
     allowed_addresses: Annotated[list[Network], Field(max_length=200, default_factory=list)]
@@ -252,7 +253,7 @@ class AuditQuery(PageQuery):
     action: Annotated[str, Field(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)] | None = None
     actor: Word | None = None
     outcome: Literal["begun", "done", "refused", "failed", "denied", "found"] | None = None
-    since: AwareDatetime | None = None
+    since: Time | None = None
 
 
 class HeadQuery(Sent):

@@ -112,6 +112,7 @@ IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
         "setting_key": errors.CredentialUnknown,
         "token_id": errors.TokenUnknown,
         "request_id": errors.DecisionUnknown,
+        "provider_id": ProviderUnknown,
     }
 )
 
@@ -167,7 +168,7 @@ async def refuse_invalid(request: Request, error: Exception) -> Response:
     found = error.errors()
     for each in found:
         if each["loc"][:1] == ("path",):
-            raise IN_PATH.get(str(each["loc"][1]), errors.TenantUnknown) from None
+            raise IN_PATH[str(each["loc"][1])] from None
     known = request.scope["wardgate.fields"]
     raise ApiError(invalid([_told(each, known) for each in found])) from None
 

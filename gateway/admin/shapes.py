@@ -3,10 +3,11 @@
 Owns that a model takes no field that it does not name, and that what was sent is in no message.
 """
 
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from keystore.acceptance import MAX_GRACE, MAX_WEIGHT
@@ -43,6 +44,13 @@ def _model(text: str) -> str:
     return text
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("no_time", "it must be a time within the years 1 to 9999 in UTC") from None
+
+
 Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="A tenant's slug or id.")]
@@ -55,6 +63,7 @@ Label = Annotated[str, Field(max_length=63), AfterValidator(_printable)]
 Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT, strict=True)]
 Position = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
 GraceHours = Annotated[float, Field(ge=0, le=MAX_GRACE.days * 24, allow_inf_nan=False, strict=True)]
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Version = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def shred(
     yes: Annotated[bool, typer.Option("--yes", help="It cannot be undone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Destroy a tenant's data keys and stored keys; what backups hold of them is noise from then on."""
+    """Destroy a tenant's data keys and stored keys. Backups of before open as long as a root key of then exists."""
     if not yes:
         raise typer.BadParameter(f"every provider key of {slug} would be gone for good; say --yes")
 

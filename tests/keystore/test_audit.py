@@ -56,6 +56,15 @@ TAMPERS = {
 }
 
 
+@pytest.mark.parametrize("detail", ["{", "[]", "null", ""])
+async def test_row_that_was_spoilt_hides_no_other(world: World, keystore: Keystore, detail: str) -> None:
+    await filled(keystore)
+    await world.sql(f"UPDATE wardgate_audit SET detail = '{detail}' WHERE seq = 3")
+    rows = {row.seq: row.detail for row in await keystore.audit.list()}
+    assert rows == {number: {"n": number} for number in range(1, 7)} | {3: {"unreadable": True}}
+    assert not (await keystore.audit.verify()).whole
+
+
 @pytest.mark.parametrize("statement", TAMPERS.values(), ids=list(TAMPERS))
 async def test_tampering_shows(world: World, keystore: Keystore, statement: str) -> None:
     await filled(keystore)

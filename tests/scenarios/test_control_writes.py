@@ -1,5 +1,6 @@
 """What the control plane does when it may: writes, protected columns, idempotency, pages and filters."""
 
+import base64
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -318,6 +319,21 @@ def test_admin_token_for_some_addresses_makes_none_for_all(control: Control) -> 
     assert control.ask("bound", "GET", "/admin/tenants").status_code == 200
 
 
+def test_admin_token_that_ends_makes_none_that_outlives_it(control: Control) -> None:
+    def made(who: str, **body: str) -> Any:
+        return control.ask(who, "POST", "/admin/tokens", {"kind": "admin", **body})
+
+    ending = made("admin", expires_at="2100-01-01T00:00:00Z").json()
+    control.tokens["ending"] = ending["token"]
+    assert code(made("ending")) == code(made("ending", expires_at="2100-01-01T00:00:01Z")) == (403, "not_allowed")
+    assert made("ending", expires_at="2100-01-01T00:00:00Z").status_code == 201
+    forever = made("admin").json()["id"]
+    assert code(control.ask("ending", "POST", f"/admin/tokens/{forever}/rotate")) == (403, "not_allowed")
+    rotated = control.ask("ending", "POST", f"/admin/tokens/{ending['id']}/rotate", {"overlap_hours": 1})
+    assert of(rotated.json(), "expires_at") == (ending["expires_at"],)
+    assert code(made("ending", expires_at="2100-01-01T00:00:00Z")) == (403, "not_allowed")
+
+
 # --- T14: protected columns ------------------------------------------------------------------------------------------
 
 TENANTS_OWN = {"slug", "plan", "name", "id", "default_model"}
@@ -494,12 +510,24 @@ TWICE = ("limit=1&limit=2", "cursor=a&cursor=b")
 
 
 @pytest.mark.parametrize("path", ["tenants", "tokens", "audit", "providers", "tenants/acme/keys", "sealing"])
-@pytest.mark.parametrize(
-    "cursor", ["x", "W10", "WzFd", "WyJhIl0", "eyJhIjoxfQ", "WyJhXHUwMDAwIl0", "!" * 10, "A" * 2000]
-)
+@pytest.mark.parametrize("cursor", STRANGE)
 def test_strange_cursor_is_refused_or_empty(control: Control, path: str, cursor: str) -> None:
     answer = control.admin("GET", f"/admin/{path}?cursor={cursor}")
     assert code(answer) in ((400, "invalid_request"), (200, None))
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
+def test_number_that_no_database_holds_is_no_cursor(control: Control, number: int) -> None:
+    cursor = base64.urlsafe_b64encode(f"[{number}]".encode()).decode().rstrip("=")
+    assert code(control.admin("GET", f"/admin/audit?cursor={cursor}")) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_time_that_utc_does_not_have_is_refused(control: Control, time: str) -> None:
+    answers = [control.admin("GET", f"/admin/audit?since={time.replace('+', '%2B')}")]
+    body, key = {"tenant": "acme", "expires_at": time}, f"time-{next(_numbers)}"
+    answers += [control.admin("POST", "/admin/tokens", body, idempotency_key=key) for _ in range(2)]
+    assert {code(answer) for answer in answers} == {(400, "invalid_request")}
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "nothing=1", *TWICE])
@@ -538,7 +566,9 @@ def test_root_keys_providers_and_imports_are_told(control: Control) -> None:
     assert "MINIMAX_2_7_API_KEY" in next(row for row in providers if row["id"] == "minimax")["key_names"]
     assert control.everything("/admin/imports") == []
     assert {"free", "team"} <= {plan["name"] for plan in control.everything("/admin/plans", 1)}
-    assert code(control.admin("GET", "/admin/providers/nobody/impact/retire")) == (404, "provider_unknown")
+    for nobody in ("nobody", "x" * 65):
+        answer = control.admin("GET", f"/admin/providers/{nobody}/impact/retire")
+        assert code(answer) == (404, "provider_unknown")
     assert code(control.admin("GET", "/admin/providers/minimax/impact/rename?to=Bad%20Id")) == (400, "invalid_request")
     assert control.admin("GET", "/admin/providers/minimax/impact/rename?to=mini").status_code == 200
 
