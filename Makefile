@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench setup format lock clean
+.PHONY: help run test check bench docs setup format lock clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
@@ -30,6 +30,9 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.benchmarks
 	$(BIN)/python -m tests.benchmarks.crowd
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m router.reasons_doc > docs/reasons.md.new && mv docs/reasons.md.new docs/reasons.md
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -17,7 +17,7 @@ from starlette.routing import Route as PathRoute
 from gateway.admin.problems import refuse_invalid
 from gateway.admin.routes import control_routes
 from gateway.asgi import App
-from gateway.catalogue_endpoints import Models, Route
+from gateway.catalogue_endpoints import Models, Requests, Route
 from gateway.chat import ChatCompletions
 from gateway.edge import Edge
 from gateway.errors import Problem
@@ -57,6 +57,7 @@ def _routes(services: Services) -> list[PathRoute]:
         ("/models", ["GET"], models),
         ("/models/{model_id:path}", ["GET"], models),
         ("/route", ["POST"], Route(services)),
+        ("/requests/{request_id}", ["GET"], Requests(services)),
     ]
     routes = [PathRoute("/", Live(), methods=["GET"]), PathRoute("/livez", Live(), methods=["GET"])]
     routes.append(PathRoute("/healthz", Live(), methods=["GET"]))

@@ -158,8 +158,9 @@ class Attempts:
             tally.answering_s, tally.upstream_then_s = took, tally.upstream_s
             if credential is not None:
                 self._note_use(keys.tenant_id, credential, outcome, status)
+            key = (tally.key_label or None, tally.key_former)
             self.events.publish(
-                AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status)
+                AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
             )
 
     def _note_use(self, tenant_id: str, credential: Credential, outcome: str, status: int | None) -> None:

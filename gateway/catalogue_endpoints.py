@@ -1,7 +1,9 @@
-"""What a tenant may ask about itself without spending: `GET /v1/models[/{id}]` and `POST /v1/route`."""
+"""What a tenant may ask about itself without spending: `GET /v1/models[/{id}]`, `POST /v1/route`, and
+`GET /v1/requests/{id}`: the decision that was made."""
 
 import orjson
 
+from gateway.admin.problems import problem_of
 from gateway.asgi import Receive, Scope, Send, send_body
 from gateway.chat import identify, keyring_of, receive_request
 from gateway.deciding import decide, usable_offers
@@ -9,6 +11,7 @@ from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
 from gateway.services import Services
 from gateway.tally import KEY, Tally
+from keystore.errors import DatabaseUnavailable, DecisionUnknown
 from router.catalogue import Offer
 from router.explain import to_json
 from router.reasons import Fault
@@ -80,3 +83,21 @@ class Route:
             paces=services.paces.paces,
         )
         await send_body(send, 200, orjson.dumps(to_json(decision)))
+
+
+class Requests:
+    """`GET /v1/requests/{id}`: what was decided for a request of this tenant, the attempts, and how it ended."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tally: Tally = scope[KEY]
+        tally.endpoint = Endpoint.REQUESTS
+        admitted = await identify(scope, self._services, tally)
+        wanted = scope["path_params"]["request_id"]
+        try:
+            kept = await self._services.keystore.decisions.get(wanted, tenant_id=admitted.tenant.id)
+        except (DecisionUnknown, DatabaseUnavailable) as error:
+            raise ApiError(problem_of(error)) from None
+        await send_body(send, 200, kept.document, head=scope["method"] == "HEAD")

@@ -8,7 +8,7 @@ from gateway.auth import KEYSTORE_AWAY, authenticate
 from gateway.chat_request import ChatRequest, read_chat_request_async
 from gateway.deciding import decide, refused
 from gateway.errors import ApiError
-from gateway.events import Endpoint, TokenUsage
+from gateway.events import Decided, Endpoint, TokenUsage
 from gateway.metering import metered
 from gateway.relay import relay_stream
 from gateway.services import Services
@@ -61,6 +61,7 @@ class ChatCompletions:
             habits=self._services.habits.of(tenant.id),
             paces=self._services.paces.paces,
         )
+        self._services.events.publish(Decided(tally.request_id, tenant.id, decision))
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:

@@ -38,9 +38,12 @@ class Limits:
         5.0  # after a signal, `/readyz` says 503 and requests are still taken: load balancers turn away
     )
     drain_s: float = 60.0  # then running answers may go on for so long before they are told
+    decisions_kept_h: float = 24.0  # hours; 0: `GET /v1/requests/{id}` knows nothing
+    decisions_kept_most: int = 1_000_000  # rows
 
 
-MAY_BE_ZERO = ("drain_notice_s", "drain_s")
+MAY_BE_ZERO = ("drain_notice_s", "drain_s", "decisions_kept_h")
+AT_MOST: Mapping[str, float] = {"decisions_kept_h": 8_784, "decisions_kept_most": 10**9}  # a year
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,5 +146,7 @@ def _limits(table: object, where: str) -> Limits:
             raise ConfigError(f"{where}: [limits] {name} must be a number {floor}, not {value!r}")
         if known[name] is int and not isinstance(value, int):
             raise ConfigError(f"{where}: [limits] {name} must be a whole number, not {value!r}")
+        if value > AT_MOST.get(name, math.inf):
+            raise ConfigError(f"{where}: [limits] {name} must be at most {AT_MOST[name]}, not {value!r}")
         values[name] = known[name](value)
     return Limits(**values)  # type: ignore[arg-type]

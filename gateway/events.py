@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from router.decision import Decision
+
 
 class Endpoint(StrEnum):
     """The closed set of route names that may become a metric label."""
@@ -16,6 +18,7 @@ class Endpoint(StrEnum):
     CHAT_COMPLETIONS = "chat_completions"
     MODELS = "models"
     ROUTE = "route"
+    REQUESTS = "requests"
     OPS = "ops"
     ADMIN = "admin"
     KEYS = "keys"  # self-service
@@ -81,6 +84,15 @@ class RequestCompleted:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """The router decided who may answer a request, and whether anyone may."""
+
+    request_id: str
+    tenant_id: str
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
 class KeyResolved:
     """A provider key was looked for: `via` says under which kind of name it was found, or `missing`."""
 
@@ -103,6 +115,8 @@ class AttemptEnded:
     outcome: str
     duration_s: float
     status: int | None = None
+    key_label: str | None = None  # of several keys of one name
+    key_former: int | None = None  # the version of a superseded key that stood in
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ class RouteRefused:
     nearest_miss: str = ""
 
 
-Event = RequestCompleted | KeyResolved | AttemptEnded | FellBack | RouteRefused
+Event = RequestCompleted | Decided | KeyResolved | AttemptEnded | FellBack | RouteRefused
 Subscriber = Callable[[Event], None]
 
 

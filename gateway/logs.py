@@ -18,7 +18,7 @@ from typing import Final, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from gateway.events import AttemptEnded, Endpoint, Event, FellBack, KeyResolved, RequestCompleted, RouteRefused
+from gateway.events import AttemptEnded, Decided, Endpoint, Event, FellBack, KeyResolved, RequestCompleted, RouteRefused
 from gateway.scrub import KEY_SHAPES, MASK
 from keystore.resolve import Store, Via
 from router.reasons import Fault
@@ -180,6 +180,7 @@ class LogSubscriber:
         self._log = logger
         self._on: dict[type, Callable[..., None]] = {
             RequestCompleted: self._request_completed,
+            Decided: lambda _: None,  # `GET /v1/requests/{id}` tells it whole
             KeyResolved: self._key_resolved,
             AttemptEnded: self._attempt_ended,
             FellBack: self._fell_back,

@@ -23,7 +23,17 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from gateway.events import AttemptEnded, Endpoint, Event, FellBack, KeyResolved, Outcome, RequestCompleted, RouteRefused
+from gateway.events import (
+    AttemptEnded,
+    Decided,
+    Endpoint,
+    Event,
+    FellBack,
+    KeyResolved,
+    Outcome,
+    RequestCompleted,
+    RouteRefused,
+)
 from keystore.resolve import Store, Via
 from router.failure import FailureKind
 from router.query import KeySource
@@ -177,11 +187,17 @@ SPECS: Final = (
         "Always 1: the versions of the program, its model catalogue and its provider registry.",
         *_VERSIONS,
     ),
+    DECISIONS_DROPPED := _counter(
+        "wardgate_decisions_dropped_total",
+        "Decisions of requests that were not kept, because more ended than could be written.",
+    ),
     EVENT_FAILURES := _counter(
         "wardgate_event_failures_total",
         "Events that a subscriber (metrics, log) failed on; the calls themselves were not affected.",
     ),
 )
+
+_KEPT_ELSEWHERE: Final = (DECISIONS_DROPPED, EVENT_FAILURES)
 
 # --- counting --------------------------------------------------------------------------------------------------------
 
@@ -199,7 +215,7 @@ class Metrics:
         self._counters = {
             spec: Counter(spec.name, spec.help, spec.label_names, registry=registry)
             for spec in SPECS
-            if spec.kind is Kind.COUNTER and spec is not EVENT_FAILURES
+            if spec.kind is Kind.COUNTER and spec not in _KEPT_ELSEWHERE
         }
         self._histograms = {
             spec: Histogram(spec.name, spec.help, spec.label_names, registry=registry, buckets=spec.buckets)
@@ -211,14 +227,16 @@ class Metrics:
             for spec in SPECS
             if spec.kind is Kind.GAUGE
         }
-        self._event_failures = _EventFailures()
-        registry.register(self._event_failures)
+        self._elsewhere = {spec: _KeptElsewhere(spec) for spec in _KEPT_ELSEWHERE}
+        for each in self._elsewhere.values():
+            registry.register(each)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         self._start_at_zero(given["providers"])
         self._on: dict[type, Callable[..., None]] = {
             RequestCompleted: self._request_completed,
+            Decided: lambda _: None,  # what becomes of it is counted
             KeyResolved: self._key_resolved,
             AttemptEnded: self._attempt_ended,
             FellBack: self._fell_back,
@@ -248,7 +266,11 @@ class Metrics:
 
     def watch_event_failures(self, count: Callable[[], int]) -> None:
         """`count` gives Events.failures; it is read at every scrape."""
-        self._event_failures.count = count
+        self._elsewhere[EVENT_FAILURES].count = count
+
+    def watch_decisions_dropped(self, count: Callable[[], int]) -> None:
+        """`count` gives DecisionKeeper.dropped; it is read at every scrape."""
+        self._elsewhere[DECISIONS_DROPPED].count = count
 
     def render(self) -> bytes:
         """The page in Prometheus's text format, of type CONTENT_TYPE."""
@@ -320,13 +342,15 @@ class Metrics:
                 self._count(KEY_RESOLUTIONS, provider, via, by=0)
 
 
-class _EventFailures(Collector):
-    """A counter whose number is kept by the event bus and read at every scrape."""
+class _KeptElsewhere(Collector):
+    """A counter whose number is kept by another part and read at every scrape."""
 
-    count: Callable[[], int] = int
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self.count: Callable[[], int] = int
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(EVENT_FAILURES.name, EVENT_FAILURES.help, value=self.count())
+        yield CounterMetricFamily(self._spec.name, self._spec.help, value=self.count())
 
 
 class _WithoutCreated(Collector):

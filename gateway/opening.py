@@ -5,24 +5,27 @@ Everything is checked before the first request is taken; what is wrong stops the
 
 import shlex
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
-from gateway.config import ConfigError
+from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
+from gateway.keeping import DecisionKeeper
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
 from gateway.metrics import Metrics
 from gateway.rules import Rules, load_catalogue, load_rules
-from gateway.services import Readiness, Services
+from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
 from gateway.transport import Transport
+from keystore.decisions import Keeping
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
@@ -56,7 +59,13 @@ async def open_keystore(settings: Settings, rules: Rules, *, create: bool, parti
         known_plans=rules.plans.names,
         create=create,
         partial=partial,
+        keeping=keeping_of(rules.limits),
     )
+
+
+def keeping_of(limits: Limits) -> Keeping:
+    """For how long decisions are kept, and how many."""
+    return Keeping(timedelta(hours=limits.decisions_kept_h), limits.decisions_kept_most)
 
 
 async def open_services(
@@ -88,8 +97,10 @@ async def open_services(
         models=[offer.model for offer in catalogue.offers],
     )
     metrics.set_build(version=version("wardgate"), catalogue=catalogue.version, registry=rules.registry.version)
-    events = Events(metrics, LogSubscriber(log))
+    keeper = DecisionKeeper(keystore.decisions, report, now=utc_now)
+    events = Events(metrics, LogSubscriber(log), keeper)
     metrics.watch_event_failures(lambda: events.failures)
+    metrics.watch_decisions_dropped(lambda: keeper.dropped)
     return Services(
         book=RuleBook(rules.registry, rules.plans, catalogue, rules.aliases),
         keystore=keystore,
@@ -98,6 +109,7 @@ async def open_services(
         lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
         live_check=LiveCheck(transport),
         events=events,
+        keeper=keeper,
         metrics=metrics,
         limits=limits,
         habits=HabitKeeper(),
@@ -111,4 +123,5 @@ async def close_services(services: Services) -> None:
     """Close what was opened."""
     await services.lane.aclose()
     await services.transport.aclose()
+    await services.keeper.close()
     await services.keystore.close()

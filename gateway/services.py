@@ -9,6 +9,7 @@ from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
+from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.transport import Transport
@@ -39,6 +40,7 @@ class Services:
     lane: Lane
     live_check: LiveCheck  # one for the process: its turns bound the calls of all callers
     events: Events
+    keeper: DecisionKeeper
     metrics: Metrics
     limits: Limits
     habits: HabitKeeper

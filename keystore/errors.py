@@ -183,6 +183,13 @@ class IdempotencyBusy(IdempotencyError):
     """The first request with this idempotency key has not ended yet; ask again in a moment."""
 
 
+# --- decisions -----------------------------------------------------------------------------------------------------
+
+
+class DecisionUnknown(KeystoreError):
+    """No decision is kept under this request id."""
+
+
 # --- import --------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
 from keystore.credential_info import CredentialInfo
 from keystore.credentials import CredentialStore
+from keystore.decisions import A_DAY, DecisionStore, Keeping
 from keystore.doctor import Doctor
 from keystore.engine import Database, make_room
 from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
@@ -72,6 +73,7 @@ class Keystore:
     names: Names
     doctor: Doctor
     idempotency: IdempotencyStore
+    decisions: DecisionStore
     moves: Moves
     registry: Registry
     lacking: tuple[str, ...]
@@ -95,6 +97,7 @@ class Keystore:
         known_plans: Collection[str],
         create: bool,
         partial: bool = False,
+        keeping: Keeping = A_DAY,
         now: Clock = utc_now,
         random: Random = os.urandom,
     ) -> Self:
@@ -142,6 +145,7 @@ class Keystore:
             replicas=replicas,
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
+            decisions=DecisionStore(database, keeping, now=now),
             registry=registry,
             lacking=opened.lacking,
             reads_legacy=legacy is not None,
@@ -226,6 +230,7 @@ class Keystore:
             await self.use.flush()
             await self.tokens.flush_used()
             await self.credentials.destroy_expired()
+            await self.decisions.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

@@ -325,6 +325,16 @@ idempotency = Table(
     Column("created_at", UtcDateTime, nullable=False),
 )
 
+# What was decided for each request, kept for a while. The id is one that we minted.
+decisions = Table(
+    "wardgate_decisions",
+    metadata,
+    Column("request_id", String(36), primary_key=True),
+    Column("tenant_id", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),  # when the request came
+    Column("document", LargeBinary, nullable=False),  # JSON, compressed with zlib; never a key, nothing of a prompt
+)
+
 # Facts about the database itself, by name.
 facts = Table(
     "wardgate_facts",

@@ -49,6 +49,12 @@ class Rejections(Sequence[Rejection]):
         self._more = more
         self._found: tuple[Rejection, ...] | None = None
 
+    @classmethod
+    def of(cls, known: Iterable[Rejection]) -> "Rejections":
+        """Those that are worded already."""
+        listed = tuple(known)
+        return cls(lambda: listed)
+
     def and_also(self, more: Iterable[Rejection]) -> "Rejections":
         """These and others."""
         return Rejections(self._work, (*self._more, *more))

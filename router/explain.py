@@ -13,6 +13,7 @@ from typing import Final
 from router.decision import Candidate, Decision, Rejection
 from router.errors import quoted
 from router.filters import describe_unusable
+from router.fixes import fix_for
 from router.needs import Needs
 from router.prices import MTOK, Prices, usd
 from router.quality import Quality
@@ -63,6 +64,22 @@ _ANSWERS: Final[Mapping[Reason, _Answer]] = MappingProxyType(
 )
 _OTHERS: Final = 3  # names that a sentence lists before it counts the rest
 _USEFULNESS: Final[Mapping[Reason, int]] = MappingProxyType({reason: place for place, reason in enumerate(_ANSWERS)})
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonAnswer:
+    """What is answered when a reason speaks for an empty ranking; `place` is its usefulness, the most useful first."""
+
+    place: int
+    status: int
+    code: str
+    param: str | None
+
+
+def answer_of(reason: Reason) -> ReasonAnswer:
+    """The answer of one reason, for documentation."""
+    answer = _ANSWERS[reason]
+    return ReasonAnswer(_USEFULNESS[reason], answer.status, answer.code, answer.param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +213,19 @@ def to_json(decision: Decision) -> dict[str, object]:
         "counts": decision.counts,
         "summary": summary(decision),
         "nearest_miss": miss.detail if miss else None,
+        "fix": fix_of(decision, miss) if miss else None,
     }
+
+
+def fix_of(decision: Decision, miss: Rejection) -> str:
+    """What would make a rejected offer a candidate, in a sentence without a full stop."""
+    return fix_for(
+        miss.reason,
+        tenant=decision.query.tenant,
+        provider_id=miss.provider_id,
+        model=miss.offer_id,
+        takes_keys=decision.query.plan.byok,
+    )
 
 
 def _preferences(wishes: Preferences) -> dict[str, object]:

@@ -7,17 +7,14 @@ tenant's own key is bound by `byok` and `byok_models`. Must not know tenants, ke
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from decimal import Decimal, InvalidOperation
-from enum import StrEnum
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
-from keystore.providers import Registry
-from router.catalogue import Catalogue
 from router.errors import PlanError, did_you_mean, nearest
-from router.model_names import EVERYTHING, compile_models, pattern_fault, split_provider
+from router.model_names import pattern_fault
 
 _NO_OVERRIDES: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
 _DEFAULT: Final = "default"
@@ -37,6 +34,9 @@ class Plan:
     managed_budget_usd_per_month: Decimal
     min_quality: int  # 0 to 100, for `auto`
     default_model: str
+    default_provider: str | None = None  # whose key a new tenant is asked for; None: the default model's provider
+    narrower_than_lower: bool = False  # it is meant that a plan below has something that this one lacks
+    above: str | None = None  # the plan right above which an added row stands; None: the end
 
 
 class Plans:
@@ -69,14 +69,38 @@ class Plans:
 
 def load_plans(overrides: Mapping[str, Mapping[str, object]] = _NO_OVERRIDES) -> Plans:
     """The shipped rows with `overrides` (name -> fields, as in `[plans.<name>]` of wardgate.toml) laid over them field
-    by field; a name that is not shipped is a new row, after the shipped ones. Raises PlanError naming row and field."""
+    by field; a name that is not shipped is a new row, after the shipped ones or right above the plan that its `above`
+    names. Raises PlanError naming row and field."""
     shipped = tomllib.loads(files("router").joinpath("plans.toml").read_text(encoding="utf-8"))
     rows: dict[str, dict[str, object]] = {name: dict(row) for name, row in shipped.items()}
     for name, row in overrides.items():
         if not isinstance(row, Mapping):
             raise PlanError(f"plan {name!r}: a row is a table of fields")
         rows.setdefault(name, {}).update(row)
-    return Plans([plan_from_row(name, row) for name, row in rows.items()])
+    return Plans(_in_order([plan_from_row(name, row) for name, row in rows.items()]))
+
+
+def _in_order(rows: Sequence[Plan]) -> list[Plan]:
+    """From the least to the most: each row with `above` right after the one it names."""
+    placed, waiting = [row for row in rows if row.above is None], [row for row in rows if row.above is not None]
+    while waiting:
+        names = [row.name for row in placed]
+        ready = [row for row in waiting if row.above in names]
+        if not ready:
+            known = [row.name for row in rows]
+            raise PlanError(_misplaced(waiting[0], known))
+        for row in reversed(ready):  # of two above the same plan, the first stands next to it
+            placed.insert([each.name for each in placed].index(str(row.above)) + 1, row)
+        waiting = [row for row in waiting if row not in ready]
+    return placed
+
+
+def _misplaced(row: Plan, known: Sequence[str]) -> str:
+    if row.above in known:
+        return f"plan {row.name!r}: above names {row.above!r}, which itself stands above this one"
+    return (
+        f"plan {row.name!r}: above names {row.above!r}, and there is no such plan{did_you_mean(str(row.above), known)}"
+    )
 
 
 def check_known(plans: Plans, in_use: Mapping[str, int]) -> None:
@@ -96,18 +120,19 @@ def check_known(plans: Plans, in_use: Mapping[str, int]) -> None:
 # --- one row --------------------------------------------------------------------------------------------------------
 
 _FIELDS: Final = tuple(each.name for each in fields(Plan) if each.name != "name")
+_NEEDED: Final = tuple(each.name for each in fields(Plan) if each.name != "name" and each.default is MISSING)
 
 
 def plan_from_row(name: str, row: Mapping[str, object]) -> Plan:
-    """A checked Plan from a row's fields; all of them must be there."""
+    """A checked Plan from a row's fields; all that have no default must be there."""
     if not name or name != name.strip():
         raise PlanError(f"plan {name!r}: a plan's name is not empty and has no white space around it")
     for field in row:
         if field not in _FIELDS:
             raise PlanError(f"plan {name!r}: there is no field {field!r}{did_you_mean(str(field), _FIELDS)}")
-    missing = [field for field in _FIELDS if field not in row]
+    missing = [field for field in _NEEDED if field not in row]
     if missing:
-        raise PlanError(f"plan {name!r}: {', '.join(missing)} missing; a plan needs every field")
+        raise PlanError(f"plan {name!r}: {', '.join(missing)} missing; a plan needs every field that has no default")
     return Plan(
         name=name,
         managed_models=_models(name, row, "managed_models"),
@@ -119,6 +144,9 @@ def plan_from_row(name: str, row: Mapping[str, object]) -> Plan:
         managed_budget_usd_per_month=_money(name, row, "managed_budget_usd_per_month"),
         min_quality=_number(name, row, "min_quality", least=0, most=100),
         default_model=_model(name, row, "default_model"),
+        default_provider=_word(name, row, "default_provider"),
+        narrower_than_lower=_flag(name, {"narrower_than_lower": False} | dict(row), "narrower_than_lower"),
+        above=_word(name, row, "above"),
     )
 
 
@@ -135,6 +163,13 @@ def _models(name: str, row: Mapping[str, object], field: str) -> tuple[str, ...]
         if fault:
             raise PlanError(f"plan {name!r}: {field} has an entry {pattern!r} that {fault}")
     return tuple(value)
+
+
+def _word(name: str, row: Mapping[str, object], field: str) -> str | None:
+    value = row.get(field)
+    if value is not None and (not isinstance(value, str) or not value or value != value.strip()):
+        raise _wrong(name, field, "must be a name", value)
+    return value
 
 
 def _flag(name: str, row: Mapping[str, object], field: str) -> bool:
@@ -172,57 +207,3 @@ def _model(name: str, row: Mapping[str, object], field: str) -> str:
     if not isinstance(value, str) or not value.strip() or value.strip().lower() == _DEFAULT:
         raise _wrong(name, field, 'must name a model or be "auto"', value)
     return value.strip()
-
-
-# --- lint -----------------------------------------------------------------------------------------------------------
-
-
-class Severity(StrEnum):
-    """Whether a finding stops something or is only worth a look."""
-
-    ERROR = "error"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is odd about a plan."""
-
-    plan: str
-    field: str
-    severity: Severity
-    message: str
-
-
-def lint(plans: Plans, catalogue: Catalogue, registry: Registry) -> tuple[Finding, ...]:
-    """What a plan promises and the catalogue does not have: entries that match nothing, a default that is no model,
-    own models listed with own keys switched off."""
-    return tuple(finding for plan in plans for finding in _lint_plan(plan, catalogue, registry))
-
-
-def _lint_plan(plan: Plan, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
-    for field, patterns in (("managed_models", plan.managed_models), ("byok_models", plan.byok_models)):
-        for pattern in patterns:
-            if not matches_something(pattern, catalogue, registry):
-                near = catalogue.near(pattern)
-                tail = f"; near: {', '.join(near)}" if near else ""
-                yield Finding(
-                    plan.name, field, Severity.WARNING, f"{pattern!r} matches no model of the catalogue{tail}"
-                )
-    if plan.byok and not plan.byok_models:
-        message = "byok is true, but byok_models is empty: no own key can be used"
-        yield Finding(plan.name, "byok_models", Severity.ERROR, message)
-    if plan.default_model.partition(":")[0] != "auto" and not matches_something(
-        plan.default_model, catalogue, registry
-    ):
-        message = f"{plan.default_model!r} is no model of the catalogue"
-        yield Finding(plan.name, "default_model", Severity.ERROR, message)
-
-
-def matches_something(pattern: str, catalogue: Catalogue, registry: Registry) -> bool:
-    """Whether an entry of a list of models means a model of the catalogue, or of a provider whose models are open."""
-    qualified = split_provider(pattern, registry)
-    if pattern == EVERYTHING or (qualified is not None and qualified[0].open_models):
-        return True
-    models = compile_models([pattern], registry)
-    return any(models.holds(offer.provider_id, offer.name) for offer in catalogue.offers)

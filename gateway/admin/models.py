@@ -72,6 +72,20 @@ class TenantOut(Told):
     note: str | None = None
 
 
+class FirstKeyOut(Told):
+    """The key that a new tenant stores first, to use which model."""
+
+    provider: str
+    setting_key: str
+    model: str
+
+
+class TenantAdded(TenantOut):
+    """A tenant just added. `first_key` is null where the plan takes no keys of tenants."""
+
+    first_key: FirstKeyOut | None
+
+
 class HeldKey(Told):
     """Which stored name answers for a provider."""
 

@@ -13,3 +13,4 @@ SettingKey = Annotated[
 TokenId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{12}$", description="The id of a token: 12 characters.")]
 AliasName = Annotated[str, Path(max_length=63, description="An alias for models, e.g. fast.")]
 ProviderId = Annotated[str, Path(max_length=64, description="A provider, e.g. minimax.")]
+RequestId = Annotated[str, Path(pattern=r"^req_[0-9a-f]{32}$", description="`x-wardgate-request-id` of the answer.")]

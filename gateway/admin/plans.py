@@ -6,8 +6,10 @@ from fastapi import Query
 
 from gateway.admin.calls import OfCall
 from gateway.admin.pages import Page, PageQuery, cut
-from gateway.admin.reports import PlanOut
+from gateway.admin.parts import Tenant as TenantPart
+from gateway.admin.reports import PlanOut, PlanSimulation, PlanWanted
 from gateway.control.gate import Operation
+from gateway.simulating import change_record, simulate_plan
 from router.plans import Plan
 
 
@@ -25,3 +27,14 @@ async def list_plans(call: OfCall, query: Annotated[PageQuery, Query()]) -> Page
         return list(at.rules.plans)
 
     return cut(await call.run(work), query, _plan, lambda plan: (plan.name,))
+
+
+async def simulate(call: OfCall, tenant: TenantPart, query: Annotated[PlanWanted, Query()]) -> PlanSimulation:
+    """What the tenant would gain and lose on another plan. Changes nothing."""
+    services = call.services
+
+    async def work(at: Operation) -> PlanSimulation:
+        change = await simulate_plan(at, query.plan, services.now().date(), services.book.catalogue)
+        return PlanSimulation.model_validate(change_record(at.tenant.slug, change))
+
+    return await call.run(work, tenant=tenant)

@@ -87,6 +87,9 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
             " it has `models` or an `objective`, one of them; and it does not lead back to itself.",
         ),
         errors.MoveUnknown: Refusal(404, "batch_unknown", "There is no such batch; GET /admin/keys/moves lists them."),
+        errors.DecisionUnknown: Refusal(
+            404, "request_unknown", "No decision is kept under this request id.", own_words=True
+        ),
         errors.RegistryError: Refusal(400, "provider_refused", "The provider rows cannot be changed like this."),
         errors.SealingRefused: Refusal(409, "sealing_refused", "It is not time for this step.", own_words=True),
         errors.EnvelopeDamaged: Refusal(
@@ -115,6 +118,7 @@ IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
         "tenant": errors.TenantUnknown,
         "setting_key": errors.CredentialUnknown,
         "token_id": errors.TokenUnknown,
+        "request_id": errors.DecisionUnknown,
         "provider_id": ProviderUnknown,
     }
 )

@@ -239,6 +239,64 @@ class PlanOut(Told):
     managed_budget_usd_per_month: str
     min_quality: int
     default_model: str
+    default_provider: str | None
+    narrower_than_lower: bool
+    above: str | None
+
+
+class PlanWanted(Sent):
+    """The plan to look at."""
+
+    plan: Word
+
+
+class ModelsChangeOut(Told):
+    """Ids of models that a tenant would have and lose with keys of one source."""
+
+    gained: list[str]
+    lost: list[str]
+    kept: int
+
+
+class LimitChangeOut(Told):
+    """A limit or switch of the plan: gained, lost or the same. Money is text."""
+
+    field: str
+    before: int | bool | str
+    after: int | bool | str
+    effect: str
+
+
+class QualityChangeOut(Told):
+    """The floor for automatic choice, before and after."""
+
+    before: int
+    after: int
+
+
+class DefaultChangeOut(Told):
+    """What `default` means, and whether the tenant's keys and the plan let it through."""
+
+    before: str
+    after: str
+    usable_before: bool
+    usable_after: bool
+
+
+class PlanSimulation(Told):
+    """What another plan would change for a tenant. Nothing was changed. `own_keys` counts models of the providers for
+    which the tenant has a key."""
+
+    object: Literal["plan_simulation"] = "plan_simulation"
+    tenant: str
+    before: str
+    after: str
+    loses: bool
+    own_keys: ModelsChangeOut
+    managed_keys: ModelsChangeOut
+    limits: list[LimitChangeOut]
+    min_quality: QualityChangeOut
+    default_model: DefaultChangeOut
 
 
 class FindingOut(Told):

@@ -6,7 +6,20 @@ Owns the table. Who may do an action stands in gateway/control/actions.py; the g
 from types import MappingProxyType
 from typing import Final
 
-from gateway.admin import aliases, audit, doctor, imports, keys, moves, names, plans, sealing, tenants, tokens
+from gateway.admin import (
+    aliases,
+    audit,
+    doctor,
+    imports,
+    keys,
+    moves,
+    names,
+    plans,
+    requests,
+    sealing,
+    tenants,
+    tokens,
+)
 from gateway.admin.door import Audience, Row
 
 TAGS: Final = MappingProxyType(
@@ -17,6 +30,7 @@ TAGS: Final = MappingProxyType(
         "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
         "sealing": "The root keys that wrap every tenant's data key.",
         "imports": "Adoptions of another application's tenant_settings table.",
+        "requests": "Decisions that were made, kept for a while.",
         "audit": "Who did what, hash-chained.",
         "self-service": "A tenant's own keys, with a token that has keys:read or keys:write.",
     }
@@ -33,6 +47,10 @@ ROWS: Final = (
     Row("POST", "/admin/tenants", "tenant.add", tenants.add_tenant, "Add a tenant", "tenants", status=201),
     Row("GET", _TENANT, "tenant.show", tenants.show_tenant, "Show a tenant", "tenants"),
     Row("PUT", _TENANT + "/plan", "tenant.set_plan", tenants.set_plan, "Set a tenant's plan", "tenants"),
+    Row(
+        *("GET", _TENANT + "/plan/simulate", "plan.simulate", plans.simulate),
+        *("What another plan would change", "tenants"),
+    ),
     Row("GET", _TENANT + "/keys", "key.list", keys.list_keys, "List a tenant's keys", "keys"),
     Row("GET", _TENANT + "/doctor", "key.doctor", doctor.look, "Examine a tenant's keys", "keys"),
     Row("POST", _TENANT + "/doctor", "key.doctor", doctor.ask, "Examine keys, and ask their providers", "keys"),
@@ -81,6 +99,10 @@ ROWS: Final = (
     Row("GET", "/admin/sealing", "sealing.status", sealing.status, "List root keys", "sealing"),
     Row("POST", "/admin/sealing/verify", "sealing.verify", sealing.verify, "Check that everything opens", "sealing"),
     Row("GET", "/admin/imports", "import.list", imports.list_imports, "List imports", "imports"),
+    Row(
+        *("GET", "/admin/requests/{request_id}", "request.show", requests.show_request),
+        *("What was decided for a request", "requests"),
+    ),
     Row("GET", "/admin/audit", "audit.list", audit.list_rows, "List what was done", "audit"),
     Row("GET", "/admin/audit/verify", "audit.verify", audit.verify, "Check that the audit is whole", "audit"),
     Row("GET", "/v1/keys", "key.list", keys.list_own, "List your keys", "self-service", _OWN),

@@ -1,16 +1,18 @@
 """Tenants over HTTP: list, add, show, set the plan."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import Query
 
 from gateway.admin.calls import OfCall
-from gateway.admin.models import HeldKey, PlanChange, TenantNew, TenantOut, TenantQuery, TenantShown
+from gateway.admin.models import HeldKey, PlanChange, TenantAdded, TenantNew, TenantOut, TenantQuery, TenantShown
 from gateway.admin.pages import Page, page_of, place_after
 from gateway.admin.parts import Tenant as TenantPart
 from gateway.control.gate import Operation
 from gateway.control.targets import may_be_said
+from gateway.onboarding import FirstKey, first_key
 from gateway.rules import Rules, unserved
 from keystore.errors import TenantInvalid
 from keystore.resolve import Found
@@ -40,18 +42,19 @@ async def list_tenants(call: OfCall, query: Annotated[TenantQuery, Query()]) -> 
     return page_of(await call.run(work), query, tenant_out, lambda one: (one.slug,))
 
 
-async def add_tenant(call: OfCall, body: TenantNew) -> TenantOut:
+async def add_tenant(call: OfCall, body: TenantNew) -> TenantAdded:
     """The plan must be one that the gateway knows."""
 
-    async def work(at: Operation) -> TenantOut:
+    async def work(at: Operation) -> tuple[TenantOut, FirstKey | None]:
         if not may_be_said(body.slug):
             raise TenantInvalid
-        made = await at.keystore.tenants.add(
+        added = await at.keystore.tenants.add(
             body.slug, body.plan, name=body.name, id=body.id, default_model=body.default_model
         )
-        return tenant_out(made, at.rules)
+        return tenant_out(added, at.rules), first_key(added, at.rules)
 
-    return await call.run(work, target=body.slug, describe=lambda one: {"id": one.id, "plan": one.plan})
+    made, key = await call.run(work, target=body.slug, describe=lambda one: {"id": one[0].id, "plan": one[0].plan})
+    return TenantAdded.model_validate(made.model_dump() | {"first_key": asdict(key) if key else None})
 
 
 async def show_tenant(call: OfCall, tenant: TenantPart) -> TenantShown:

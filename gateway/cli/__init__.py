@@ -18,7 +18,7 @@ from gateway.cli import (
     importing,
     moving,
     names,
-    rows,
+    plans,
     running,
     sealing,
     tenants,
@@ -80,7 +80,7 @@ app.add_typer(sealing.app, name="sealing")
 app.add_typer(audit.app, name="audit")
 app.add_typer(importing.app, name="import")
 app.add_typer(names.provider_app, name="provider")
-app.add_typer(rows.plan_app, name="plan")
+app.add_typer(plans.app, name="plan")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,7 @@
-"""`wardgate explain`: which model a request would go to, and why every other one would not. Nothing is spent."""
+"""`wardgate explain`: which model a request would go to, and why every other one would not. Nothing is spent.
+
+With `--request`, what was decided for a request that was made.
+"""
 
 import json
 import sys
@@ -11,43 +14,70 @@ from typing import Annotated, Any
 import typer
 
 from gateway.chat_request import ChatRequest, read_chat_request
-from gateway.cli.console import AsJson, operate, print_json, print_table
+from gateway.cli.console import AsJson, operate, print_json
+from gateway.cli.decision_tables import print_decision, print_request
 from gateway.control.gate import Operation
 from gateway.control.targets import check_said
 from gateway.deciding import RuleBook, decide
 from gateway.rules import load_catalogue
-from router.decision import Decision
 from router.explain import to_json
 
 QUESTION = {"role": "user", "content": "Hello."}
 NOTHING_LEFT = 3  # exit code when no candidate is left
-SHOWN = 20  # rows of each table for people; --json has all
 
 
 def explain(
-    tenant: Annotated[str, typer.Option(help="The tenant's slug.")],
+    tenant: Annotated[str | None, typer.Option(help="The tenant's slug.")] = None,
     model: Annotated[str | None, typer.Option(help="A model, a family, auto or default.")] = None,
     body: Annotated[Path | None, typer.Option(help="A chat completion body to explain; - reads stdin.")] = None,
+    request: Annotated[
+        str | None, typer.Option(help="A request that was made: `x-wardgate-request-id` of its answer.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the ranked and the rejected candidates of a request, with reasons. Exit code 3 when none is left."""
-    request = _request(model, body)
-    check_said(model or "", "--model")
+    if request is not None:
+        if model is not None or body is not None:
+            raise typer.BadParameter("--request tells what was decided then; leave --model and --body out")
+        document = _made(request, tenant)
+        decision = document["decision"]
+    else:
+        if tenant is None:
+            raise typer.BadParameter("give --tenant SLUG, or --request ID")
+        check_said(model or "", "--model")
+        document = decision = _would(tenant, _request(model, body), model or "")
+    if as_json:
+        print_json(document)
+    elif request is not None:
+        print_request(document)
+    else:
+        print_decision(document)
+    if not decision["ranked"]:
+        raise typer.Exit(NOTHING_LEFT)
 
-    async def work(at: Operation) -> Decision:
+
+def _would(tenant: str, request: ChatRequest, target: str) -> Mapping[str, Any]:
+    """What would be decided now."""
+
+    async def work(at: Operation) -> Mapping[str, Any]:
         keyring = await at.keystore.keyring(at.tenant)
         catalogue = load_catalogue(at.rules.registry, at.rules.overrides)
         book = RuleBook(at.rules.registry, at.rules.plans, catalogue, at.rules.aliases)
-        return decide(request, at.tenant, keyring, book, datetime.now(UTC).date())
+        return to_json(decide(request, at.tenant, keyring, book, datetime.now(UTC).date()))
 
-    decision = operate("tenant.explain", work, tenant=tenant, target=model or "")
-    document = to_json(decision)
-    if as_json:
-        print_json(document)
-    else:
-        _print(document)
-    if not decision.ranked:
-        raise typer.Exit(NOTHING_LEFT)
+    return operate("tenant.explain", work, tenant=tenant, target=target)
+
+
+def _made(request_id: str, tenant: str | None) -> Mapping[str, Any]:
+    """What was decided for a request, of this tenant when one is given."""
+
+    async def work(at: Operation) -> Mapping[str, Any]:
+        tenant_id = at.found.id if at.found else None
+        kept = await at.keystore.decisions.get(request_id, tenant_id=tenant_id)
+        found: Mapping[str, Any] = json.loads(kept.document)
+        return found
+
+    return operate("request.show", work, tenant=tenant, target=request_id)
 
 
 def _request(model: str | None, body: Path | None) -> ChatRequest:
@@ -65,50 +95,3 @@ def _request(model: str | None, body: Path | None) -> ChatRequest:
 
 def _question(model: str) -> bytes:
     return json.dumps({"model": model, "messages": [QUESTION]}).encode()
-
-
-def _print(document: Mapping[str, Any]) -> None:
-    print(document["summary"])
-    ranked, rejected = document["ranked"], document["rejected"]
-    print()
-    print_table(
-        ("rank", "model", "expected cost (USD)", "key", "stored as"),
-        [(r["rank"], r["id"], r["expected_cost_usd"], _key(r["key"]), r["key"]["setting_key"]) for r in ranked[:SHOWN]],
-        empty="No candidate is left.",
-    )
-    _more(len(ranked))
-    for remark in sorted({remark for item in ranked for remark in item["key"]["remarks"]}):
-        print(f"Note: {remark}.")
-    print()
-    print_table(
-        ("rejected", "reason", "why"),
-        [(name, reason, detail) for name, reason, detail in _grouped(rejected)[:SHOWN]],
-        empty="Nothing was rejected.",
-    )
-    _more(len(_grouped(rejected)))
-    if document["nearest_miss"]:
-        print(f"\nNearest miss: {document['nearest_miss']}")
-
-
-def _key(key: Mapping[str, Any]) -> str:
-    return f"{key['source']}:{key['via']}"
-
-
-def _grouped(rejected: list[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """Rejections of one provider for one reason become one row: 300 models without a key are one fact."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for item in rejected:
-        groups.setdefault((item["provider"], item["reason"]), []).append(item)
-    return [_row(items) for items in groups.values()]
-
-
-def _row(items: list[Mapping[str, Any]]) -> tuple[str, str, str]:
-    first = items[0]
-    same = len({item["detail"] for item in items}) == 1
-    name = first["id"] if len(items) == 1 else f"{first['provider']}/* ({len(items)} models)"
-    return name, first["reason"], first["detail"] if same else f"{first['detail']}, and {len(items) - 1} more like it"
-
-
-def _more(total: int) -> None:
-    if total > SHOWN:
-        print(f"... and {total - SHOWN} more; --json has them all")

@@ -1,5 +1,6 @@
 """`wardgate tenant`: who may use the gateway, and on which plan."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
 from gateway.control.targets import check_said
+from gateway.onboarding import FirstKey, first_key
 from gateway.rules import Rules, unserved
 from keystore.resolve import Found
 from keystore.tenants import Tenant
@@ -53,14 +55,21 @@ def add(
 ) -> None:
     """Add a tenant. The plan must be one that the gateway knows."""
 
-    async def work(at: Operation) -> Tenant:
+    async def work(at: Operation) -> tuple[Tenant, FirstKey | None]:
         check_said(slug, "the slug")
         added = await at.keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
         _warn(added, at.rules)
-        return added
+        return added, first_key(added, at.rules)
 
-    tenant = operate("tenant.add", work, target=slug, describe=lambda one: {"id": one.id, "plan": one.plan})
-    _print(tenant, as_json, f"Added tenant {tenant.slug} ({tenant.id}) on plan {tenant.plan}.")
+    done = operate("tenant.add", work, target=slug, describe=lambda one: {"id": one[0].id, "plan": one[0].plan})
+    tenant, key = done
+    if as_json:
+        print_json(as_row(tenant) | {"first_key": asdict(key) if key else None})
+        return
+    print(f"Added tenant {tenant.slug} ({tenant.id}) on plan {tenant.plan}.")
+    if key is not None:
+        print(f"Store a key as {key.setting_key} to use {key.model}:", end=" ")
+        print(f"printf %s VALUE | wardgate key set {tenant.slug} {key.setting_key}")
 
 
 @app.command("list")

@@ -14,7 +14,7 @@ from keystore.errors import counted
 from keystore.rights import rights_of
 from keystore.token_format import token_id_of
 from keystore.tokens import NewToken, TokenInfo
-from router.plans import matches_something
+from router.plan_lint import matches_something
 
 LONGEST_DAYS = 36_500
 Made = tuple[NewToken, TokenInfo]
@@ -100,7 +100,7 @@ def create(
 
 def _warn(models: Sequence[str], rules: Rules) -> None:
     """Say on stderr which of the names are no models of the catalogue."""
-    catalogue = load_catalogue(rules.registry) if models else None
+    catalogue = load_catalogue(rules.registry, rules.overrides) if models else None
     for model in models:
         if catalogue is not None and not matches_something(model, catalogue, rules.registry):
             near = f"; near: {', '.join(catalogue.near(model))}" if catalogue.near(model) else ""

@@ -40,6 +40,7 @@ _ROWS = (
     Action("tenant.show", _READ),
     Action("tenant.set_plan", _WRITE, target=Target.PLAN),
     Action("tenant.explain", _READ, target=Target.MODEL),
+    Action("request.show", _READ, target=Target.REQUEST),
     Action("alias.list", _READ, Right.KEYS_READ),
     Action("alias.set", _WRITE, Right.KEYS_WRITE, target=Target.ALIAS),
     Action("alias.remove", _WRITE, Right.KEYS_WRITE, target=Target.ALIAS),
@@ -59,6 +60,7 @@ _ROWS = (
     Action("token.seal", _WRITE),
     Action("token.list", _READ, target=Target.TOKEN),
     Action("plan.list", _READ),
+    Action("plan.simulate", _READ),
     Action("provider.list", _READ),
     Action("provider.impact", _READ, target=Target.CHANGE),  # retire, rename, diff: what would change
     Action("sealing.status", _READ),

@@ -45,6 +45,7 @@ class Target(Enum):
     BATCH = "batch"
     MODEL = "model"
     ALIAS = "alias"
+    REQUEST = "request"
 
 
 _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
@@ -53,6 +54,7 @@ _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
         Target.CHANGE: re.compile(r"(?:retire|rename|diff)(?: [A-Za-z0-9][A-Za-z0-9_.-]{0,63}){0,2}"),
         Target.ROOT_KEY: re.compile(r"[a-z][a-z0-9_-]{0,31}"),
         Target.ALIAS: ALIAS_NAME,
+        Target.REQUEST: re.compile(r"req_[0-9a-f]{32}"),
         Target.MODEL: re.compile(r"[A-Za-z0-9][\w./:@-]{0,255}", re.ASCII),
     }
 )
@@ -79,7 +81,7 @@ def _is_name(kind: Target, text: str, rules: Rules) -> bool:
             return text in rules.plans.names
         case Target.BATCH:
             return _UUID.fullmatch(text) is not None
-    return _FORMS[kind].fullmatch(text) is not None and may_be_said(text)
+    return _FORMS[kind].fullmatch(text) is not None and (kind is Target.REQUEST or may_be_said(text))
 
 
 def _is_key(text: str, rules: Rules) -> bool:

@@ -39,7 +39,7 @@ def cli(tmp_path: Path) -> Cli:
 
 
 def test_operator_sets_up_a_tenant_with_json_all_the_way(cli: Cli) -> None:
-    assert cli.json("migrate") == {"applied": ["0001", "0002", "0003"], "sealed_tokens": []}
+    assert cli.json("migrate") == {"applied": ["0001", "0002", "0003", "0005"], "sealed_tokens": []}
     assert cli.json("migrate") == {"applied": [], "sealed_tokens": []}
     added = cli.json("tenant", "add", "acme", "--plan", "team", "--name", "Acme Ltd", "--id", "42")
     assert isinstance(added, dict)
@@ -224,7 +224,9 @@ def test_explain_reads_a_body_and_exits_3_when_nothing_is_left(cli: Cli) -> None
 
 
 def test_plan_lint_lists_what_matches_nothing_and_fails_on_errors_alone(cli: Cli) -> None:
-    (cli.folder / "wardgate.toml").write_text('[plans.team]\nmanaged_models = ["no-such-model"]\n')
+    (cli.folder / "wardgate.toml").write_text(
+        '[plans.team]\nmanaged_models = ["no-such-model"]\nnarrower_than_lower = true\n'
+    )
     findings = json.loads(cli("plan", "lint", "--json"))
     assert any(f["plan"] == "team" and "no-such-model" in f["finding"] for f in findings)
     assert {f["severity"] for f in findings} == {"warning"}

@@ -59,3 +59,10 @@ def test_a_model_without_a_slash_is_an_alias(tmp_path: Path) -> None:
 def test_a_model_that_is_no_table_is_refused() -> None:
     with pytest.raises(ConfigError, match="must be a table"):
         parse_config({"models": {"openai/gpt-4o": 1}})
+
+
+def test_decisions_are_kept_for_a_time_that_may_be_nothing_and_has_an_end() -> None:
+    assert parse_config({"limits": {"decisions_kept_h": 0}}).limits.decisions_kept_h == 0.0
+    for name, value in (("decisions_kept_h", 8785), ("decisions_kept_most", 10**9 + 1), ("decisions_kept_most", 0)):
+        with pytest.raises(ConfigError, match=name):
+            parse_config({"limits": {name: value}})

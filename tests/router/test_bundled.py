@@ -16,7 +16,8 @@ from router.catalogue import Capability, Catalogue, build_catalogue
 from router.decision import Decision, route
 from router.explain import refusal
 from router.needs import Needs
-from router.plans import Plans, Severity, lint, load_plans
+from router.plan_lint import Severity, lint
+from router.plans import Plans, load_plans
 from router.price_map import load_bundled
 from router.quality import load_quality
 from router.query import Holding, KeySource, Lacking, Query

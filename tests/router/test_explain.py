@@ -50,7 +50,7 @@ def test_a_decision_without_anything_considered_is_no_refusal() -> None:
 def rejected_for(*reasons: str) -> Decision:
     decision = decide({"model": "minimax/MiniMax-M2"})
     rejected = tuple(Rejection(f"p/{reason}", "p", reason, Reason(reason), reason) for reason in reasons)
-    return replace(decision, rejected=Rejections(lambda: rejected))
+    return replace(decision, rejected=Rejections.of(rejected))
 
 
 ANSWERS = vectors("refusals")["answer"]
@@ -238,6 +238,7 @@ def test_a_decision_is_told_whole() -> None:
         "counts": {},
         "summary": summary(decision),
         "nearest_miss": None,
+        "fix": None,
     }
 
 
@@ -260,6 +261,9 @@ def test_a_refusal_tells_the_nearest_miss() -> None:
     told = to_json(decide({"model": "minimax/MiniMax-M2"}))
     assert told["nearest_miss"] == "minimax needs a key: looked for MINIMAX_API_KEY, MINIMAX_2_7_API_KEY"
     assert told["ranked"] == []
+    assert str(told["fix"]).startswith(
+        "store a key for minimax: `printf %s VALUE | wardgate key set acme MINIMAX_API_KEY`"
+    )
 
 
 def test_an_unpriced_candidate_tells_its_doubt_and_no_cost() -> None:

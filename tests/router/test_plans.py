@@ -1,4 +1,4 @@
-"""The plan table: what ships, what an operator may lay over it, what is refused, what lint finds."""
+"""The plan table: what ships, what an operator may lay over it, what is refused."""
 
 import subprocess
 import sys
@@ -7,12 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from keystore.providers import load_registry
 from router.catalogue import Offer
 from router.entitlement import Entitlements
 from router.errors import PlanError
 from router.model_names import parse_name
-from router.plans import Finding, Plan, Plans, Severity, check_known, lint, load_plans
+from router.plans import Plan, check_known, load_plans
 from router.query import KeySource
 from tests.router import world
 from tests.router.vectors import Row, rows
@@ -54,8 +53,12 @@ def test_enterprise_has_everything() -> None:
     assert plan("enterprise").byok_models == ("*",)
 
 
-def test_every_plan_has_the_onboarding_default() -> None:
-    assert {each.default_model for each in load_plans()} == {"minimax/MiniMax-M2"}
+def test_plans_that_take_keys_have_the_onboarding_default_and_the_others_one_of_their_own_models() -> None:
+    defaults = {each.name: (each.default_model, each.default_provider, each.byok) for each in load_plans()}
+    assert {defaults[name] for name in ("trial", "free")} == {("openai/gpt-4o-mini", "openai", False)}
+    assert {defaults[name] for name in ("solo", "pro", "team", "enterprise")} == {
+        ("minimax/MiniMax-M2", "minimax", True)
+    }
 
 
 @pytest.mark.parametrize(
@@ -105,6 +108,41 @@ def test_a_new_plan_comes_after_the_shipped_ones() -> None:
     assert repr(plans) == "Plans(trial, free, solo, pro, team, enterprise, bound)"
 
 
+def test_a_new_plan_stands_right_above_the_one_it_names() -> None:
+    added = {
+        "starter": {**world.BOUND, "above": "free"},
+        "last": world.BOUND,
+        "growth": {**world.BOUND, "above": "starter"},
+        "other": {**world.BOUND, "above": "free"},
+    }
+    order = ("trial", "free", "starter", "growth", "other", "solo", "pro", "team", "enterprise", "last")
+    assert load_plans(added).names == order
+    assert sorted(load_plans(dict(reversed(added.items()))).names) == sorted(order)
+
+
+@pytest.mark.parametrize(
+    ("added", "says"),
+    [
+        (
+            {"starter": {**world.BOUND, "above": "fre"}},
+            "'starter': above names 'fre', and there is no such plan; did you",
+        ),
+        (
+            {"starter": {**world.BOUND, "above": "starter"}},
+            "'starter': above names 'starter', which itself stands above",
+        ),
+        (
+            {"a": {**world.BOUND, "above": "b"}, "b": {**world.BOUND, "above": "a"}},
+            "'a': above names 'b', which itself stands above",
+        ),
+    ],
+)
+def test_a_place_that_is_none_is_refused(added: dict[str, dict[str, object]], says: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        load_plans(added)
+    assert says in str(caught.value)
+
+
 def test_the_nearest_plan_is_found() -> None:
     assert load_plans().nearest("temas") == "team"
     assert load_plans().nearest("zzz") is None
@@ -141,50 +179,3 @@ def test_a_plan_allows_its_list_for_managed_keys_and_its_switch_for_own_keys(row
     assert entitlements.allows(plan(row["plan"]), offer, source) is row["allowed"]
     other = entitlements.unlocking(plan(row["plan"]), offer, source)
     assert (other.name if other else None) == row.get("unlocked_by")
-
-
-# --- lint -----------------------------------------------------------------------------------------------------------
-
-
-def findings(**row: object) -> list[Finding]:
-    overrides = {"bound": {**world.BOUND, **row}}
-    bound = load_plans(overrides).get("bound")
-    assert bound is not None
-    return list(lint(Plans([bound]), world.catalogue(), world.registry()))
-
-
-def test_lint_finds_nothing_where_all_entries_match() -> None:
-    assert findings(managed_models=["*", "minimax/*", "gpt-4o", "openrouter/anything"]) == []
-
-
-def test_lint_warns_of_an_entry_that_matches_nothing() -> None:
-    (finding,) = findings(managed_models=["gpt-4oo"])
-    assert (finding.plan, finding.field, finding.severity) == ("bound", "managed_models", Severity.WARNING)
-    assert finding.message == "'gpt-4oo' matches no model of the catalogue; near: gpt-4o"
-
-
-def test_lint_warns_of_an_entry_that_is_like_no_other() -> None:
-    (finding,) = findings(byok_models=["zzz/*"])
-    assert (finding.field, finding.message) == ("byok_models", "'zzz/*' matches no model of the catalogue")
-
-
-def test_lint_finds_own_keys_that_open_nothing() -> None:
-    (finding,) = findings(byok_models=[])
-    assert (finding.field, finding.severity) == ("byok_models", Severity.ERROR)
-
-
-def test_lint_finds_a_default_that_is_no_model() -> None:
-    (finding,) = findings(default_model="minimax/MiniMax-M9")
-    assert (finding.field, finding.severity) == ("default_model", Severity.ERROR)
-    assert "'minimax/MiniMax-M9' is no model of the catalogue" in finding.message
-
-
-@pytest.mark.parametrize("model", ["auto", "auto:cheapest", "minimax_2_7/MiniMax-M2", "openrouter/x", "gpt-4o"])
-def test_lint_takes_a_default_that_can_be_asked_for(model: str) -> None:
-    assert findings(default_model=model) == []
-
-
-def test_lint_finds_no_error_in_the_shipped_plans() -> None:
-    registry = load_registry()
-    found = lint(load_plans(), world.catalogue(), registry)
-    assert [each for each in found if each.severity is Severity.ERROR] == []

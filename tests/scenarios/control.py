@@ -23,6 +23,7 @@ from tests.harness import RunningGateway, eventually
 OPENAI = "OPENAI_API_KEY"
 VALUE = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
 NOBODY = "AAAAAAAAAAAA"  # the id of no token
+NO_REQUEST = "req_" + 32 * "0"  # the id of no request
 SCOPES = ("inference", "keys:read", "keys:write")
 
 
@@ -148,5 +149,6 @@ def filled(path: str, **parts: str) -> str:
         "token_id": NOBODY,
         "provider_id": "minimax",
         "name": "fast",
+        "request_id": NO_REQUEST,
     } | parts
     return re.sub(r"\{(\w+)\}", lambda part: known[part[1]], path)

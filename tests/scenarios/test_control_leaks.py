@@ -101,7 +101,11 @@ def test_nothing_of_a_query_path_or_header_is_told(control: Control, routes: lis
     for route in (route for route in routes if route.canonical):
         for method in route.methods:
             who = "both" if route.path.startswith("/v1") else "admin"
-            parts = {name: mark for name in ("setting_key", "token_id", "provider_id") if f"{{{name}}}" in route.path}
+            parts = {
+                name: mark
+                for name in ("setting_key", "token_id", "provider_id", "request_id")
+                if f"{{{name}}}" in route.path
+            }
             asked = [control.ask(who, method, filled(route.path) + f"?{mark}={mark}")]
             asked += [control.ask(who, method, filled(route.path), idempotency_key=mark + " x")]
             asked += [control.ask(who, method, filled(route.path, **parts))] if parts else []

@@ -597,3 +597,20 @@ def test_root_keys_providers_and_imports_are_told(control: Control) -> None:
         assert code(answer) == (404, "provider_unknown")
     assert code(control.admin("GET", "/admin/providers/minimax/impact/rename?to=Bad%20Id")) == (400, "invalid_request")
     assert control.admin("GET", "/admin/providers/minimax/impact/rename?to=mini").status_code == 200
+
+
+def test_new_tenant_is_told_its_first_key_and_a_plan_can_be_tried_before_it_is_set(control: Control) -> None:
+    added = control.admin("POST", "/admin/tenants", {"slug": "onboarding", "plan": "team"}).json()
+    assert added["first_key"] == {
+        "provider": "minimax",
+        "setting_key": "MINIMAX_API_KEY",
+        "model": "minimax/MiniMax-M2",
+    }
+    path = "/admin/tenants/onboarding/plan/simulate?plan="
+    assert control.admin("GET", path + "enterprise").json()["loses"] is False
+    told = control.admin("GET", path + "free").json()
+    assert of(told, "object", "before", "after", "loses") == ("plan_simulation", "team", "free", True)
+    assert code(control.admin("GET", path + "teem")) == (400, "plan_unknown")
+    assert code(control.admin("GET", path[:-6])) == (400, "invalid_request")
+    assert code(control.admin("GET", "/admin/tenants/nobody/plan/simulate?plan=team")) == (404, "tenant_unknown")
+    assert control.admin("GET", "/admin/tenants/onboarding").json()["plan"] == "team"

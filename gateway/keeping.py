@@ -1,0 +1,135 @@
+"""Keeps the decision of each request: gathered from events, written behind in batches, a moment after the answer.
+
+A subscriber of events. Owns the two bounded queues: what has ended, and what is ready to be written while the database
+is away. What there is no room for is dropped and counted; serving a request waits for none of it. What was not written
+when the process is killed is lost. Must not know what a record holds.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from gateway.events import AttemptEnded, Decided, Event, RequestCompleted
+from gateway.request_record import Draft, Ended, document
+from keystore.decisions import DecisionStore, KeptDecision
+from keystore.errors import DatabaseUnavailable
+
+GATHERED_S: Final = 0.2  # so long are ended requests gathered for one batch
+AGAIN_S: Final = 1.0  # after the database was away
+CLOSING_S: Final = 5.0
+MOST_WEIGHT: Final = 250_000  # offers in the decisions that wait: some 60 MB
+MOST_BYTES: Final = 32 * 1024 * 1024  # of records that wait for the database
+BATCH: Final = 500
+
+Report = Callable[[str, BaseException], None]
+
+
+class DecisionKeeper:
+    """One for the process, run as a task beside the server. `dropped` counts what was not kept."""
+
+    def __init__(
+        self,
+        store: DecisionStore,
+        report: Report,
+        *,
+        now: Callable[[], datetime],
+        most_weight: int = MOST_WEIGHT,
+        most_bytes: int = MOST_BYTES,
+    ) -> None:
+        self._store = store
+        self._report = report
+        self._now = now
+        self._most_weight, self._most_bytes = most_weight, most_bytes
+        self._drafts: dict[str, Draft] = {}
+        self._ended: deque[Ended] = deque()
+        self._ready: deque[KeptDecision] = deque()
+        self._weight = self._bytes = 0
+        self._writing = asyncio.Lock()
+        self._some = asyncio.Event()
+        self.dropped = 0
+
+    def __call__(self, event: Event) -> None:
+        """Note what belongs to a request whose decision is kept. No I/O and no JSON."""
+        if isinstance(event, Decided):
+            if self._store.keeping.on:
+                self._drafts[event.request_id] = Draft(event)
+        elif isinstance(event, AttemptEnded):
+            if draft := self._drafts.get(event.request_id):
+                draft.attempts.append(event)
+        elif isinstance(event, RequestCompleted) and (draft := self._drafts.pop(event.request_id, None)):
+            self._end(Ended(draft, event, self._now()))
+
+    def _end(self, ended: Ended) -> None:
+        if self._weight + ended.draft.weight > self._most_weight:
+            self.dropped += 1
+            return
+        self._weight += ended.draft.weight
+        self._ended.append(ended)
+        self._some.set()
+
+    async def run(self) -> None:
+        """Write what ends, until cancelled. A database that is away is asked again every second."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(GATHERED_S)
+            self._some.clear()
+            try:
+                await self.flush()
+            except DatabaseUnavailable:
+                self._some.set()
+                await asyncio.sleep(AGAIN_S)
+            except Exception as error:  # noqa: BLE001 - else nothing would be kept from here on, and nobody told
+                self._report("", error)
+
+    async def flush(self) -> int:
+        """Write all that has ended; how many. DatabaseUnavailable leaves what there is room for to the next time."""
+        async with self._writing:
+            while self._ended:
+                await self._encode()
+            return await self._write()
+
+    async def _encode(self) -> None:
+        """Make the records of a batch aside, so that the loop goes on."""
+        batch = list(islice(self._ended, BATCH))
+        records = await asyncio.to_thread(lambda: [self._record(one) for one in batch])
+        for ended, record in zip(batch, records, strict=True):
+            self._ended.popleft()
+            self._weight -= ended.draft.weight
+            size = len(record.document) if record else 0
+            if record is None or self._bytes + size > self._most_bytes:
+                self.dropped += 1
+            else:
+                self._bytes += size
+                self._ready.append(record)
+
+    def _record(self, ended: Ended) -> KeptDecision | None:
+        """None, told to the log, for one that cannot be made: no other is lost for it."""
+        request_id = ended.completed.request_id
+        try:
+            made = document(ended)
+        except Exception as error:  # noqa: BLE001 - one record must not stop all that follow
+            self._report(request_id, error)
+            return None
+        return KeptDecision(request_id, ended.draft.decided.tenant_id, ended.began, made)
+
+    async def _write(self) -> int:
+        written = 0
+        while self._ready:
+            batch = list(islice(self._ready, BATCH))
+            await self._store.write(batch)
+            for one in batch:
+                self._ready.popleft()
+                self._bytes -= len(one.document)
+            written += len(batch)
+        return written
+
+    async def close(self) -> None:
+        """Write what is left, if the database takes it within some seconds; what it does not is counted."""
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await self.flush()
+        except (DatabaseUnavailable, TimeoutError):
+            self.dropped += len(self._ended) + len(self._ready)

@@ -1,0 +1,44 @@
+"""A decision as it is kept: the JSON that explains it, cut to a bounded size, and what was cut.
+
+Owns what stays when a decision is too large to keep whole. The decision itself is kept and not what went into it: those
+who ask later want what was decided then, and replaying the inputs would need the catalogue, the plans and the provider
+rows of that moment. Must not know where it is kept.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from router.decision import Decision, Rejection, Rejections
+from router.explain import fix_of, nearest_miss, summary, to_json
+
+MOST_RANKED: Final = 50  # a request makes three attempts
+MOST_REJECTED: Final = 200
+
+
+def kept_json(decision: Decision) -> dict[str, object]:
+    """`to_json` of the first ranked and rejected offers; `considered`, `counts`, `summary` and `nearest_miss` are of
+    all, `cut` says how many are missing. A function of the decision alone. Holds no float."""
+    chosen = _chosen(decision)
+    miss = None if decision.ranked else nearest_miss(decision)
+    told = to_json(replace(decision, ranked=decision.ranked[:MOST_RANKED], rejected=Rejections.of(chosen)))
+    return told | {
+        "considered": decision.considered,
+        "counts": decision.counts,
+        "summary": summary(decision),
+        "nearest_miss": miss.detail if miss else None,
+        "fix": fix_of(decision, miss) if miss else None,
+        "cut": {
+            "ranked": max(0, len(decision.ranked) - MOST_RANKED),
+            "rejected": len(decision.rejected) - len(chosen),
+        },
+    }
+
+
+def _chosen(decision: Decision) -> tuple[Rejection, ...]:
+    """The first rejections; the nearest miss is among them."""
+    rejected = tuple(decision.rejected)
+    if len(rejected) <= MOST_REJECTED:
+        return rejected
+    chosen = rejected[:MOST_REJECTED]
+    miss = nearest_miss(decision)
+    return chosen if miss is None or miss in chosen else (miss, *chosen[:-1])

@@ -1,0 +1,138 @@
+"""What another plan would change for a tenant: models gained and lost for each key source, limits, the default model.
+
+Owns the comparison; it changes nothing. A function of the two plans, the catalogue and the names of the keys at hand.
+Must not know how a plan is set or how a comparison is shown.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+from keystore.providers import Registry
+from router.catalogue import Catalogue, Offer, open_offer
+from router.entitlement import Entitlements
+from router.model_names import compile_models, split_provider
+from router.plan_lint import LIMITS
+from router.plans import Plan, Plans
+from router.query import Holding, KeySource, Lacking
+from router.selection import chat_offers
+
+Holdings = Mapping[str, Holding | Lacking]
+_AUTO: Final = "auto"
+_DEFAULT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsChange:
+    """Ids of models, in order. Own keys: of the providers for which the tenant has one."""
+
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitChange:
+    """A number or switch of the plan, before and after."""
+
+    field: str
+    before: Decimal | int | bool
+    after: Decimal | int | bool
+
+    @property
+    def effect(self) -> str:
+        """gained, lost or same."""
+        if self.before == self.after:
+            return "same"
+        return "gained" if self.after > self.before else "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultChange:
+    """What `model: "default"` means, and whether the tenant's keys and plan let it through."""
+
+    before: str
+    after: str
+    usable_before: bool
+    usable_after: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """All that would change. `min_quality` is told and is neither a gain nor a loss."""
+
+    before: Plan
+    after: Plan
+    models: Mapping[KeySource, ModelsChange]
+    limits: tuple[LimitChange, ...]
+    default: DefaultChange
+
+    @property
+    def loses(self) -> bool:
+        """Whether the tenant would lose anything."""
+        return (
+            any(change.lost for change in self.models.values())
+            or any(limit.effect == "lost" for limit in self.limits)
+            or (self.default.usable_before and not self.default.usable_after)
+        )
+
+
+def plan_change(
+    before: Plan,
+    after: Plan,
+    catalogue: Catalogue,
+    registry: Registry,
+    plans: Plans,
+    holdings: Holdings,
+    *,
+    today: date,
+    managed_open: bool = False,
+    own_default: str | None = None,
+) -> PlanChange:
+    """What a tenant with these keys, and with a default model of its own or none, would gain and lose. `managed_open`
+    says whether the operator's keys may be used for it."""
+    entitled = Entitlements(plans, registry)
+    defaults = [_default(plan, own_default) for plan in (before, after)]
+    offers = (*chat_offers(catalogue, registry), *_beyond_catalogue(defaults, registry))
+    live = [each for each in offers if not each.deprecated_on or today < each.deprecated_on]
+
+    def through(plan: Plan, source: KeySource) -> list[Offer]:
+        """What the plan lets through with such keys: the tenant's own where it has one, the operator's for all."""
+        is_own = source is KeySource.BYOK
+        held = [each for each in live if not is_own or isinstance(holdings.get(each.provider_id), Holding)]
+        return [offer for offer in held if entitled.allows(plan, offer, source)]
+
+    open_to = {(plan.name, source): through(plan, source) for plan in (before, after) for source in KeySource}
+    sources = list(KeySource) if managed_open else [KeySource.BYOK]
+    usable = [
+        _usable(model, [offer for source in sources for offer in open_to[plan.name, source]], registry)
+        for model, plan in zip(defaults, (before, after), strict=True)
+    ]
+    models = {source: _models(open_to[before.name, source], open_to[after.name, source]) for source in KeySource}
+    limits = tuple(LimitChange(name, getattr(before, name), getattr(after, name)) for name in ("byok", *LIMITS))
+    default = DefaultChange(defaults[0], defaults[1], usable[0], usable[1])
+    return PlanChange(before, after, models, limits, default)
+
+
+def _models(before: list[Offer], after: list[Offer]) -> ModelsChange:
+    had, has = {offer.id for offer in before}, {offer.id for offer in after}
+    return ModelsChange(tuple(sorted(has - had)), tuple(sorted(had - has)), len(had & has))
+
+
+def _default(plan: Plan, own: str | None) -> str:
+    return own if own and own.lower() != _DEFAULT else plan.default_model
+
+
+def _beyond_catalogue(models: Iterable[str], registry: Registry) -> list[Offer]:
+    """The offers of default models whose provider serves more than the catalogue lists."""
+    split = [split_provider(model, registry) for model in models]
+    return [open_offer(provider, name) for provider, name in filter(None, split) if provider.open_models]
+
+
+def _usable(model: str, offers: list[Offer], registry: Registry) -> bool:
+    if model.lower().partition(":")[0] == _AUTO:
+        return bool(offers)
+    wanted = compile_models([model], registry)
+    return any(wanted.holds(offer.provider_id, offer.name) for offer in offers)
