@@ -65,5 +65,6 @@ def test_nearest_miss_is_kept_wherever_it_stands() -> None:
     decision = stretched(decide({"model": "auto"}), 0, 300)
     last = replace(decision.rejected[-1], reason=Reason.LACKS_TOOLS, detail="p/last cannot call tools")
     told: Any = kept.kept_json(replace(decision, rejected=Rejections.of([*decision.rejected[:-1], last])))
-    assert told["rejected"][0]["detail"] == told["nearest_miss"] == "p/last cannot call tools"
+    assert told["nearest_miss"] == "p/last cannot call tools"
+    assert told["nearest_miss"] in [each["detail"] for each in told["rejected"]]
     assert told["cut"] == {"ranked": 0, "rejected": 100}
