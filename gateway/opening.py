@@ -10,6 +10,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
+from gateway.books import Books
 from gateway.config import ConfigError
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
@@ -88,7 +89,7 @@ async def open_services(
     events = Events(metrics, LogSubscriber(log))
     metrics.watch_event_failures(lambda: events.failures)
     return Services(
-        book=RuleBook(rules.registry, rules.plans, catalogue),
+        books=Books(RuleBook(rules.registry, rules.plans, catalogue)),
         keystore=keystore,
         control=Control(keystore, rules),
         transport=transport,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.books import Books
 from gateway.config import Limits
 from gateway.control.gate import Control
-from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
@@ -31,7 +31,7 @@ class Readiness:
 class Services:
     """The opened parts of one gateway."""
 
-    book: RuleBook
+    books: Books
     keystore: Keystore
     control: Control
     transport: Transport
