@@ -22,7 +22,7 @@ from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
-ALL = ["0001", "0002", "0003"]
+ALL = ["0001", "0002", "0003", "0004"]
 
 
 async def in_database(url: str, work: Any, *arguments: Any) -> Any:
@@ -158,10 +158,11 @@ async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
         (None, ["wardgate_tenants"], SchemaState.FOREIGN),
         ("0001", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0002", ["wardgate_tenants"], SchemaState.BEHIND),
-        ("0003", list(metadata.tables), SchemaState.CURRENT),
-        ("0003", [], SchemaState.INCOMPLETE),
-        ("0003", ["wardgate_tenants"], SchemaState.INCOMPLETE),
-        ("0004", ["wardgate_tenants"], SchemaState.NEWER),
+        ("0003", ["wardgate_tenants"], SchemaState.BEHIND),
+        ("0004", list(metadata.tables), SchemaState.CURRENT),
+        ("0004", [], SchemaState.INCOMPLETE),
+        ("0004", ["wardgate_tenants"], SchemaState.INCOMPLETE),
+        ("0005", ["wardgate_tenants"], SchemaState.NEWER),
         ("abcdef", [], SchemaState.NEWER),
     ],
 )
