@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from gateway.price_settings import PriceSettings, read_price_settings
+
 DEFAULT_PATH = Path("wardgate.toml")
 LATER = {
     "models": "model aliases and private models are not part of this version",
-    "prices": "price refresh is not part of this version",
 }
+TABLES = ("providers", "plans", "limits", "prices")
 
 
 class ConfigError(Exception):
@@ -50,6 +52,7 @@ class Config:
     providers: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     plans: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    prices: PriceSettings = field(default_factory=PriceSettings)
 
 
 def load_config(path: Path | None) -> Config:
@@ -76,8 +79,8 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
     for name, value in document.items():
         if name in LATER:
             raise ConfigError(f"{where}: [{name}] has no effect yet: {LATER[name]}; remove it")
-        if name not in ("providers", "plans", "limits"):
-            raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, ('providers', 'plans', 'limits'))}")
+        if name not in TABLES:
+            raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, TABLES)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: [{name}] must be a table")
         _check_finite(value, name, where)
@@ -85,6 +88,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         providers=_rows(document, "providers", where),
         plans=_rows(document, "plans", where),
         limits=_limits(document.get("limits", {}), where),
+        prices=_prices(document.get("prices", {}), where),
     )
 
 
@@ -121,6 +125,14 @@ def _rows(document: Mapping[str, object], table: str, where: str) -> Mapping[str
         if not isinstance(row, dict):
             raise ConfigError(f"{where}: [{table}.{name}] must be a table")
     return rows
+
+
+def _prices(table: object, where: str) -> PriceSettings:
+    assert isinstance(table, dict)  # noqa: S101 - checked by parse_config
+    try:
+        return read_price_settings(table)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [prices] {error}") from None
 
 
 def _type_of(default: object) -> type[int] | type[float]:

@@ -4,7 +4,7 @@ A subscriber of events: the code that serves a call never mentions a metric. Mus
 that a caller sent: every label value comes from a closed set, and anything else is counted as `other`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -194,8 +194,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, *, providers: Collection[str], models: Collection[str]) -> None:
         given = {"providers": frozenset(providers), "models": frozenset(models), "build": frozenset[str]()}
+        self._given = given
         self._page = _WithoutCreated(registry)
-        self._allowed = {spec: tuple(label.values or given[label.source] for label in spec.labels) for spec in SPECS}
+        self._allowed = _allowed(given)
         self._counters = {
             spec: Counter(spec.name, spec.help, spec.label_names, registry=registry)
             for spec in SPECS
@@ -245,6 +246,11 @@ class Metrics:
         """The versions in use now; the former ones leave the page."""
         self._gauges[BUILD_INFO].clear()
         self._gauges[BUILD_INFO].labels(version, catalogue, registry).set(1)
+
+    def set_models(self, models: Collection[str]) -> None:
+        """The models of the catalogue in use now: another one is counted as `other`."""
+        self._given["models"] = frozenset(models)
+        self._allowed = _allowed(self._given)
 
     def watch_event_failures(self, count: Callable[[], int]) -> None:
         """`count` gives Events.failures; it is read at every scrape."""
@@ -318,6 +324,11 @@ class Metrics:
             self._count(LEGACY_READS, provider, by=0)
             for via in (*Via, MISSING):
                 self._count(KEY_RESOLUTIONS, provider, via, by=0)
+
+
+def _allowed(given: Mapping[str, frozenset[str]]) -> dict[Spec, tuple[frozenset[str], ...]]:
+    """The closed sets of every spec's labels, in their order."""
+    return {spec: tuple(label.values or given[label.source] for label in spec.labels) for spec in SPECS}
 
 
 class _EventFailures(Collector):

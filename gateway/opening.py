@@ -19,14 +19,18 @@ from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
 from gateway.metrics import Metrics
-from gateway.rules import Rules, load_catalogue, load_rules
-from gateway.services import Readiness, Services
+from gateway.pricing.keeping import PriceKeeper
+from gateway.pricing.live import LivePrices, bundled, catalogue_of, live_prices
+from gateway.rules import Rules, load_rules
+from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
 from gateway.transport import Transport
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
+from router.catalogue import Catalogue
+from router.errors import PriceMapError
 from router.plans import check_known
 
 
@@ -62,12 +66,13 @@ async def open_services(
 ) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
-    catalogue = load_catalogue(rules.registry)
     keystore = await open_keystore(settings, rules, create=True)
     try:
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
         await keystore.begin_serving()
+        prices = await _prices(keystore, log)
+        catalogue = await catalogue_of(prices, rules)
     except BaseException:
         await keystore.close()
         raise
@@ -85,13 +90,22 @@ async def open_services(
         providers=[provider.id for provider in rules.registry.providers],
         models=[offer.model for offer in catalogue.offers],
     )
-    metrics.set_build(version=version("wardgate"), catalogue=catalogue.version, registry=rules.registry.version)
+
+    def moved(catalogue: Catalogue) -> None:
+        release, rows = version("wardgate"), rules.registry.version
+        metrics.set_build(version=release, catalogue=catalogue.version, registry=rows)
+        metrics.set_models([offer.model for offer in catalogue.offers])
+        keystore.replicas.catalogue = catalogue.version
+
+    moved(catalogue)
+    books, control = Books(RuleBook(rules.registry, rules.plans, catalogue)), Control(keystore, rules)
     events = Events(metrics, LogSubscriber(log))
     metrics.watch_event_failures(lambda: events.failures)
     return Services(
-        books=Books(RuleBook(rules.registry, rules.plans, catalogue)),
+        books=books,
         keystore=keystore,
-        control=Control(keystore, rules),
+        control=control,
+        prices=PriceKeeper(keystore, rules, control, books, log, serving=prices.number, moved=moved, now=utc_now),
         transport=transport,
         lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
         live_check=LiveCheck(transport),
@@ -101,6 +115,15 @@ async def open_services(
         readiness=Readiness(),
         report=report,
     )
+
+
+async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:
+    """What is live; the bundled map, with a word about it, where the live release cannot be read."""
+    try:
+        return await live_prices(keystore)
+    except PriceMapError as error:
+        log.error("prices.live_release_not_readable", why=str(error), instead="the bundled map")
+        return bundled()
 
 
 async def close_services(services: Services) -> None:

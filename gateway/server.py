@@ -172,12 +172,13 @@ async def serve(
         for name in scrub_environment(os.environ, family_names(load_rules(settings).registry)):
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
-    tending = asyncio.create_task(_tend(services.keystore, log))
+    tending = [asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.prices.keep())]
     try:
         await _listen(settings, services, on_ready, log)
     finally:
-        tending.cancel()
-        await asyncio.wait({tending})
+        for task in tending:
+            task.cancel()
+        await asyncio.wait(tending)
         await close_services(services)
 
 

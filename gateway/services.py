@@ -10,6 +10,7 @@ from gateway.control.gate import Control
 from gateway.events import Events
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
+from gateway.pricing.keeping import PriceKeeper
 from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.keystore import Keystore
@@ -34,6 +35,7 @@ class Services:
     books: Books
     keystore: Keystore
     control: Control
+    prices: PriceKeeper
     transport: Transport
     lane: Lane
     live_check: LiveCheck  # one for the process: its turns bound the calls of all callers

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from keystore.clock import Clock
 from keystore.engine import Database
-from keystore.tables import leases
+from keystore.price_tables import leases
 
 
 class Leases:

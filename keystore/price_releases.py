@@ -19,7 +19,7 @@ from keystore.changes import Changed, note_change
 from keystore.clock import Clock
 from keystore.engine import Database, Lock
 from keystore.errors import PriceConflict, PriceReleaseError, PriceReleaseUnknown, PriceRowUnknown
-from keystore.tables import price_periods, price_quarantine, price_releases
+from keystore.price_tables import price_periods, price_quarantine, price_releases
 
 MOST_BYTES: Final = 32 * 1024 * 1024  # of compressed rows
 _CHUNK: Final = 500  # rows of one INSERT
@@ -127,7 +127,7 @@ class PriceReleases:
             return await _get(connection, number)
 
     async def content(self, number: int) -> bytes:
-        """The rows of a release, as they were given. PriceReleaseUnknown also for a refused list, whose are not kept."""
+        """The rows of a release, as they were given. PriceReleaseUnknown also for a refused list: its are not kept."""
         query = select(price_releases.c.content).where(price_releases.c.number == number)
         async with self._database.read() as connection:
             found = (await connection.execute(query)).scalar()
@@ -231,6 +231,7 @@ class PriceReleases:
                 raise PriceConflict(f"price release {to} is {target.state}; only one that was live can be live again")
             if target and not await _was_live(connection, target.number):
                 raise PriceConflict(f"price release {to} was never live")
+            await self._leave(connection, ReleaseState.STAGED, ReleaseState.SUPERSEDED, by)  # compared with what goes
             await self._leave(connection, ReleaseState.LIVE, ReleaseState.ROLLED_BACK, by)
             if target:
                 await self._to(connection, target.number, ReleaseState.LIVE, by)

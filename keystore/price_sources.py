@@ -15,7 +15,7 @@ from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import PriceReleaseError
 from keystore.price_releases import MOST_BYTES
-from keystore.tables import price_sources
+from keystore.price_tables import price_sources
 
 _TOLD = [column for column in price_sources.c if column.name != "content"]
 

@@ -2,7 +2,7 @@
 
 Owns the bounds and the reasons for which a row is quarantined. A quarantined row keeps its live value, or stays away
 when it is new, while the others go on; a list that lost too much is refused whole. Works on any field that is a price
-by its name, so that a price class that nobody reads yet is held to the bounds too. Must not know where the rows come from.
+by its name, so that a price class that nobody reads yet is held to the bounds too. Must not know where rows come from.
 """
 
 from collections.abc import Iterator, Mapping

@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import audit, doctor, explaining, importing, moving, names, rows, running, sealing, tenants, tokens
+from gateway.cli import (
+    audit,
+    doctor,
+    explaining,
+    importing,
+    moving,
+    names,
+    prices,
+    rows,
+    running,
+    sealing,
+    tenants,
+    tokens,
+)
 from gateway.config import ConfigError
 from gateway.errors import ApiError
 from gateway.logs import LogLevelError
@@ -40,6 +53,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(importing.app, name="import")
 app.add_typer(names.provider_app, name="provider")
 app.add_typer(rows.plan_app, name="plan")
+app.add_typer(prices.app, name="price")
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,7 +14,7 @@ from gateway.chat_request import ChatRequest, read_chat_request
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
 from gateway.deciding import RuleBook, decide
-from gateway.rules import load_catalogue
+from gateway.pricing.live import live_catalogue
 from router.decision import Decision
 from router.explain import to_json
 
@@ -34,7 +34,7 @@ def explain(
 
     async def work(at: Operation) -> Decision:
         keyring = await at.keystore.keyring(at.tenant)
-        book = RuleBook(at.rules.registry, at.rules.plans, load_catalogue(at.rules.registry))
+        book = RuleBook(at.rules.registry, at.rules.plans, await live_catalogue(at.keystore, at.rules))
         return decide(request, at.tenant, keyring, book, datetime.now(UTC).date())
 
     decision = operate("tenant.explain", work, tenant=tenant, target=model or "")

@@ -48,6 +48,11 @@ _ROWS = (
     Action("token.seal", _WRITE),
     Action("token.list", _READ),
     Action("plan.list", _READ),
+    Action("price.show", _READ),  # status, releases, differences, what was live when
+    Action("price.refresh", _WRITE),
+    Action("price.approve", _WRITE),
+    Action("price.reject", _WRITE),
+    Action("price.roll_back", _WRITE),
     Action("provider.list", _READ),
     Action("provider.impact", _READ),  # retire, rename, diff: what would change
     Action("sealing.status", _READ),
