@@ -1,0 +1,72 @@
+"""Price lists for tests: the bundled map as it would be published, changed where a test says so."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from router.price_feeds import RESERVED
+from router.price_map import load_bundled
+from router.price_release import encode
+
+M2 = "minimax/MiniMax-M2"
+JUMPS = "minimax/MiniMax-M2.1"
+
+
+@cache
+def bundled_rows() -> dict[str, Any]:
+    return {name: row for name, row in load_bundled().rows.items() if name not in RESERVED}
+
+
+def priced(**changes: Mapping[str, object] | None) -> bytes:
+    """The bundled map with these rows laid over its own; None takes one out. `_` stands for "/" in a name's first."""
+    rows = dict(bundled_rows())
+    for name, change in changes.items():
+        if change is None:
+            rows.pop(name)
+        else:
+            rows[name] = {**rows.get(name, {}), **change}
+    return encode(rows)
+
+
+def times(name: str, factor: str, *fields: str) -> dict[str, object]:
+    """These prices of a row, times `factor`; input and output by default."""
+    row = bundled_rows()[name]
+    return {field: row[field] * Decimal(factor) for field in fields or ("input_cost_per_token", "output_cost_per_token")}
+
+
+@contextmanager
+def serving(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
+    """`wardgate serve` in a process of its own; gives its URL."""
+    script = Path(sys.executable).with_name("wardgate")
+    with (folder / "serve.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(script), "serve"],
+            cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", **env},
+            stdout=log,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stderr is not None
+            line = next((line for line in process.stderr if line.startswith("wardgate serves ")), "")
+            assert line, (folder / "serve.log").read_text()
+            yield line.split()[2].rstrip(",")
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def as_json(run: "subprocess.CompletedProcess[str]", *codes: int) -> Any:
+    """What a command printed, after one of these exit codes."""
+    assert run.returncode in (codes or (0,)), run.stdout + run.stderr
+    return json.loads(run.stdout)
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
