@@ -37,7 +37,9 @@ def priced(**changes: Mapping[str, object] | None) -> bytes:
 def times(name: str, factor: str, *fields: str) -> dict[str, object]:
     """These prices of a row, times `factor`; input and output by default."""
     row = bundled_rows()[name]
-    return {field: row[field] * Decimal(factor) for field in fields or ("input_cost_per_token", "output_cost_per_token")}
+    return {
+        field: row[field] * Decimal(factor) for field in fields or ("input_cost_per_token", "output_cost_per_token")
+    }
 
 
 @contextmanager

@@ -142,5 +142,6 @@ def _found(route: PathRoute) -> Found:
 
 def filled(path: str, **parts: str) -> str:
     """A path with its parts; those that are not given name things that are there, or a token that is not."""
-    known = {"tenant": "acme", "setting_key": OPENAI, "token_id": NOBODY, "provider_id": "minimax"} | parts
+    known = {"tenant": "acme", "setting_key": OPENAI, "token_id": NOBODY, "provider_id": "minimax"}
+    known |= {"release": "999999999"} | parts
     return re.sub(r"\{(\w+)\}", lambda part: known[part[1]], path)
