@@ -104,9 +104,10 @@ def refusal(live: set[str], offered: set[str], bounds: Bounds) -> str | None:
         return "it holds no model"
     lost, known = len(live - offered), len(live)
     if known and Decimal(lost) > bounds.max_lost * known:
-        return f"it lacks {lost} of {known} models, more than the share {bounds.max_lost} that may go at once"
+        return f"it lacks {lost} of {known} models, more than the share {_plain(bounds.max_lost)} that may go at once"
     if known and Decimal(len(offered)) > bounds.max_growth * known:
-        return f"it holds {len(offered)} models where {known} are live, more than {bounds.max_growth} times as many"
+        most = _plain(bounds.max_growth)
+        return f"it holds {len(offered)} models where {known} are live, more than {most} times as many"
     return None
 
 
@@ -185,9 +186,10 @@ def _wrong(path: str, value: object) -> tuple[Why, str] | None:
         return Why.NEGATIVE, "is negative"
     if amount > _MOST_PER_TOKEN and any(mark in path for mark in _PER_TOKEN):
         return Why.MALFORMED, f"is more than {_MOST_PER_TOKEN} dollar for one token"
-    if len(amount.as_tuple().digits) > _MOST_DIGITS:
-        return Why.MALFORMED, f"has more than {_MOST_DIGITS} digits"
-    return (Why.MALFORMED, "is beyond all measure") if amount >= _WHOLE else None
+    if amount >= _WHOLE:
+        return Why.MALFORMED, "is beyond all measure"
+    long = len(amount.as_tuple().digits) > _MOST_DIGITS
+    return (Why.MALFORMED, f"has more than {_MOST_DIGITS} digits") if long else None
 
 
 def _unkept(value: object) -> tuple[Why, str] | None:
@@ -245,4 +247,4 @@ def _shown(path: str) -> str:
 
 
 def _plain(amount: Decimal) -> str:
-    return format(amount, "f") if -40 < amount.adjusted() < 40 else str(amount)
+    return format(amount.normalize(), "f") if -40 < amount.adjusted() < 40 else str(amount)

@@ -19,7 +19,7 @@ from router.price_rows import Row
 RESERVED: Final = frozenset({"sample_spec", "fallback_generalizations"})  # of LiteLLM's map; no models
 _OPENROUTER: Final = "openrouter"
 _NO_FIXED_PRICE: Final = "-1"  # OpenRouter's word for a model that routes to others, each at its own price
-_AMOUNT: Final = re.compile(r"\d{1,12}(\.\d{1,30})?([eE][+-]?\d{1,2})?")
+_AMOUNT: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
 _PRICES: Final = MappingProxyType(
     {
         "prompt": "input_cost_per_token",

@@ -75,9 +75,10 @@ def _canonical(amount: Decimal) -> str:
     """One text for one number, and one that JSON reads back as the same Decimal: 2E-7 and 0.0000002 are one."""
     if not amount:
         return "0.0"
-    sign, digits, exponent = amount.normalize().as_tuple()
-    mark = "-" if sign else ""
-    return f"{mark}{''.join(map(str, digits))}e{exponent}"
+    sign, digits, exponent = amount.as_tuple()
+    written = "".join(map(str, digits))
+    kept = written.rstrip("0")
+    return f"{'-' if sign else ''}{kept}e{int(exponent) + len(written) - len(kept)}"
 
 
 def version_of(number: int, digest: str) -> str:
