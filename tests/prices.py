@@ -1,10 +1,9 @@
 """Price lists for tests: the bundled map as it would be published, changed where a test says so."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -67,29 +66,27 @@ def times(name: str, factor: str, *fields: str) -> dict[str, object]:
 
 
 @contextmanager
-def serving(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """`wardgate serve` in a process of its own; gives its URL."""
+def serving(folders: Sequence[Path], env: Mapping[str, str]) -> Iterator[list[str]]:
+    """`wardgate serve` in a process of its own for each folder, started together; gives their URLs."""
     script = Path(sys.executable).with_name("wardgate")
-    with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(script), "serve"],
-            cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", **env},
-            stdout=log,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    fixed = {"PATH": "/usr/bin:/bin", "WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0"}
+    with ExitStack() as stack:
+        running = []
+        for folder in folders:
+            log = stack.enter_context((folder / "serve.log").open("wb"))
+            options: dict[str, Any] = {"cwd": folder, "env": fixed | dict(env), "stdout": log, "text": True}
+            running.append(subprocess.Popen([str(script), "serve"], stderr=subprocess.PIPE, **options))
         try:
-            assert process.stderr is not None
-            line = next((line for line in process.stderr if line.startswith("wardgate serves ")), "")
-            assert line, (folder / "serve.log").read_text()
-            yield line.split()[2].rstrip(",")
+            yield [_url_of(process, folder) for process, folder in zip(running, folders, strict=True)]
         finally:
-            process.terminate()
-            process.communicate(timeout=60)
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.communicate(timeout=60)
 
 
-def as_json(run: "subprocess.CompletedProcess[str]", *codes: int) -> Any:
-    """What a command printed, after one of these exit codes."""
-    assert run.returncode in (codes or (0,)), run.stdout + run.stderr
-    return json.loads(run.stdout)
+def _url_of(process: "subprocess.Popen[str]", folder: Path) -> str:
+    assert process.stderr is not None
+    line = next((line for line in process.stderr if line.startswith("wardgate serves ")), "")
+    assert line, (folder / "serve.log").read_text()
+    return line.split()[2].rstrip(",")

@@ -1,79 +1,79 @@
 """A price release goes live: every replica moves to it under load, and no answer is priced by another than it names."""
 
-import asyncio
+import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 
-from gateway.opening import open_keystore
 from gateway.pricing import decisions
-from gateway.rules import load_rules
+from gateway.pricing.refreshing import Outcome, Refresh, RefreshReport
+from gateway.rules import Rules, load_rules
 from gateway.sandbox.server import SandboxServer
-from keystore.price_releases import Release
+from keystore.keystore import Keystore
 from router.price_release import version_of
 from tests import services
-from tests.harness import RunningGateway, eventually, run_cli, sandbox_config
-from tests.prices import JUMPS, M2, as_json, bundled_rows, priced, serving, times
+from tests.harness import RunningGateway, eventually, sandbox_config
+from tests.prices import JUMPS, M2, begin_with_few, bundled_rows, published, serving, times
 
+Result = TypeVar("Result")
+NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 HELLO: dict[str, Any] = {"model": M2, "messages": [{"role": "user", "content": "Hello"}]}
 WITHIN_S = 1.0
 
 
 @dataclass
 class Replicas:
-    """Two processes on one database, and how to decide past them."""
+    """Two gateways on one database, and how to decide past them."""
 
-    operator: RunningGateway  # never started: settings, and the command line
+    operator: RunningGateway  # never started: the settings alone
     urls: list[str]
     token: str
-
-    def cli(self, *arguments: str) -> Any:
-        run = run_cli(*arguments, "--json", env=self.operator.environment(), cwd=self.operator.folder)
-        return as_json(run, 0, 3)
 
     def publish(self, content: bytes) -> None:
         (self.operator.folder / "prices.json").write_bytes(content)
 
-    def approve(self, number: int) -> tuple[Release, float]:
-        """The release, and when every process could know of it."""
+    def do(self, work: Callable[[Keystore, Rules], Awaitable[Result]]) -> tuple[Result, float]:
+        """What the work gives, and when every process could know of it."""
+        rules = load_rules(self.operator.settings)
 
-        async def work() -> tuple[Release, float]:
-            settings = self.operator.settings
-            rules = load_rules(settings)
-            keystore = await open_keystore(settings, rules, create=False)
-            try:
-                now = datetime.now(UTC)
-                return await decisions.approve(keystore, rules, number, "test", now=now), time.monotonic()
-            finally:
-                await keystore.close()
+        async def timed(keystore: Keystore) -> tuple[Result, float]:
+            return await work(keystore, rules), time.monotonic()
 
-        return asyncio.run(work())
+        return self.operator.operate(timed)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.services)])
 def replicas(request: pytest.FixtureRequest, tmp_path: Path, sandbox: SandboxServer) -> Iterator[Replicas]:
+    """On SQLite two processes; on PostgreSQL two gateways in this one, which costs half: what they share is the
+    database either way."""
+    prices = f'[prices]\nurls = ["file:{tmp_path}/prices.json"]\nauto_approve = "never"\n'
+    config = sandbox_config(sandbox.url, prices + "[limits]\ndrain_notice_s = 0\n")
+    folders = [tmp_path / name for name in "ab"]
     with ExitStack() as stack:
         url = ""
         if request.param == "postgres":
             url = stack.enter_context(services.database(request.getfixturevalue("pg_dsn")))
-        prices = f'[prices]\nurls = ["file:{tmp_path}/prices.json"]\nauto_approve = "never"\n'
-        operator = RunningGateway(tmp_path, sandbox_config(sandbox.url, prices), url)
+        operator = RunningGateway(tmp_path, config, url)
         token = operator.tenant("acme", keys={"MINIMAX_API_KEY": "sk-sandbox-acme"})
-        folders = [tmp_path / name for name in "ab"]
+        operator.operate(begin_with_few)
         for folder in folders:
             folder.mkdir()
-        urls = [stack.enter_context(serving(folder, operator.environment())) for folder in folders]
-        yield Replicas(operator, urls, token)
+            shutil.copy(tmp_path / "sealing-keys", folder)
+        if request.param == "postgres":
+            running = [stack.enter_context(RunningGateway(folder, config, url)).url for folder in folders]
+        else:
+            running = stack.enter_context(serving(folders, operator.environment()))
+        yield Replicas(operator, running, token)
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Load:
 
     def run(self) -> None:
         with httpx.Client(headers={"authorization": f"Bearer {self.token}"}, timeout=30) as client:
-            while not self._stop.wait(0.01):
+            while not self._stop.wait(0.02):
                 answer = client.post(f"{self.url}/v1/chat/completions", json=HELLO)
                 if answer.status_code != 200:
                     self.failed.append(answer.text)
@@ -108,7 +108,7 @@ class Load:
 
 
 def test_replicas_move_to_a_release_under_load_and_back(replicas: Replicas) -> None:
-    replicas.publish(priced(**{M2: times(M2, "2"), JUMPS: times(JUMPS, "10")}))
+    replicas.publish(published(**{M2: times(M2, "2"), JUMPS: times(JUMPS, "10")}))
     loads = [Load(url, replicas.token) for url in replicas.urls]
     threads = [threading.Thread(target=load.run) for load in loads]
     for thread in threads:
@@ -116,15 +116,16 @@ def test_replicas_move_to_a_release_under_load_and_back(replicas: Replicas) -> N
     try:
         eventually(lambda: all(load.seen for load in loads))
         before = loads[0].order[0]
-        staged = replicas.cli("price", "refresh")["release"]
-        assert (staged["state"], staged["counts"]["repriced"], staged["counts"]["waiting"]) == ("staged", 1, 1)
+        report, _ = replicas.do(refresh)
+        assert report.outcome is Outcome.STAGED and report.release
+        number = report.release.number
+        assert (report.release.counts["repriced"], report.release.counts["waiting"]) == (1, 1)
         assert all(load.order == [before] for load in loads)  # nothing moves before somebody says so
 
-        release, told_at = replicas.approve(staged["release"])
+        release, told_at = replicas.do(lambda keystore, rules: decisions.approve(keystore, rules, number, "t", now=NOW))
         after = version_of(release.number, release.digest)
         eventually(lambda: all(after in load.seen for load in loads))
-        status = replicas.cli("price", "status")
-        assert replicas.cli("price", "rollback")["version"] == before
+        replicas.do(lambda keystore, _: decisions.roll_back(keystore, None, "t"))
         eventually(lambda: all(load.order[-1] == before for load in loads))
     finally:
         for load in loads:
@@ -137,10 +138,10 @@ def test_replicas_move_to_a_release_under_load_and_back(replicas: Replicas) -> N
     for load in loads:
         for version, cost, read, written in load.answers:
             assert Decimal(cost) == expected(read, written) * (2 if version == after else 1), version
-    assert status["live"]["version"] == after
-    assert {one["name"] for one in status["waiting_rows"]} == {JUMPS}
-    at = replicas.cli("price", "as-of", status["live"]["since"])
-    assert (at["version"], at["cause"]) == (after, "approved")
+
+
+async def refresh(keystore: Keystore, rules: Rules) -> RefreshReport:
+    return await Refresh(keystore, rules, "test", True, NOW, lambda: 0.5).run()
 
 
 def expected(read: int, written: int) -> Decimal:
