@@ -24,6 +24,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.events import AttemptEnded, Endpoint, Event, FellBack, KeyResolved, Outcome, RequestCompleted, RouteRefused
+from gateway.pricing.refreshing import Outcome as PriceOutcome
 from keystore.resolve import Store, Via
 from router.failure import FailureKind
 from router.query import KeySource
@@ -177,6 +178,11 @@ SPECS: Final = (
         "Always 1: the versions of the program, its model catalogue and its provider registry.",
         *_VERSIONS,
     ),
+    PRICE_REFRESHES := _counter(
+        "wardgate_price_refreshes_total",
+        "Refreshes of prices that this process led, by how they ended.",
+        _closed("outcome", PriceOutcome),
+    ),
     EVENT_FAILURES := _counter(
         "wardgate_event_failures_total",
         "Events that a subscriber (metrics, log) failed on; the calls themselves were not affected.",
@@ -251,6 +257,10 @@ class Metrics:
         """The models of the catalogue in use now: another one is counted as `other`."""
         self._given["models"] = frozenset(models)
         self._allowed = _allowed(self._given)
+
+    def price_refreshed(self, outcome: PriceOutcome) -> None:
+        """One refresh of prices has ended."""
+        self._count(PRICE_REFRESHES, outcome)
 
     def watch_event_failures(self, count: Callable[[], int]) -> None:
         """`count` gives Events.failures; it is read at every scrape."""

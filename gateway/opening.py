@@ -90,22 +90,15 @@ async def open_services(
         providers=[provider.id for provider in rules.registry.providers],
         models=[offer.model for offer in catalogue.offers],
     )
-
-    def moved(catalogue: Catalogue) -> None:
-        release, rows = version("wardgate"), rules.registry.version
-        metrics.set_build(version=release, catalogue=catalogue.version, registry=rows)
-        metrics.set_models([offer.model for offer in catalogue.offers])
-        keystore.replicas.catalogue = catalogue.version
-
-    moved(catalogue)
     books, control = Books(RuleBook(rules.registry, rules.plans, catalogue)), Control(keystore, rules)
+    keeper = _keeper(keystore, rules, control, books, metrics, prices.number, log)
     events = Events(metrics, LogSubscriber(log))
     metrics.watch_event_failures(lambda: events.failures)
     return Services(
         books=books,
         keystore=keystore,
         control=control,
-        prices=PriceKeeper(keystore, rules, control, books, log, serving=prices.number, moved=moved, now=utc_now),
+        prices=keeper,
         transport=transport,
         lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
         live_check=LiveCheck(transport),
@@ -115,6 +108,28 @@ async def open_services(
         readiness=Readiness(),
         report=report,
     )
+
+
+def _keeper(
+    keystore: Keystore,
+    rules: Rules,
+    control: Control,
+    books: Books,
+    metrics: Metrics,
+    serving: int | None,
+    log: FilteringBoundLogger,
+) -> PriceKeeper:
+    """What moves this process to other prices, and says everywhere which it serves: it has been said of the first."""
+
+    def moved(catalogue: Catalogue) -> None:
+        release, rows = version("wardgate"), rules.registry.version
+        metrics.set_build(version=release, catalogue=catalogue.version, registry=rows)
+        metrics.set_models([offer.model for offer in catalogue.offers])
+        keystore.replicas.catalogue = catalogue.version
+
+    moved(books.current.catalogue)
+    told = metrics.price_refreshed
+    return PriceKeeper(keystore, rules, control, books, log, serving=serving, moved=moved, refreshed=told, now=utc_now)
 
 
 async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:

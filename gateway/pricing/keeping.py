@@ -19,7 +19,7 @@ from gateway.books import Books
 from gateway.control.actions import OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
 from gateway.pricing.live import catalogue_of, prices_of
-from gateway.pricing.refreshing import LEASE, LEASE_FOR, Refresh, RefreshReport, described, source_id
+from gateway.pricing.refreshing import LEASE, LEASE_FOR, Outcome, Refresh, RefreshReport, described, source_id
 from gateway.rules import Rules
 from gateway.scrub import scrub
 from keystore.audit import Actor
@@ -37,7 +37,7 @@ BY: Final = "wardgate"
 
 class PriceKeeper:
     """The prices of one serving process. `serving` is the number of the release in `books`, None: the bundled map;
-    `moved` is told of each catalogue that comes into force."""
+    `moved` is told of each catalogue that comes into force, `refreshed` how each refresh ended that this one led."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class PriceKeeper:
         *,
         serving: int | None,
         moved: Callable[[Catalogue], None],
+        refreshed: Callable[[Outcome], None],
         now: Callable[[], datetime],
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -59,6 +60,7 @@ class PriceKeeper:
         self._log = log
         self._serving = serving
         self._moved = moved
+        self._refreshed = refreshed
         self._now = now
         self._draw = draw
         self._wake = asyncio.Event()
@@ -120,6 +122,7 @@ class PriceKeeper:
 
         actor = Actor("wardgate", "prices", f"serve on {socket.gethostname()}", OPERATOR_RIGHTS)
         report = await self._control.run(actor, "price.refresh", work, describe=described)
+        self._refreshed(report.outcome)
         self._tell(report)
         return report
 

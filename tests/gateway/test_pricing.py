@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -401,7 +401,8 @@ class Process:
     keystore: Keystore
     books: Books
     keeper: PriceKeeper
-    moved: list[str] = field(default_factory=list)
+    moved: list[str]
+    ended: list[Outcome]
 
 
 async def seeded(world: World, lists: Publisher) -> Rules:
@@ -418,6 +419,7 @@ async def process(world: World, rules: Rules) -> Process:
     prices = await live_prices(keystore)
     books = Books(RuleBook(rules.registry, rules.plans, await catalogue_of(prices, rules)))
     moved: list[str] = []
+    ended: list[Outcome] = []
 
     def note(catalogue: Catalogue) -> None:
         moved.append(catalogue.version)
@@ -431,10 +433,11 @@ async def process(world: World, rules: Rules) -> Process:
         log,
         serving=prices.number,
         moved=note,
+        refreshed=ended.append,
         now=world.clock,
         draw=lambda: 0.5,
     )
-    return Process(keystore, books, keeper, moved)
+    return Process(keystore, books, keeper, moved, ended)
 
 
 async def until(condition: Any) -> None:
@@ -467,6 +470,7 @@ async def test_prices_live_24_hours_and_a_reload_reaches_every_long_lived_worker
                 offer = worker.books.current.catalogue.offer(M2)
                 assert offer and offer.prices.input == times(M2, factor)["input_cost_per_token"]
         assert {len(worker.moved) for worker in workers} == {3}
+        assert [outcome for worker in workers for outcome in worker.ended] == [Outcome.LIVE] * 3
     finally:
         for task in followers:
             task.cancel()

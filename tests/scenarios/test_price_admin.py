@@ -103,6 +103,7 @@ def test_refresh_by_itself_is_noted_and_served(tmp_path: Path, sandbox: SandboxS
         eventually(lambda: gateway.logs.records("prices.refreshed") != [])
         (refreshed,) = gateway.logs.records("prices.refreshed")
         assert refreshed["outcome"] == "live"
+        assert gateway.metric("wardgate_price_refreshes_total", outcome="live") == 1
         version = f"release-{refreshed['release']}-"
         eventually(lambda: gateway.get("/livez").headers["x-wardgate-catalogue"].startswith(version), 2)
         (failed,) = gateway.logs.records("prices.source_not_used")
