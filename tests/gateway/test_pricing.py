@@ -34,8 +34,6 @@ from tests.keystore.conftest import FakeClock, World
 from tests.price_server import Publisher, publisher
 from tests.prices import JUMPS, M2, begin_with_few, bundled_rows, few_rows, published, times
 
-pytest_plugins = ["tests.keystore.conftest"]
-
 
 @pytest.fixture
 def lists() -> Iterator[Publisher]:

@@ -1,6 +1,8 @@
 """Price releases over HTTP: what waits is seen, decided and served at once, and nobody decides without the right."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,18 @@ def test_refresh_by_itself_is_noted_and_served(tmp_path: Path, sandbox: SandboxS
             return [(row.actor_kind, row.actor, row.outcome) for row in rows]
 
         eventually(lambda: gateway.operate(noted)[:1] == [("wardgate", "prices", "done")])
+
+
+def test_gateway_starts_over_a_release_that_cannot_be_read(tmp_path: Path, sandbox: SandboxServer) -> None:
+    gateway = RunningGateway(tmp_path, sandbox_config(sandbox.url))
+    gateway.operate(begin_with_few)
+    with closing(sqlite3.connect(tmp_path / "wardgate.db")) as database, database:
+        database.execute("UPDATE wardgate_price_releases SET content = x'6e6f7065'")
+    with gateway:
+        assert gateway.get("/readyz").status_code == 200
+        assert gateway.get("/livez").headers["x-wardgate-catalogue"].startswith("bundled-")
+        (said,) = gateway.logs.records("prices.live_release_not_readable")
+        assert (said["why"], said["instead"]) == (
+            "the price release cannot be read: its content is damaged",
+            "the bundled map",
+        )
