@@ -26,6 +26,13 @@ class Publisher:
     said: int = 0
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asks hangs up on purpose."""
+
+
 @contextmanager
 def publisher() -> Iterator[Publisher]:
     """Runs one."""
@@ -65,8 +72,7 @@ def publisher() -> Iterator[Publisher]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     told.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -194,14 +194,16 @@ class Refresh:
         waiting = waiting_rows(judgement)
         packed, same = await asyncio.to_thread(_packed, live, judgement)
         already = await self._already(live, packed, same, waiting)
-        if already is not None:
-            outcome = Outcome.STAGED if already.state is ReleaseState.STAGED else Outcome.UNCHANGED
-            return RefreshReport(outcome, reports, f"price release {already.number} is the same", already)
+        note = f"price release {already.number} is the same" if already else ""
+        if already is not None and already.state is not ReleaseState.STAGED:
+            return RefreshReport(Outcome.UNCHANGED, reports, note, already)
         if same and not waiting:
             return RefreshReport(Outcome.UNCHANGED, reports, f"{live.version} is the same")
-        staged = await self.keystore.prices.stage(await self._new(live, judgement, packed, waiting), self.by)
+        staged = already  # may be what a process left that died before the rule was asked
+        if staged is None:
+            staged = await self.keystore.prices.stage(await self._new(live, judgement, packed, waiting), self.by)
         if same or not await self._may_approve():
-            return RefreshReport(Outcome.STAGED, reports, "", staged)
+            return RefreshReport(Outcome.STAGED, reports, note, staged)
         version = version_of(staged.number, staged.digest)
         release = await self.keystore.prices.approve(
             staged.number, "the rule within-bounds", version=version, rule=True

@@ -292,6 +292,15 @@ async def test_rule_never_stages_all(desk: Desk) -> None:
     assert (period.number, period.cause, period.by) == (report.release.number, Cause.APPROVED, "test")
 
 
+async def test_what_a_process_staged_that_died_before_the_rule_was_asked_goes_live(desk: Desk) -> None:
+    left = (await desk.with_settings(auto_approve=AutoApprove.NEVER).refresh()).release
+    assert left and await desk.state(left.number) is ReleaseState.STAGED
+    desk.clock.advance(hours=48)
+    report = await desk.refresh(by_hand=False)
+    assert report.outcome is Outcome.LIVE and report.release and report.release.number == left.number
+    assert await desk.price() == 2
+
+
 async def test_openrouter_alone_leaves_the_other_rows(desk: Desk, lists: Publisher) -> None:
     entry = {"id": "minimax/minimax-m2", "pricing": {"prompt": "0.0000003", "completion": "0.0000012"}}
     lists.content = json.dumps({"data": [entry]}).encode()
