@@ -46,7 +46,7 @@ def build_app(services: Services) -> App:
         inner,
         events=services.events,
         metrics=services.metrics,
-        catalogue=lambda: services.book.catalogue.version,
+        catalogue=lambda: services.books.current.catalogue.version,
     )
 
 

@@ -12,7 +12,7 @@ from gateway.events import Endpoint
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable, DecisionUnknown
-from router.catalogue import Offer
+from router.catalogue import Catalogue, Offer
 from router.explain import to_json
 from router.reasons import Fault
 
@@ -26,29 +26,29 @@ class Models:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = Endpoint.MODELS
+        book = self._services.books.for_request(tally)
         admitted = await identify(scope, self._services, tally)
         wanted = scope.get("path_params", {}).get("model_id")
         services = self._services
         keyring = await keyring_of(admitted.tenant, services)
         today, allowed = services.now().date(), admitted.allowed_models
-        offers = usable_offers(admitted.tenant, keyring, services.book, today, allowed_models=allowed)
+        offers = usable_offers(admitted.tenant, keyring, book, today, allowed_models=allowed)
         body: dict[str, object]
         if wanted is None:
             body = {"object": "list", "data": [model_object(offer, offer.id) for offer in offers]}
         else:
-            body = self._one(wanted.rstrip("/"), offers)
+            body = _one(wanted.rstrip("/"), offers, book.catalogue)
         await send_body(send, 200, orjson.dumps(body), head=scope["method"] == "HEAD")
 
-    def _one(self, wanted: str, offers: list[Offer]) -> dict[str, object]:
-        for offer in offers:
-            if wanted.lower() in (offer.id.lower(), offer.model.lower()):
-                return model_object(offer, wanted)
-        known = self._services.book.catalogue.offer(wanted) is not None
-        why = "is known, but this tenant cannot use it now" if known else "is not known here"
-        message = (
-            f"The model {wanted[:200]!r} {why}. `GET /v1/models` lists what can be used, `POST /v1/route` says why."
-        )
-        raise ApiError(Problem(404, "model_not_found", message, Fault.CALLER, param="model"))
+
+def _one(wanted: str, offers: list[Offer], catalogue: Catalogue) -> dict[str, object]:
+    for offer in offers:
+        if wanted.lower() in (offer.id.lower(), offer.model.lower()):
+            return model_object(offer, wanted)
+    known = catalogue.offer(wanted) is not None
+    why = "is known, but this tenant cannot use it now" if known else "is not known here"
+    message = f"The model {wanted[:200]!r} {why}. `GET /v1/models` lists what can be used, `POST /v1/route` says why."
+    raise ApiError(Problem(404, "model_not_found", message, Fault.CALLER, param="model"))
 
 
 def model_object(offer: Offer, model_id: str) -> dict[str, object]:
@@ -68,6 +68,7 @@ class Route:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services, tally = self._services, scope[KEY]
         tally.endpoint = Endpoint.ROUTE
+        book = services.books.for_request(tally)
         admitted = await identify(scope, services, tally)
         request = await receive_request(scope, receive, services, tally)
         keyring = await keyring_of(admitted.tenant, services)
@@ -76,7 +77,7 @@ class Route:
             request,
             admitted.tenant,
             keyring,
-            services.book,
+            book,
             today,
             allowed_models=allowed,
             habits=services.habits.of(admitted.tenant.id),

@@ -6,7 +6,7 @@ from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_conne
 from gateway.attempts import Attempts
 from gateway.auth import KEYSTORE_AWAY, authenticate
 from gateway.chat_request import ChatRequest, read_chat_request_async
-from gateway.deciding import decide, refused
+from gateway.deciding import RuleBook, decide, refused
 from gateway.errors import ApiError
 from gateway.events import Decided, Endpoint, TokenUsage
 from gateway.metering import metered
@@ -34,22 +34,22 @@ class ChatCompletions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._attempts = Attempts(
-            services.lane, services.keystore, services.book.registry, services.events, services.limits
+            services.lane, services.keystore, services.books.current.registry, services.events, services.limits
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = Endpoint.CHAT_COMPLETIONS
+        book = self._services.books.for_request(tally)
         admitted = await identify(scope, self._services, tally)
         request = await receive_request(scope, receive, self._services, tally)
         tally.stream = request.stream
-        await while_connected(receive, self._answer(request, admitted, tally, send), answered=lambda: tally.ended)
+        await while_connected(receive, self._answer(request, admitted, book, tally, send), answered=lambda: tally.ended)
 
-    async def _answer(self, request: ChatRequest, admitted: Admitted, tally: Tally, send: Send) -> None:
+    async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
         tenant = admitted.tenant
         keyring = await keyring_of(tenant, self._services)
-        book, today = self._services.book, self._services.now().date()
-        allowed = admitted.allowed_models
+        today, allowed = self._services.now().date(), admitted.allowed_models
         decision = decide(
             request,
             tenant,

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from gateway.price_settings import PriceSettings, read_price_settings
+
 DEFAULT_PATH = Path("wardgate.toml")
-TABLES = ("providers", "plans", "models", "limits")
-LATER = {
-    "prices": "price refresh is not part of this version",
-}
+LATER = {}
+TABLES = ("providers", "plans", "models", "limits", "prices")
 
 
 class ConfigError(Exception):
@@ -54,6 +54,7 @@ class Config:
     plans: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # by "provider/model", or by alias
     limits: Limits = field(default_factory=Limits)
+    prices: PriceSettings = field(default_factory=PriceSettings)
 
 
 def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -> Config:
@@ -91,6 +92,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         plans=_rows(document, "plans", where),
         models=_rows(document, "models", where),
         limits=_limits(document.get("limits", {}), where),
+        prices=_prices(document.get("prices", {}), where),
     )
 
 
@@ -127,6 +129,14 @@ def _rows(document: Mapping[str, object], table: str, where: str) -> Mapping[str
         if not isinstance(row, dict):
             raise ConfigError(f"{where}: [{table}.{name}] must be a table")
     return rows
+
+
+def _prices(table: object, where: str) -> PriceSettings:
+    assert isinstance(table, dict)  # noqa: S101 - checked by parse_config
+    try:
+        return read_price_settings(table)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [prices] {error}") from None
 
 
 def _type_of(default: object) -> type[int] | type[float]:

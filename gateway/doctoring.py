@@ -3,7 +3,6 @@
 Owns the joining of these, once for the command line and the API. Must not know how any of it is shown.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -11,7 +10,8 @@ from typing import Final
 
 from gateway.control.gate import Operation
 from gateway.live_check import LiveCheck, LiveResult, Outcome, listing_of
-from gateway.rules import Rules, load_catalogue
+from gateway.pricing.live import live_catalogue
+from gateway.rules import Rules
 from keystore.health import Check, Finding, KeyHealth, Level
 from keystore.providers import Provider, Registry, no_provider
 from keystore.ways import Ways
@@ -78,7 +78,7 @@ async def examine(
     again; the next steps are said in the words of `ways`, commands when it is left out. RegistryError when there is no
     such provider; DatabaseUnavailable."""
     wanted = _row(at.rules.registry, provider).id if provider else None
-    reach = reach or await reach_of(at.rules)
+    reach = reach or await reach_of(at)
     found = await at.keystore.doctor.examine(
         at.tenant,
         lambda one: reach.allows(at.tenant.plan, one),
@@ -97,7 +97,7 @@ async def examine_all(
     at: Operation, *, provider: str | None = None, live: LiveCheck | None = None, told: Told = lambda done, total: None
 ) -> list[Examined]:
     """`examine` for every tenant, one after another; `told` hears of the tenants that are done."""
-    reach, tenants = await reach_of(at.rules), await at.keystore.tenants.list()
+    reach, tenants = await reach_of(at), await at.keystore.tenants.list()
     found: list[Examined] = []
     for done, tenant in enumerate(tenants, start=1):
         found += await examine(replace(at, found=tenant), provider=provider, live=live, reach=reach)
@@ -105,9 +105,9 @@ async def examine_all(
     return found
 
 
-async def reach_of(rules: Rules) -> Reach:
-    """The reach of the plans in force. The catalogue is read aside: it takes a moment."""
-    return Reach(rules, await asyncio.to_thread(load_catalogue, rules.registry, rules.overrides))
+async def reach_of(at: Operation) -> Reach:
+    """The reach of the plans in force, over the catalogue that is live."""
+    return Reach(at.rules, await live_catalogue(at.keystore, at.rules))
 
 
 def _row(registry: Registry, provider_id: str) -> Provider:

@@ -4,7 +4,7 @@ A subscriber of events: the code that serves a call never mentions a metric. Mus
 that a caller sent: every label value comes from a closed set, and anything else is counted as `other`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -34,6 +34,7 @@ from gateway.events import (
     RequestCompleted,
     RouteRefused,
 )
+from gateway.pricing.refreshing import Outcome as PriceOutcome
 from keystore.resolve import Store, Via
 from router.failure import FailureKind
 from router.query import KeySource
@@ -191,6 +192,11 @@ SPECS: Final = (
         "wardgate_decisions_dropped_total",
         "Decisions of requests that were not kept, because more ended than could be written.",
     ),
+    PRICE_REFRESHES := _counter(
+        "wardgate_price_refreshes_total",
+        "Refreshes of prices that this process led, by how they ended.",
+        _closed("outcome", PriceOutcome),
+    ),
     EVENT_FAILURES := _counter(
         "wardgate_event_failures_total",
         "Events that a subscriber (metrics, log) failed on; the calls themselves were not affected.",
@@ -210,8 +216,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry, *, providers: Collection[str], models: Collection[str]) -> None:
         given = {"providers": frozenset(providers), "models": frozenset(models), "build": frozenset[str]()}
+        self._given = given
         self._page = _WithoutCreated(registry)
-        self._allowed = {spec: tuple(label.values or given[label.source] for label in spec.labels) for spec in SPECS}
+        self._allowed = _allowed(given)
         self._counters = {
             spec: Counter(spec.name, spec.help, spec.label_names, registry=registry)
             for spec in SPECS
@@ -263,6 +270,15 @@ class Metrics:
         """The versions in use now; the former ones leave the page."""
         self._gauges[BUILD_INFO].clear()
         self._gauges[BUILD_INFO].labels(version, catalogue, registry).set(1)
+
+    def set_models(self, models: Collection[str]) -> None:
+        """The models of the catalogue in use now: another one is counted as `other`."""
+        self._given["models"] = frozenset(models)
+        self._allowed = _allowed(self._given)
+
+    def price_refreshed(self, outcome: PriceOutcome) -> None:
+        """One refresh of prices has ended."""
+        self._count(PRICE_REFRESHES, outcome)
 
     def watch_event_failures(self, count: Callable[[], int]) -> None:
         """`count` gives Events.failures; it is read at every scrape."""
@@ -340,6 +356,11 @@ class Metrics:
             self._count(LEGACY_READS, provider, by=0)
             for via in (*Via, MISSING):
                 self._count(KEY_RESOLUTIONS, provider, via, by=0)
+
+
+def _allowed(given: Mapping[str, frozenset[str]]) -> dict[Spec, tuple[frozenset[str], ...]]:
+    """The closed sets of every spec's labels, in their order."""
+    return {spec: tuple(label.values or given[label.source] for label in spec.labels) for spec in SPECS}
 
 
 class _KeptElsewhere(Collector):

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
+from gateway.books import Books
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
@@ -21,7 +22,9 @@ from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
 from gateway.metrics import Metrics
-from gateway.rules import Rules, load_catalogue, load_rules
+from gateway.pricing.keeping import PriceKeeper
+from gateway.pricing.live import LivePrices, bundled, catalogue_of, live_prices
+from gateway.rules import Rules, load_rules
 from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
 from gateway.transport import Transport
@@ -30,6 +33,8 @@ from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
+from router.catalogue import Catalogue
+from router.errors import PriceMapError
 from router.plans import check_known
 
 
@@ -73,12 +78,13 @@ async def open_services(
 ) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
-    catalogue = load_catalogue(rules.registry, rules.overrides)
     keystore = await open_keystore(settings, rules, create=True)
     try:
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
         await keystore.begin_serving()
+        prices = await _prices(keystore, log)
+        catalogue = await catalogue_of(prices, rules)
     except BaseException:
         await keystore.close()
         raise
@@ -96,15 +102,18 @@ async def open_services(
         providers=[provider.id for provider in rules.registry.providers],
         models=[offer.model for offer in catalogue.offers],
     )
-    metrics.set_build(version=version("wardgate"), catalogue=catalogue.version, registry=rules.registry.version)
+    books = Books(RuleBook(rules.registry, rules.plans, catalogue, rules.aliases))
+    control = Control(keystore, rules)
+    pricing = _pricing(keystore, rules, control, books, metrics, prices.number, log)
     keeper = DecisionKeeper(keystore.decisions, report, now=utc_now)
     events = Events(metrics, LogSubscriber(log), keeper)
     metrics.watch_event_failures(lambda: events.failures)
     metrics.watch_decisions_dropped(lambda: keeper.dropped)
     return Services(
-        book=RuleBook(rules.registry, rules.plans, catalogue, rules.aliases),
+        books=books,
         keystore=keystore,
-        control=Control(keystore, rules),
+        control=control,
+        prices=pricing,
         transport=transport,
         lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
         live_check=LiveCheck(transport),
@@ -117,6 +126,37 @@ async def open_services(
         readiness=Readiness(),
         report=report,
     )
+
+
+def _pricing(
+    keystore: Keystore,
+    rules: Rules,
+    control: Control,
+    books: Books,
+    metrics: Metrics,
+    serving: int | None,
+    log: FilteringBoundLogger,
+) -> PriceKeeper:
+    """What moves this process to other prices, and says everywhere which it serves: it has been said of the first."""
+
+    def moved(catalogue: Catalogue) -> None:
+        release, rows = version("wardgate"), rules.registry.version
+        metrics.set_build(version=release, catalogue=catalogue.version, registry=rows)
+        metrics.set_models([offer.model for offer in catalogue.offers])
+        keystore.replicas.catalogue = catalogue.version
+
+    moved(books.current.catalogue)
+    told = metrics.price_refreshed
+    return PriceKeeper(keystore, rules, control, books, log, serving=serving, moved=moved, refreshed=told, now=utc_now)
+
+
+async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:
+    """What is live; the bundled map, with a word about it, where the live release cannot be read."""
+    try:
+        return await live_prices(keystore)
+    except PriceMapError as error:
+        log.error("prices.live_release_not_readable", why=str(error), instead="the bundled map")
+        return bundled()
 
 
 async def close_services(services: Services) -> None:

@@ -1,8 +1,10 @@
 """The rules: provider rows, plans and limits, from the shipped rows and `wardgate.toml`, without a database."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gateway.config import Limits, load_config
+from gateway.price_settings import PriceSettings
 from gateway.settings import Settings
 from keystore.providers import Registry, load_registry
 from router.aliases import NO_ALIASES, Aliases, load_aliases
@@ -10,6 +12,7 @@ from router.catalogue import Catalogue, build_catalogue, check_overrides
 from router.overrides import NO_OVERRIDES, Overrides, load_overrides
 from router.plans import Plans, load_plans
 from router.price_map import load_bundled
+from router.price_rows import Row
 from router.quality import load_quality
 
 
@@ -20,6 +23,7 @@ class Rules:
     registry: Registry
     plans: Plans
     limits: Limits
+    prices: PriceSettings = field(default_factory=PriceSettings)
     aliases: Aliases = NO_ALIASES
     overrides: Overrides = NO_OVERRIDES
 
@@ -31,7 +35,7 @@ def load_rules(settings: Settings) -> Rules:
     registry = load_registry(config.providers)
     aliases = load_aliases({name: row for name, row in config.models.items() if "/" not in name})
     overrides = load_overrides({name: row for name, row in config.models.items() if "/" in name}, registry)
-    return Rules(registry, load_plans(config.plans), config.limits, aliases, overrides)
+    return Rules(registry, load_plans(config.plans), config.limits, config.prices, aliases, overrides)
 
 
 def unserved(plan_name: str, rules: Rules) -> str | None:
@@ -46,8 +50,13 @@ def load_catalogue(registry: Registry, overrides: Overrides = NO_OVERRIDES) -> C
     """The catalogue from LiteLLM's bundled price map with the operator's models over it; LiteLLM itself is not
     imported. Raises ModelError for a row over a model that the map does not have."""
     price_map = load_bundled()
-    catalogue = build_catalogue(
-        price_map.rows, registry, version=price_map.version, overrides=overrides, quality=load_quality()
-    )
+    catalogue = catalogue_from(price_map.rows, registry, overrides, version=price_map.version)
     check_overrides(overrides, catalogue)
     return catalogue
+
+
+def catalogue_from(
+    rows: Mapping[str, Row], registry: Registry, overrides: Overrides = NO_OVERRIDES, *, version: str
+) -> Catalogue:
+    """The catalogue from the rows of a price map or release, with the operator's models over it."""
+    return build_catalogue(rows, registry, version=version, overrides=overrides, quality=load_quality())

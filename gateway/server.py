@@ -173,6 +173,7 @@ async def serve(
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
     beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
+    beside.add(asyncio.create_task(services.prices.keep()))
     try:
         await _listen(settings, services, on_ready, log)
     finally:

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.books import Books
 from gateway.config import Limits
 from gateway.control.gate import Control
-from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
+from gateway.pricing.keeping import PriceKeeper
 from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.keystore import Keystore
@@ -33,9 +34,10 @@ class Readiness:
 class Services:
     """The opened parts of one gateway."""
 
-    book: RuleBook
+    books: Books
     keystore: Keystore
     control: Control
+    prices: PriceKeeper
     transport: Transport
     lane: Lane
     live_check: LiveCheck  # one for the process: its turns bound the calls of all callers

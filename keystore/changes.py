@@ -24,6 +24,7 @@ class Changed(StrEnum):
     TENANT = "tenant"  # its row or its keys: subject is the tenant's id
     TOKEN = "token"  # noqa: S105 - a name; subject is the token's id
     RING = "ring"  # root keys or who wraps what
+    PRICES = "prices"  # which price release is live
     ALL = "all"
 
 

@@ -51,6 +51,7 @@ class Lock(IntEnum):
     CHANGES = 0x77670004
     AUDIT = 0x77670005
     IMPORT = 0x77670006
+    PRICES = 0x77670007
 
 
 class Database:

@@ -197,6 +197,29 @@ class ImportRefused(KeystoreError):
     """The settings table cannot be adopted like this."""
 
 
+# --- prices --------------------------------------------------------------------------------------------------------
+
+
+class PriceReleaseError(KeystoreError):
+    """The price releases cannot be changed like this."""
+
+
+class PriceReleaseUnknown(PriceReleaseError):
+    """There is no such price release."""
+
+
+class PriceRowUnknown(PriceReleaseError):
+    """No row of this name waits in this price release."""
+
+
+class PriceConflict(PriceReleaseError):
+    """Somebody else decided meanwhile, or the release's state does not allow what was asked."""
+
+
+class PricesBusy(PriceReleaseError):
+    """Another process is refreshing the prices now; ask again in a minute."""
+
+
 # --- words ---------------------------------------------------------------------------------------------------------
 
 

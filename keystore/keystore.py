@@ -7,7 +7,7 @@ or models.
 import contextlib
 import functools
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -27,10 +27,13 @@ from keystore.holdings import Holding, HoldingReader
 from keystore.idempotency import IdempotencyStore
 from keystore.importing.importer import Importer
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
+from keystore.leases import Leases
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.moves import Moves
 from keystore.names import Names
+from keystore.price_releases import PriceReleases
+from keystore.price_sources import PriceSources
 from keystore.providers import Provider, Registry, filled
 from keystore.remembered import Remembered
 from keystore.replicas import Replicas
@@ -75,6 +78,9 @@ class Keystore:
     idempotency: IdempotencyStore
     decisions: DecisionStore
     moves: Moves
+    prices: PriceReleases
+    price_sources: PriceSources
+    leases: Leases
     registry: Registry
     lacking: tuple[str, ...]
     reads_legacy: bool
@@ -146,6 +152,9 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
+            prices=PriceReleases(database, now=now),
+            price_sources=PriceSources(database, now=now),
+            leases=Leases(database, now=now),
             registry=registry,
             lacking=opened.lacking,
             reads_legacy=legacy is not None,
@@ -172,6 +181,14 @@ class Keystore:
         """Remember tokens and keyrings from here on, and hear of what changes."""
         await clear_old_changes(self._database, utc_now())
         await self._remembered.feed.start()
+
+    def watch_prices(self, moved: Callable[[], None]) -> None:
+        """Have `moved` called when another price release may be live, on any process's word."""
+        self._remembered.prices_moved = moved
+
+    def hear(self) -> None:
+        """Hear now of what other processes wrote; on PostgreSQL it is heard anyway."""
+        self._remembered.feed.catch_up()
 
     def keys_in_turn(self, keyring: Keyring, provider_id: str) -> list[Holding]:
         """The tenant's keys for a provider in the order in which a request tries them, drawn anew each time. No I/O.

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, String, column, false, inspect, select, table
 
 from keystore.engine import Database, Lock, make_room
 from keystore.errors import DatabaseUnavailable, SchemaBehind, SchemaNewer
-from keystore.tables import VERSION_TABLE, metadata
+from keystore.price_tables import metadata
+from keystore.tables import VERSION_TABLE
 
 
 class SchemaState(StrEnum):

@@ -105,6 +105,7 @@ class Remembered:
         self._clock = clock
         self._grants: TaggedCache[Grant] = TaggedCache(TOKENS)
         self._keyrings: TaggedCache[Keyring] = TaggedCache(KEYRINGS)
+        self.prices_moved: Callable[[], None] = lambda: None  # told when another price release may be live
         self._epoch = 0  # grows with each change: what was being read when it grew is not remembered
         self.feed = feed(self._heard, self._wrote)
 
@@ -191,6 +192,10 @@ class Remembered:
         return value
 
     def _heard(self, kind: Changed, subject: str) -> None:
+        if kind in (Changed.PRICES, Changed.ALL):
+            self.prices_moved()
+        if kind is Changed.PRICES:
+            return
         self._epoch += 1
         if kind in (Changed.TENANT, Changed.TOKEN) and subject:
             self._grants.drop((kind, subject))

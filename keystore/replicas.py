@@ -30,6 +30,7 @@ class Replica:
     name: str
     version: str
     kek_ids: tuple[str, ...]
+    catalogue: str
     started_at: datetime
     seen_at: datetime
 
@@ -41,22 +42,24 @@ class Replicas:
         self._database = database
         self._now = now
         self._id = str(uuid.uuid4())
-        self._said: tuple[tuple[str, ...], datetime] | None = None
+        self._said: tuple[tuple[str, ...], str, datetime] | None = None
+        self.catalogue = ""  # the version of the prices that this process serves
 
     async def beat(self, kek_ids: tuple[str, ...]) -> None:
-        """Say that this process lives and holds these root keys, unless it was said just now."""
-        now = self._now()
-        if self._said is not None and self._said[0] == kek_ids and now - self._said[1] < _EVERY:
+        """Say that this process lives, holds these root keys and serves these prices, unless it was said just now."""
+        now, catalogue = self._now(), self.catalogue
+        if self._said and self._said[:2] == (kek_ids, catalogue) and now - self._said[2] < _EVERY:
             return
         mine = replicas.c.replica_id == self._id
         async with self._database.write() as connection:
-            seen = update(replicas).where(mine).values(kek_ids=" ".join(kek_ids), seen_at=now)
+            ours = {"kek_ids": " ".join(kek_ids), "catalogue": catalogue, "seen_at": now}
+            seen = update(replicas).where(mine).values(**ours)
             if not (await connection.execute(seen)).rowcount:
                 row = {"replica_id": self._id, "name": f"{socket.gethostname()}:{os.getpid()}", "started_at": now}
-                ours = {"version": version("wardgate"), "kek_ids": " ".join(kek_ids), "seen_at": now}
+                row["version"] = version("wardgate")
                 await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _KEPT))
                 await connection.execute(insert(replicas).values(**row, **ours))
-        self._said = (kek_ids, now)
+        self._said = (kek_ids, catalogue, now)
 
     async def forget(self) -> None:
         """This process stops."""
@@ -69,7 +72,15 @@ class Replicas:
         query = select(replicas).where(replicas.c.seen_at > self._now() - LIVE).order_by(replicas.c.name)
         async with self._database.read() as connection:
             return [
-                Replica(row.replica_id, row.name, row.version, tuple(row.kek_ids.split()), row.started_at, row.seen_at)
+                Replica(
+                    row.replica_id,
+                    row.name,
+                    row.version,
+                    tuple(row.kek_ids.split()),
+                    row.catalogue or "",
+                    row.started_at,
+                    row.seen_at,
+                )
                 for row in await connection.execute(query)
             ]
 

@@ -207,16 +207,17 @@ replicas = Table(
     Column("kek_ids", Text, nullable=False),  # space-separated
     Column("started_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
+    Column("catalogue", String(80)),  # the version of the prices that it serves
 )
 
-_SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in an INTEGER PRIMARY KEY
+SEQUENCE: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in an INTEGER PRIMARY KEY
 
 # What changed, in the order of commits: every process drops what it remembers of it.
 changes = Table(
     "wardgate_changes",
     metadata,
-    Column("seq", _SEQUENCE, primary_key=True, autoincrement=True),
-    Column("kind", String(16), nullable=False),  # tenant, token, ring, all
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),  # tenant, token, ring, prices, all
     Column("subject", String(64), nullable=False),
     Column("at", UtcDateTime, nullable=False),
     sqlite_autoincrement=True,
@@ -240,7 +241,7 @@ key_use = Table(
 audit = Table(
     "wardgate_audit",
     metadata,
-    Column("seq", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("seq", SEQUENCE, primary_key=True, autoincrement=False),
     Column("operation", String(36), nullable=False, index=True),
     Column("phase", String(8), nullable=False),
     Column("at", UtcDateTime, nullable=False),

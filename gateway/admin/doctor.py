@@ -27,13 +27,13 @@ _KEY = ("setting_key", "label", "store", "version", "hint")
 
 async def _examine(call: Call, tenant: str, provider: str | None, ways: Ways, *, live: bool) -> DoctorReport:
     services = call.services
-    known = services.book.registry.successor(provider) if provider else None
+    known = services.books.current.registry.successor(provider) if provider else None
 
     async def work(at: Operation) -> list[Examined]:
         if provider and known is None:
             raise ProviderUnknown
         asking = services.live_check if live else None
-        reach = Reach(at.rules, services.book.catalogue)
+        reach = Reach(at.rules, services.books.current.catalogue)
         return await examine(at, provider=provider, live=asking, reach=reach, ways=ways)
 
     found = await call.run(work, tenant=tenant, target=known.id if known else "", describe=_counts)

@@ -70,7 +70,7 @@ async def report(call: OfCall, query: Annotated[ProviderQuery, Query()]) -> KeyR
 
 def known_provider(call: Call, provider_id: str | None) -> str:
     """The id for the audit, when it is one."""
-    return provider_id if provider_id and call.services.book.registry.get(provider_id) else ""
+    return provider_id if provider_id and call.services.books.current.registry.get(provider_id) else ""
 
 
 async def conflicts(call: OfCall, query: Annotated[PageQuery, Query()]) -> Page[ConflictOut]:
@@ -130,7 +130,7 @@ async def _impact(call: Call, provider_id: str, change: Callable[[Registry], Reg
         return await at.keystore.names.impact(change(at.rules.registry))
 
     changes = await call.run(work, target=f"{what} {known}".strip())
-    offers = call.services.book.catalogue.offers
+    offers = call.services.books.current.catalogue.offers
     return Impact(
         breaks=any(one.breaks for one in changes),
         changes=[ChangeOut.model_validate(_same(ChangeOut, one)) for one in changes],

@@ -98,6 +98,19 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
         errors.SealingError: Refusal(503, "sealing_unavailable", _RING),
         errors.AuditBroken: Refusal(400, "audit_head_refused", "A head has the form NUMBER:SEAL.", own_words=True),
         errors.ImportRefused: Refusal(409, "import_refused", "The settings table cannot be adopted like this."),
+        errors.PriceReleaseUnknown: Refusal(
+            404, "price_release_unknown", "There is no such price release; GET /admin/prices/releases lists them."
+        ),
+        errors.PriceRowUnknown: Refusal(
+            400, "price_row_unknown", "No such row waits in this price release; GET its rows to see which do."
+        ),
+        errors.PriceConflict: Refusal(
+            409, "price_conflict", "Somebody else decided meanwhile, or the release's state forbids it.", own_words=True
+        ),
+        errors.PricesBusy: Refusal(
+            409, "price_refresh_running", "Another process is refreshing the prices now; ask again in a minute."
+        ),
+        errors.PriceReleaseError: Refusal(409, "price_release_refused", "The price releases cannot be changed so."),
         errors.IdempotencyReused: Refusal(
             409, "idempotency_key_reused", "This idempotency key was used for another request.", own_words=True
         ),
@@ -109,7 +122,7 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
     }
 )
 FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
-    {errors.UnknownPlan: "plan", errors.SettingUnknown: "setting_key"}
+    {errors.UnknownPlan: "plan", errors.SettingUnknown: "setting_key", errors.PriceRowUnknown: "rows"}
 )
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
@@ -120,6 +133,7 @@ IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
         "token_id": errors.TokenUnknown,
         "request_id": errors.DecisionUnknown,
         "provider_id": ProviderUnknown,
+        "release": errors.PriceReleaseUnknown,
     }
 )
 

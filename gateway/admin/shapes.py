@@ -27,9 +27,10 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text, when it holds printable characters only."""
     if not text.isprintable():
-        raise PydanticCustomError("not_printable", "it may hold printable characters only")
+        raise PydanticCustomError("notprintable", "it may hold printable characters only")
     return text
 
 
@@ -69,15 +70,15 @@ FORMS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Text = Annotated[str, Field(max_length=200), AfterValidator(printable)]
+Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 TenantName = Annotated[str, Field(pattern=TENANT, description="A tenant's slug or id.")]
 Scope = Literal["inference", "keys:read", "keys:write", "admin:read", "admin:write"]
 Kind = Literal["live", "test", "admin"]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(_model)]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 FieldText = Annotated[str, Field(max_length=500)]
-Label = Annotated[str, Field(max_length=63), AfterValidator(_printable)]
+Label = Annotated[str, Field(max_length=63), AfterValidator(printable)]
 Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT, strict=True)]
 Position = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
 GraceHours = Annotated[float, Field(ge=0, le=MAX_GRACE.days * 24, allow_inf_nan=False, strict=True)]

@@ -15,6 +15,7 @@ from gateway.admin import (
     moves,
     names,
     plans,
+    prices,
     requests,
     sealing,
     tenants,
@@ -28,6 +29,7 @@ TAGS: Final = MappingProxyType(
         "keys": "Tenants' provider keys. Values go in and never come out.",
         "tokens": "What applications authenticate with. A token is shown once, when it is made.",
         "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
+        "prices": "Price releases: what is live, what would change, and what goes live.",
         "sealing": "The root keys that wrap every tenant's data key.",
         "imports": "Adoptions of another application's tenant_settings table.",
         "requests": "Decisions that were made, kept for a while.",
@@ -39,6 +41,7 @@ _TENANT: Final = "/admin/tenants/{tenant}"
 _KEY: Final = _TENANT + "/keys/{setting_key}"
 _TOKEN: Final = "/admin/tokens/{token_id}"  # noqa: S105 - a path
 _PROVIDER: Final = "/admin/providers/{provider_id}"
+_RELEASE: Final = "/admin/prices/releases/{release}"
 _OWN: Final = Audience.TENANTS
 _SHOWN_ONCE: Final = ("token",)
 
@@ -96,6 +99,16 @@ ROWS: Final = (
         *("GET", _PROVIDER + "/impact/rename", "provider.impact", names.impact_of_renaming),
         *("Who breaks if a provider is renamed", "names"),
     ),
+    Row("GET", "/admin/prices", "price.show", prices.status, "Show which prices are live", "prices"),
+    Row("GET", "/admin/prices/as-of", "price.show", prices.as_of, "Which prices were live at a time", "prices"),
+    Row("POST", "/admin/prices/refresh", "price.refresh", prices.refresh, "Ask for new price lists", "prices"),
+    Row("POST", "/admin/prices/rollback", "price.roll_back", prices.roll_back, "Go back to former prices", "prices"),
+    Row("GET", "/admin/prices/releases", "price.show", prices.list_releases, "List price releases", "prices"),
+    Row("GET", _RELEASE, "price.show", prices.show_release, "Show a price release", "prices"),
+    Row("GET", _RELEASE + "/rows", "price.show", prices.list_rows, "List quarantined rows", "prices"),
+    Row("GET", _RELEASE + "/diff", "price.show", prices.show_diff, "What a price release changes", "prices"),
+    Row("POST", _RELEASE + "/approve", "price.approve", prices.approve, "Make a price release live", "prices"),
+    Row("POST", _RELEASE + "/reject", "price.reject", prices.reject, "Turn a price release down", "prices"),
     Row("GET", "/admin/sealing", "sealing.status", sealing.status, "List root keys", "sealing"),
     Row("POST", "/admin/sealing/verify", "sealing.verify", sealing.verify, "Check that everything opens", "sealing"),
     Row("GET", "/admin/imports", "import.list", imports.list_imports, "List imports", "imports"),

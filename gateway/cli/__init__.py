@@ -19,6 +19,7 @@ from gateway.cli import (
     moving,
     names,
     plans,
+    prices,
     running,
     sealing,
     tenants,
@@ -81,6 +82,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(importing.app, name="import")
 app.add_typer(names.provider_app, name="provider")
 app.add_typer(plans.app, name="plan")
+app.add_typer(prices.app, name="price")
 
 
 def _print_version(wanted: bool) -> None:

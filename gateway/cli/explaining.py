@@ -19,7 +19,7 @@ from gateway.cli.decision_tables import print_decision, print_request
 from gateway.control.gate import Operation
 from gateway.control.targets import check_said
 from gateway.deciding import RuleBook, decide
-from gateway.rules import load_catalogue
+from gateway.pricing.live import live_catalogue
 from router.explain import to_json
 
 QUESTION = {"role": "user", "content": "Hello."}
@@ -61,7 +61,7 @@ def _would(tenant: str, request: ChatRequest, target: str) -> Mapping[str, Any]:
 
     async def work(at: Operation) -> Mapping[str, Any]:
         keyring = await at.keystore.keyring(at.tenant)
-        catalogue = load_catalogue(at.rules.registry, at.rules.overrides)
+        catalogue = await live_catalogue(at.keystore, at.rules)
         book = RuleBook(at.rules.registry, at.rules.plans, catalogue, at.rules.aliases)
         return to_json(decide(request, at.tenant, keyring, book, datetime.now(UTC).date()))
 

@@ -61,6 +61,11 @@ _ROWS = (
     Action("token.list", _READ, target=Target.TOKEN),
     Action("plan.list", _READ),
     Action("plan.simulate", _READ),
+    Action("price.show", _READ, target=Target.RELEASE),  # status, releases, differences, what was live when
+    Action("price.refresh", _WRITE),
+    Action("price.approve", _WRITE, target=Target.RELEASE),
+    Action("price.reject", _WRITE, target=Target.RELEASE),
+    Action("price.roll_back", _WRITE, target=Target.RELEASE),
     Action("provider.list", _READ),
     Action("provider.impact", _READ, target=Target.CHANGE),  # retire, rename, diff: what would change
     Action("sealing.status", _READ),

@@ -279,7 +279,7 @@ def test_least_plan_that_lets_through_is_named() -> None:
 
 
 async def test_reach_is_of_the_rules_in_force(clinic: Clinic) -> None:
-    assert (await reach_of(clinic.at.rules)).allows("team", "minimax")
+    assert (await reach_of(clinic.at)).allows("team", "minimax")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from gateway.events import (
 )
 from gateway.metrics import Kind, Metrics
 from gateway.metrics_server import MetricsPortError, MetricsServer
+from gateway.pricing.refreshing import Outcome as PriceOutcome
 
 PROJECT = Path(__file__).parents[2]
 PROVIDERS = ("minimax", "deepseek")
@@ -196,6 +197,21 @@ def test_ready_says_what_was_set_last() -> None:
     assert b"wardgate_ready 0.0" in subject.render()
 
 
+def test_models_of_another_catalogue_have_their_names_from_then_on() -> None:
+    subject = fresh()
+    subject.set_models(["MiniMax-M9"])
+    for model in ("MiniMax-M2", "MiniMax-M9"):
+        subject(replace(COMPLETED, model=model))
+    counted = [name for name in samples(subject) if name.startswith("wardgate_tokens_total") and "type=output" in name]
+    assert len(counted) == 2 and all("model=MiniMax-M9" in name or "model=other" in name for name in counted)
+
+
+def test_refreshes_of_prices_are_counted_by_how_they_ended() -> None:
+    subject = fresh()
+    subject.price_refreshed(PriceOutcome.LIVE)
+    assert samples(subject) == {"wardgate_price_refreshes_total{outcome=live}": 1}
+
+
 def test_build_info_shows_the_versions_in_use_alone() -> None:
     subject = fresh()
     subject.set_build(version="0.1.0", catalogue="c1", registry="r1")
@@ -224,6 +240,7 @@ def test_every_metric_is_on_the_page_with_the_labels_of_its_spec() -> None:
     for event in ONE_OF_EACH:
         subject(event)
     subject.set_build(version="0.1.0", catalogue="c1", registry="r1")
+    subject.price_refreshed(PriceOutcome.LIVE)
     families = {family.name: family for family in text_string_to_metric_families(subject.render().decode())}
     for spec in metrics.SPECS:
         family = families.pop(spec.name.removesuffix("_total"))

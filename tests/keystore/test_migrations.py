@@ -22,7 +22,7 @@ from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
-ALL = ["0001", "0002", "0003", "0005", "0006"]
+ALL = ["0001", "0002", "0003", "0004", "0005", "0006"]
 
 
 async def in_database(url: str, work: Any, *arguments: Any) -> Any:
@@ -158,6 +158,7 @@ async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
         (None, ["wardgate_tenants"], SchemaState.FOREIGN),
         ("0001", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0002", ["wardgate_tenants"], SchemaState.BEHIND),
+        ("0003", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0005", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0006", list(metadata.tables), SchemaState.CURRENT),
         ("0006", [], SchemaState.INCOMPLETE),

@@ -28,7 +28,8 @@ def control(
         url = ""
         if request.param == "postgres":
             url = stack.enter_context(services.database(request.getfixturevalue("pg_dsn")))
-        running = stack.enter_context(RunningGateway(folder, sandbox_config(running_sandbox.url), url))
+        config = sandbox_config(running_sandbox.url, '[prices]\nurls = ["file:/nowhere/prices.json"]\n')
+        running = stack.enter_context(RunningGateway(folder, config, url))
         ready = prepared(running)
         stack.enter_context(ready.client)
         yield ready

@@ -150,5 +150,6 @@ def filled(path: str, **parts: str) -> str:
         "provider_id": "minimax",
         "name": "fast",
         "request_id": NO_REQUEST,
+        "release": "999999999",
     } | parts
     return re.sub(r"\{(\w+)\}", lambda part: known[part[1]], path)

@@ -32,6 +32,9 @@ BODIES: dict[str, dict[str, Any]] = {
     },
     "POST /admin/tokens/{token_id}/rotate": {"overlap_hours": 1.0},
     "POST /admin/keys/canonicalise": {"tenant": "acme", "provider": "openai"},
+    "POST /admin/prices/refresh": {"sources": "all"},
+    "POST /admin/prices/rollback": {"to": "999999999"},
+    "POST /admin/prices/releases/{release}/approve": {"rows": ["m"]},
     "POST /admin/keys/undo": {"batch": "00000000-0000-4000-8000-000000000000"},
 }
 BODIES |= {
