@@ -13,7 +13,6 @@ from pathlib import Path
 from gateway.price_settings import PriceSettings, read_price_settings
 
 DEFAULT_PATH = Path("wardgate.toml")
-LATER = {}
 TABLES = ("providers", "plans", "models", "limits", "prices")
 
 
@@ -80,8 +79,6 @@ def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -
 def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml") -> Config:
     """Turn a parsed TOML document into a Config; raises ConfigError as `load_config` does."""
     for name, value in document.items():
-        if name in LATER:
-            raise ConfigError(f"{where}: [{name}] has no effect yet: {LATER[name]}; remove it")
         if name not in TABLES:
             raise ConfigError(f"{where}: unknown table [{name}]{nearest(name, TABLES)}")
         if not isinstance(value, dict):

@@ -34,7 +34,7 @@ async def simulate(call: OfCall, tenant: TenantPart, query: Annotated[PlanWanted
     services = call.services
 
     async def work(at: Operation) -> PlanSimulation:
-        change = await simulate_plan(at, query.plan, services.now().date(), services.book.catalogue)
+        change = await simulate_plan(at, query.plan, services.now().date(), services.books.current.catalogue)
         return PlanSimulation.model_validate(change_record(at.tenant.slug, change))
 
     return await call.run(work, tenant=tenant)

@@ -55,7 +55,7 @@ _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
         Target.CHANGE: re.compile(r"(?:retire|rename|diff)(?: [A-Za-z0-9][A-Za-z0-9_.-]{0,63}){0,2}"),
         Target.ROOT_KEY: re.compile(r"[a-z][a-z0-9_-]{0,31}"),
         Target.ALIAS: ALIAS_NAME,
-        Target.RELEASE: re.compile(r"[0-9]{1,9}"),
+        Target.RELEASE: re.compile(r"[a-z0-9][a-z0-9.-]{0,19}"),
         Target.REQUEST: re.compile(r"req_[0-9a-f]{32}"),
         Target.MODEL: re.compile(r"[A-Za-z0-9][\w./:@-]{0,255}", re.ASCII),
     }
