@@ -12,6 +12,7 @@ from keystore.providers import Registry
 from router.catalogue import Catalogue
 from router.entitlement import Entitlements
 from router.filters import Circumstances, judge
+from router.health import ALL_WELL, HealthView, fit_to_serve
 from router.plans import Plans
 from router.query import Holding, Lacking, Query
 from router.ranking import Candidate, CostBasis, candidate, rank
@@ -59,12 +60,19 @@ class Decision:
         return dict(sorted(Counter(rejection.reason.value for rejection in self.rejected).items()))
 
 
-def route(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:
+def route(
+    query: Query,
+    catalogue: Catalogue,
+    registry: Registry,
+    plans: Plans,
+    holdings: Holdings,
+    health: HealthView = ALL_WELL,
+) -> Decision:
     """Who may answer the query, in which order, and why the others may not. `holdings` says for each provider which
     key there is; a provider that is absent has none."""
     selection = select(query, catalogue, registry)
     at = _circumstances(query, selection, registry, plans, holdings)
-    return _decide(query, selection, catalogue.version, default_id(query, registry), at)
+    return _decide(query, selection, catalogue.version, default_id(query, registry), at, health)
 
 
 def usable(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:
@@ -88,7 +96,12 @@ def _circumstances(
 
 
 def _decide(
-    query: Query, selection: Selection, version: str, default: str, at: Mapping[str, Circumstances]
+    query: Query,
+    selection: Selection,
+    version: str,
+    default: str,
+    at: Mapping[str, Circumstances],
+    health: HealthView = ALL_WELL,
 ) -> Decision:
     ranked: list[Candidate] = []
     rejected: list[Rejection] = []
@@ -101,5 +114,8 @@ def _decide(
     if selection.miss is not None:
         miss = selection.miss
         rejected.append(Rejection(selection.asked, selection.provider_id, selection.asked, miss.reason, miss.detail))
+    well, ill = fit_to_serve(rank(ranked), health)
+    for each, no in ill:
+        rejected.append(Rejection(each.offer.id, each.offer.provider_id, each.offer.model, no.reason, no.detail))
     rejected.sort(key=lambda each: each.offer_id)
-    return Decision(query, selection.asked, default, version, rank(ranked), tuple(rejected))
+    return Decision(query, selection.asked, default, version, well, tuple(rejected))

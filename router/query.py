@@ -22,7 +22,7 @@ class KeySource(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Holding:
     """A usable key for a provider. `skipped` are the names that are held with a value that is not used, each with the
-    word why; `conflicts` the names that hold another usable value; `labels` its several keys."""
+    word why; `conflicts` the names that hold another usable value; `labels` its several keys. No value is in it."""
 
     provider_id: str
     source: KeySource
@@ -32,6 +32,8 @@ class Holding:
     conflicts: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()  # empty when there is one key and it has no label
+    tenant_id: str = ""  # whose requests it serves
+    keys: tuple[str, ...] = ()  # an id for each key, former versions last; it changes when the key changes
 
 
 @dataclass(frozen=True, slots=True)
