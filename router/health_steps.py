@@ -5,7 +5,8 @@ and randomness are handed in; what began before a mark's last failure never chan
 networks, or how a view is asked.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +19,7 @@ from router.health import (
     HealthView,
     Ill,
     Mark,
+    Marks,
     Phase,
     Slot,
     Subject,
@@ -82,7 +84,8 @@ def advanced(view: HealthView, now: float) -> HealthView:
     if now < view.changes_at:
         return view
     over = {subject: _later(subject, mark, now) for subject, mark in view.marks.items() if mark.until <= now}
-    return _changed(view, over)
+    after = _changed(view, over)
+    return replace(after, changes_at=min((mark.until for mark in after.marks.values()), default=math.inf))
 
 
 def begun(view: HealthView, attempt: Attempt) -> HealthView:
@@ -287,9 +290,11 @@ def _spent(subject: Subject, slots: tuple[Slot, ...]) -> bool:
 # --- the next view --------------------------------------------------------------------------------------------------
 
 
-def _changed(view: HealthView, changes: dict[Subject, Mark | None], counts: Counts | None = None) -> HealthView:
+def _changed(view: HealthView, changes: Mapping[Subject, Mark | None], counts: Counts | None = None) -> HealthView:
+    """The view with these marks (None: it is gone). A change costs one copy of the marks and no look at each."""
+    kept = view.counts if counts is None else MappingProxyType(counts)
     if not changes:
-        return view if counts is None else replace(view, counts=MappingProxyType(counts))
+        return view if counts is None else replace(view, counts=kept)
     marks = dict(view.marks)
     for subject, mark in changes.items():
         marks.pop(subject, None)
@@ -299,8 +304,14 @@ def _changed(view: HealthView, changes: dict[Subject, Mark | None], counts: Coun
         del marks[next(iter(marks))]
     return HealthView(
         marks=MappingProxyType(marks),
-        counts=view.counts if counts is None else MappingProxyType(counts),
+        counts=kept,
         epoch=view.epoch + 1,
-        changes_at=min((mark.until for mark in marks.values()), default=float("inf")),
-        troubled=frozenset(subject.provider_id for subject in marks),
+        changes_at=min(view.changes_at, *(mark.until for mark in changes.values() if mark), math.inf),
+        troubled=_troubled(view, marks, changes),
     )
+
+
+def _troubled(view: HealthView, marks: Marks, changes: Mapping[Subject, Mark | None]) -> frozenset[str]:
+    if None in changes.values():
+        return frozenset(subject.provider_id for subject in marks)
+    return view.troubled | {subject.provider_id for subject in changes}
