@@ -69,5 +69,8 @@ class Route:
         request = await receive_request(scope, receive, services, tally)
         keyring = await keyring_of(admitted.tenant, services)
         today, allowed = services.now().date(), admitted.allowed_models
-        decision = decide(request, admitted.tenant, keyring, services.book, today, allowed_models=allowed)
+        health = services.health.view()
+        decision = decide(
+            request, admitted.tenant, keyring, services.book, today, allowed_models=allowed, health=health
+        )
         await send_body(send, 200, orjson.dumps(to_json(decision)))

@@ -33,7 +33,13 @@ class ChatCompletions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._attempts = Attempts(
-            services.lane, services.keystore, services.book.registry, services.events, services.limits
+            services.lane,
+            services.keystore,
+            services.book.registry,
+            services.events,
+            services.limits,
+            services.health,
+            services.retry_budget,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +55,8 @@ class ChatCompletions:
         keyring = await keyring_of(tenant, self._services)
         book, today = self._services.book, self._services.now().date()
         allowed = admitted.allowed_models
-        decision = decide(request, tenant, keyring, book, today, allowed_models=allowed, enough=1)
+        health = self._services.health.view()
+        decision = decide(request, tenant, keyring, book, today, allowed_models=allowed, enough=1, health=health)
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:

@@ -7,6 +7,7 @@ from datetime import date
 from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem
 from gateway.events import Events, KeyResolved, RouteRefused
+from gateway.keys_in_turn import key_id
 from gateway.tally import Tally
 from gateway.translation import Refused, refused_by
 from keystore.holdings import Holding as HeldKey
@@ -17,6 +18,7 @@ from keystore.tenants import Tenant
 from router.catalogue import Catalogue, Offer
 from router.decision import Decision, Rejection, route, usable
 from router.explain import refusal
+from router.health import ALL_WELL, HealthView
 from router.needs import Needs, read_needs
 from router.plans import Plans
 from router.query import Holding, KeySource, Lacking, Query
@@ -29,12 +31,12 @@ NO_PLAN = "tenant_plan_unknown"
 def holdings(keyring: Keyring) -> dict[str, Holding | Lacking]:
     """What the tenant can use, in the router's words: the names under which its keys are stored, never a value."""
     return {
-        provider_id: _holding(found, keyring.choices.get(provider_id, ()))
+        provider_id: _holding(found, keyring.choices.get(provider_id, ()), keyring.tenant_id)
         for provider_id, found in keyring.resolutions.items()
     }
 
 
-def _holding(found: Found | Missing, choices: Sequence[HeldKey]) -> Holding | Lacking:
+def _holding(found: Found | Missing, choices: Sequence[HeldKey], tenant_id: str) -> Holding | Lacking:
     skipped = tuple((item.setting_key, item.why.value) for item in found.skipped)
     if isinstance(found, Missing):
         return Lacking(found.provider_id, tried=found.tried, unusable=skipped)
@@ -47,6 +49,8 @@ def _holding(found: Found | Missing, choices: Sequence[HeldKey]) -> Holding | La
         conflicts=found.conflicts,
         skipped=skipped,
         labels=_labels(choices),
+        tenant_id=tenant_id,
+        keys=tuple(key_id(tenant_id, one) for one in choices),
     )
 
 
@@ -73,6 +77,7 @@ def decide(
     *,
     allowed_models: tuple[str, ...] = (),
     enough: int | None = None,
+    health: HealthView = ALL_WELL,
 ) -> Decision:
     """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row.
     `allowed_models` are those that the caller's token is for; empty: all.
@@ -81,7 +86,7 @@ def decide(
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
     query = _query(request.model, read_needs(request.body), tenant, book, today, allowed_models)
-    decision = route(query, book.catalogue, book.registry, book.plans, holdings(keyring))
+    decision = route(query, book.catalogue, book.registry, book.plans, holdings(keyring), health)
     return _without_untranslatable(decision, request, book.registry, enough)
 
 

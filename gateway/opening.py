@@ -14,6 +14,7 @@ from gateway.config import ConfigError
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
+from gateway.health import open_health, sharing_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
@@ -27,6 +28,7 @@ from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
 from router.plans import check_known
+from router.retry_budget import RetryBudget
 
 
 def sealing_source(settings: Settings) -> SealingSource:
@@ -87,6 +89,8 @@ async def open_services(
     metrics.set_build(version=version("wardgate"), catalogue=catalogue.version, registry=rules.registry.version)
     events = Events(metrics, LogSubscriber(log))
     metrics.watch_event_failures(lambda: events.failures)
+    health = open_health(events, metrics)
+    retry_budget = RetryBudget()
     return Services(
         book=RuleBook(rules.registry, rules.plans, catalogue),
         keystore=keystore,
@@ -98,11 +102,16 @@ async def open_services(
         metrics=metrics,
         limits=limits,
         readiness=Readiness(),
+        health=health,
+        retry_budget=retry_budget,
+        sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
     )
 
 
 async def close_services(services: Services) -> None:
     """Close what was opened."""
+    if services.sharing is not None:
+        await services.sharing.close()
     await services.transport.aclose()
     await services.keystore.close()

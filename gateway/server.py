@@ -172,12 +172,15 @@ async def serve(
         for name in scrub_environment(os.environ, family_names(load_rules(settings).registry)):
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
-    tending = asyncio.create_task(_tend(services.keystore, log))
+    beside = {asyncio.create_task(_tend(services.keystore, log))}
+    if services.sharing is not None:
+        beside.add(asyncio.create_task(services.sharing.run()))
     try:
         await _listen(settings, services, on_ready, log)
     finally:
-        tending.cancel()
-        await asyncio.wait({tending})
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         await close_services(services)
 
 
