@@ -44,9 +44,13 @@ class HealthSharing:
         *,
         tell: Callable[[bool, str], None],
         replicas: Callable[[int], None],
+        poll_s: float = POLL_S,
+        away_s: float = AWAY_S,
     ) -> None:
         """Connects when it is first used. Raises ValueError for a URL that is none of Redis."""
         self._keeper = keeper
+        self._poll_s = poll_s
+        self._away_s = away_s
         self._redis: Any = Redis.from_url(
             url,
             socket_timeout=TIMEOUT_S,
@@ -70,11 +74,11 @@ class HealthSharing:
                 await self.keep_step()
             except (RedisError, OSError, TimeoutError) as error:
                 self._is_shared(False, type(error).__name__)
-                await asyncio.sleep(AWAY_S * (0.5 + 0.5 * random.random()))  # noqa: S311
+                await asyncio.sleep(self._away_s * (0.5 + 0.5 * random.random()))  # noqa: S311
                 continue
             self._is_shared(True, "")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(self._poll_s):
                     await self._wake.wait()
 
     async def keep_step(self) -> None:
