@@ -14,7 +14,7 @@ from gateway.events import Events, HealthChanged
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from router.health_keeper import HealthChange, HealthKeeper
-from router.health_sharing import HealthSharing
+from router.health_sharing import HealthSharing, check_url
 from router.retry_budget import RetryBudget
 
 
@@ -47,11 +47,20 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
+def check_redis_url(settings: Settings) -> None:
+    """Raises ConfigError for what is no URL of a Redis; the URL is not repeated, since it may hold a password."""
+    try:
+        if settings.redis_url:
+            check_url(settings.redis_url)
+    except ValueError:
+        raise ConfigError("WARDGATE_REDIS_URL is no URL of a Redis; use redis://, rediss:// or unix://") from None
+
+
 def sharing_of(
     settings: Settings, health: HealthKeeper, budget: RetryBudget, metrics: Metrics, log: FilteringBoundLogger
 ) -> HealthSharing | None:
-    """The sharing of health through WARDGATE_REDIS_URL; None without one. ConfigError for what is no such URL. Opening
-    does not wait for Redis: while it is away each process goes on with its own view."""
+    """The sharing of health through WARDGATE_REDIS_URL; None without one. Opening does not wait for Redis: while it is
+    away each process goes on with its own view."""
     if not settings.redis_url:
         return None
 
@@ -66,7 +75,4 @@ def sharing_of(
             budget.replicas = 1
             log.warning("health.not_shared", why=why, note="Redis is away: this process goes on with its own view")
 
-    try:
-        return HealthSharing(health, settings.redis_url, tell=tell, replicas=replicas)
-    except ValueError:
-        raise ConfigError("WARDGATE_REDIS_URL is no URL of a Redis; use redis://, rediss:// or unix://") from None
+    return HealthSharing(health, settings.redis_url, tell=tell, replicas=replicas)

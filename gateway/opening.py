@@ -14,7 +14,7 @@ from gateway.config import ConfigError
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
-from gateway.health import open_health, sharing_of
+from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
@@ -63,6 +63,7 @@ async def open_services(
 ) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
+    check_redis_url(settings)
     catalogue = load_catalogue(rules.registry)
     keystore = await open_keystore(settings, rules, create=True)
     try:

@@ -33,6 +33,11 @@ ALIVE_S: Final = 10  # a process that was not seen for so long is gone
 OUTBOX: Final = 1_000  # marks that wait for Redis; the oldest are dropped
 
 
+def check_url(url: str) -> None:
+    """Raises ValueError for a URL that is none of Redis; nothing is connected."""
+    Redis.from_url(url)
+
+
 class HealthSharing:
     """Keeps one process's health in step with the others'. `tell(shared, why)` hears when sharing begins and ends;
     `replicas` hears how many processes there are."""
@@ -47,7 +52,7 @@ class HealthSharing:
         poll_s: float = POLL_S,
         away_s: float = AWAY_S,
     ) -> None:
-        """Connects when it is first used. Raises ValueError for a URL that is none of Redis."""
+        """Connects when it is first used; `check_url` says whether the URL can be one."""
         self._keeper = keeper
         self._poll_s = poll_s
         self._away_s = away_s

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from router.failure import Failure, FailureKind
 from router.health import ALL_WELL, HealthView, Ill
 from router.health_keeper import HealthChange, HealthKeeper
-from router.health_sharing import REPLICAS, STREAM, HealthSharing
+from router.health_sharing import REPLICAS, STREAM, HealthSharing, check_url
 from router.health_steps import Attempt, advanced, begun, ended
 from router.reasons import Denial
 from tests.router.test_health import START, attempt, end, holding, offer
@@ -177,6 +177,17 @@ def test_marks_are_counted_while_they_deny() -> None:
     assert [kept.denying(ill) for ill in Ill] == [1, 0, 0]
     clock.now += 300.0
     assert kept.denying(Ill.KEY_REJECTED) == 0
+
+
+def test_what_is_known_already_is_not_told_again() -> None:
+    kept, heard = keeper(FakeClock()), list[HealthChange]()
+    fails(kept)
+    (subject, mark), *_ = kept.view().marks.items()
+    kept.listen(heard.append)
+    kept.hear(subject, mark)
+    kept.hear(subject, None)
+    kept.hear(subject, None)
+    assert [each.mark for each in heard] == [None]
 
 
 # --- through Redis --------------------------------------------------------------------------------------------------
@@ -350,5 +361,6 @@ async def test_a_redis_that_was_never_there_stops_nothing() -> None:
 
 
 def test_what_is_no_url_of_redis_is_refused() -> None:
+    check_url("rediss://:secret@cache.example:6380/3")
     with pytest.raises(ValueError, match="scheme"):
-        sharing(keeper(FakeClock()), "http://nowhere")
+        check_url("http://nowhere")
