@@ -27,6 +27,7 @@ REPLICAS: Final = "wardgate:replicas"
 POLL_S: Final = 1.0
 AWAY_S: Final = 5.0  # between two trials of a Redis that is away, at most; half of it is jitter
 TIMEOUT_S: Final = 0.05
+TRIALS: Final = 3  # in vain, one after the other, and Redis is away
 LONGEST: Final = 10_000  # entries of the stream
 REMEMBERED_S: Final = 3_600  # what a process that starts reads back, and no mark lasts longer
 ALIVE_S: Final = 10  # a process that was not seen for so long is gone
@@ -51,6 +52,7 @@ class HealthSharing:
         replicas: Callable[[int], None],
         poll_s: float = POLL_S,
         away_s: float = AWAY_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Connects when it is first used; `check_url` says whether the URL can be one."""
         self._keeper = keeper
@@ -58,8 +60,8 @@ class HealthSharing:
         self._away_s = away_s
         self._redis: Any = Redis.from_url(
             url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
         )
@@ -74,13 +76,17 @@ class HealthSharing:
 
     async def run(self) -> None:
         """Keep step until cancelled; a Redis that is away is tried again every few seconds."""
+        in_vain = 0
         while True:
             try:
                 await self.keep_step()
             except (RedisError, OSError, TimeoutError) as error:
-                self._is_shared(False, type(error).__name__)
-                await asyncio.sleep(self._away_s * (0.5 + 0.5 * random.random()))  # noqa: S311
+                in_vain += 1
+                if in_vain >= TRIALS:
+                    self._is_shared(False, type(error).__name__)
+                    await asyncio.sleep(self._away_s * (0.5 + 0.5 * random.random()))  # noqa: S311
                 continue
+            in_vain = 0
             self._is_shared(True, "")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):

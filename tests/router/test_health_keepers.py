@@ -109,7 +109,9 @@ class Shared(InProcess):
 
 
 def sharing(of: HealthKeeper, url: str, **options: Any) -> HealthSharing:
-    return HealthSharing(of, url, **{"tell": lambda shared, why: None, "replicas": lambda number: None} | options)
+    """Patient, unless a test is about patience: the machine of the tests is slow at times."""
+    quiet: dict[str, Any] = {"tell": lambda shared, why: None, "replicas": lambda number: None, "timeout_s": 20.0}
+    return HealthSharing(of, url, **quiet | options)
 
 
 def asked(view: HealthView, step: Row) -> Denial | None:
@@ -313,7 +315,9 @@ async def test_redis_that_is_away_is_told_once_and_costs_nobody_anything(fresh_r
     gate, told = Gate(fresh_redis), list[tuple[bool, str]]()
     await gate.open()
     kept = keeper(FakeClock())
-    subject = sharing(kept, gate.url, tell=lambda shared, why: told.append((shared, why)), poll_s=0.02, away_s=0.05)
+    subject = sharing(
+        kept, gate.url, tell=lambda shared, why: told.append((shared, why)), poll_s=0.02, away_s=0.05, timeout_s=0.2
+    )
     running = asyncio.create_task(subject.run())
     await soon(lambda: told == [(True, "")])
 
