@@ -67,6 +67,11 @@ class Attempts:
         """The first stream that begins; raises ApiError as `plain` does. The caller closes `reply`."""
         return await self._walk(request, decision, keyring, tally, self._begin)
 
+    def broke(self, failure: Failure, tally: Tally) -> None:
+        """A stream that had begun broke: its provider is the worse for it."""
+        if tally.asked is not None:
+            self.health.end(tally.asked, failure=self._whose(failure, tally))
+
     async def _walk(
         self,
         request: ChatRequest,
@@ -180,11 +185,10 @@ class Attempts:
         assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
         started, outcome, status = time.monotonic(), "cancelled", None
         credential: Credential | None = None
-        attempt: Attempt | None = None
-        failure: Failure | None = None
+        tally.asked, failure = None, None
         try:
             credential = _unseal(keys, provider, candidate.offer.model)
-            attempt = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
+            tally.asked = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
             call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
             reply = await send(call, self._left(tally))
             outcome, status = "ok", 200
@@ -198,8 +202,8 @@ class Attempts:
             tally.upstream_s += took
             if credential is not None:
                 self._note_use(keys.tenant_id, credential, outcome, status)
-            if attempt is not None:
-                self.health.end(attempt, answered=outcome == "ok", failure=self._whose(failure, tally))
+            if tally.asked is not None:
+                self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally))
             self.events.publish(
                 AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status)
             )

@@ -77,7 +77,9 @@ class ChatCompletions:
         stream = await self._attempts.stream(request, decision, keyring, tally)
         try:
             most_s = self._services.limits.answer_timeout_s
-            await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
+            broke = await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
+            if broke is not None:
+                self._attempts.broke(broke, tally)
         finally:
             account(tally, decision, stream.reply.usage)
             await stream.reply.aclose()

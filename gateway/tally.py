@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from gateway.errors import Problem
 from gateway.events import Endpoint, Outcome, RequestCompleted, TokenUsage
+from router.health_steps import Attempt
 from router.reasons import Fault
 
 KEY = "wardgate.tally"  # where the edge leaves it in the ASGI scope
@@ -44,6 +45,7 @@ class Tally:
     key_label: str = ""
     key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
+    asked: Attempt | None = None  # the last of them, as health knows it
     client_request_id: str | None = None
     stream: bool = False
     upstream_s: float = 0.0

@@ -240,8 +240,10 @@ def _counted(view: HealthView, end: End, changes: dict[Subject, Mark | None]) ->
     """The counts after an end, or None when they stay as they are; a budget that is spent becomes a mark in `changes`.
     Answers are counted only where a failure was: nothing is kept about what is well."""
     failure = end.failure if end.failure is not None and ill_of(end.failure) is Ill.ERRING else None
+    if failure is None and not (end.answered and view.counts):
+        return None
     subjects = tuple(_counting(end, failure))
-    if failure is None and not (end.answered and any(subject in view.counts for subject in subjects)):
+    if failure is None and not any(subject in view.counts for subject in subjects):
         return None
     counts = dict(view.counts)
     for subject in subjects:

@@ -79,6 +79,18 @@ def test_last_candidate_is_asked_all_the_same_and_explained(gateway: RunningGate
     assert gateway.post("/v1/route", token, ONE).json()["ranked"][0]["doubts"] == []
 
 
+def test_model_whose_streams_break_after_they_began_is_left_alone(
+    gateway: RunningGateway, sandbox: SandboxServer
+) -> None:
+    token = gateway.tenant("acme", "team", KEYS)
+    first = first_of(gateway, token)
+    sandbox.script("cut-after=1", match={"model": first["model"]}, repeat=True)
+    for _ in range(5):
+        answer = gateway.post(CHAT, token, AUTO | {"stream": True})
+        assert answer.status_code == 200 and "[DONE]" not in answer.text
+    eventually(lambda: first_of(gateway, token)["id"] != first["id"])
+
+
 def test_failures_of_one_tenants_requests_cool_nothing_for_another(
     gateway: RunningGateway, sandbox: SandboxServer
 ) -> None:
