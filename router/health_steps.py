@@ -72,7 +72,7 @@ class End:
 def ill_of(failure: Failure) -> Ill | None:
     """Which ill a failure is a sign of. A provider's 4xx says something of one request and never of the provider."""
     if failure.kind is FailureKind.KEY_REJECTED:
-        return Ill.KEY_REJECTED
+        return Ill.KEY_REJECTED if failure.of_the_key else None
     if failure.kind in _LIMITS:
         return Ill.RATE_LIMITED
     of_the_request = failure.status is not None and 400 <= failure.status < 500

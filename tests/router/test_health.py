@@ -54,6 +54,7 @@ def end(step: Row, at: float) -> End:
             step.get("model", "m"),
             step.get("status"),
             None if wait is None else float(wait),
+            of_the_key=not step.get("old_token", False),
         )
     return End(attempt(step, at), START + at, step.get("ok", False), failure, 1.0)
 
