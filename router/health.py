@@ -30,6 +30,8 @@ class Ill(StrEnum):
     RATE_LIMITED = "rate_limited"
     ERRING = "erring"
 
+    __hash__ = str.__hash__  # an enum's own is slow, and each mark is looked up by it
+
 
 class Phase(StrEnum):
     """How far the cure is."""

@@ -49,12 +49,17 @@ class HealthKeeper:
 
     def begin(self, attempt: Attempt) -> None:
         """An attempt begins now."""
-        self._view = begun(self._at(attempt.began), attempt)
+        view = self._at(attempt.began)
+        if attempt.provider_id in view.troubled:
+            self._view = begun(view, attempt)
 
     def end(self, attempt: Attempt, *, answered: bool = False, failure: Failure | None = None) -> None:
         """It ended: answered, failed, or neither (broken off, or by a fault that is nobody's)."""
-        done = End(attempt, self._clock(), answered, failure, self._draw())
-        before = self._at(done.at)
+        now = self._clock()
+        before = self._at(now)
+        if answered and not before.counts and attempt.provider_id not in before.troubled:
+            return  # the way of nearly every request: nothing is known, and nothing is learnt
+        done = End(attempt, now, answered, failure, self._draw())
         self._view = ended(before, done)
         if self._view.marks is not before.marks:
             self._tell(before, attempt, done.at)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from router.failure import Failure, FailureKind
 from router.health import (
@@ -39,6 +39,8 @@ LIMIT_MOST_S: Final = 600.0
 PROBE_S: Final = 120.0  # a probe of which nothing is heard for so long is taken for lost
 FORGET_S: Final = 3_600.0  # a mark that nobody probes any more
 MARKS: Final = 4_096  # of marks and of counts; beyond that, those that changed longest ago are forgotten
+
+Value = TypeVar("Value")
 
 _LIMITS: Final = frozenset({FailureKind.RATE_LIMITED, FailureKind.QUOTA_EXHAUSTED})
 _ERRS: Final = frozenset(
@@ -245,7 +247,7 @@ def _counted(view: HealthView, end: End, changes: dict[Subject, Mark | None]) ->
     subjects = tuple(_counting(end, failure))
     if failure is None and not any(subject in view.counts for subject in subjects):
         return None
-    counts = dict(view.counts)
+    counts = _copy(view.counts)
     for subject in subjects:
         slots = _within(counts.pop(subject, ()), end, failed=failure is not None)
         if subject in view.marks or not any(slot.failed for slot in slots):
@@ -297,7 +299,7 @@ def _changed(view: HealthView, changes: Mapping[Subject, Mark | None], counts: C
     kept = view.counts if counts is None else MappingProxyType(counts)
     if not changes:
         return view if counts is None else replace(view, counts=kept)
-    marks = dict(view.marks)
+    marks = _copy(view.marks)
     for subject, mark in changes.items():
         marks.pop(subject, None)
         if mark is not None:
@@ -311,6 +313,11 @@ def _changed(view: HealthView, changes: Mapping[Subject, Mark | None], counts: C
         changes_at=min(view.changes_at, *(mark.until for mark in changes.values() if mark), math.inf),
         troubled=_troubled(view, marks, changes),
     )
+
+
+def _copy(held: Mapping[Subject, Value]) -> dict[Subject, Value]:
+    """A copy that hashes nothing anew: the view's own mappings can do that, and `dict` cannot."""
+    return held.copy() if isinstance(held, MappingProxyType) else dict(held)
 
 
 def _troubled(view: HealthView, marks: Marks, changes: Mapping[Subject, Mark | None]) -> frozenset[str]:
