@@ -77,7 +77,7 @@ class HealthSharing:
     async def run(self) -> None:
         """Keep step until cancelled; a Redis that is away is tried again every few seconds."""
         in_vain = 0
-        while True:
+        while not _is_cancelled():
             try:
                 await self.keep_step()
             except (RedisError, OSError, TimeoutError) as error:
@@ -88,9 +88,10 @@ class HealthSharing:
                 continue
             in_vain = 0
             self._is_shared(True, "")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_s):
-                    await self._wake.wait()
+            if not _is_cancelled():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_s):
+                        await self._wake.wait()
 
     async def keep_step(self) -> None:
         """Write what waits and read what others wrote; raises what the client raises."""
@@ -151,6 +152,13 @@ class HealthSharing:
         read = _read(text, self._keeper.now() - max(0.0, age_s))
         if read is not None:
             self._keeper.hear(*read)
+
+
+def _is_cancelled() -> bool:
+    """Whether this task was told to end. The client waits with asyncio.wait_for, which on Python 3.11 loses the
+    exception when its answer comes at the same moment; the request to end stays noted in the task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _entries(answer: Any) -> list[tuple[str, dict[str, str]]]:

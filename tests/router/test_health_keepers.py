@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any, Protocol
 
 import pytest
@@ -172,6 +172,14 @@ def test_listeners_hear_of_marks_and_of_their_end_and_not_of_the_rest() -> None:
     assert len(heard) == 2
 
 
+def test_attempts_where_all_is_well_change_nothing() -> None:
+    kept = keeper(FakeClock())
+    kept.begin(attempt({}, 0.0))
+    kept.end(attempt({}, 0.0), answered=True)
+    kept.end(attempt({}, 0.0))
+    assert kept.view() is ALL_WELL
+
+
 def test_marks_are_counted_while_they_deny() -> None:
     clock = FakeClock()
     kept = keeper(clock)
@@ -282,26 +290,27 @@ class Gate:
     async def shut(self) -> None:
         assert self._server is not None
         self._server.close()
-        for task in list(self._tasks):
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
-        for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        with suppress(asyncio.CancelledError), closing(writer):
+            there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
+            with closing(there_writer):
+                await asyncio.gather(self._pump(reader, there_writer), self._pump(there_reader, writer))
+        self._tasks.discard(task)
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            with suppress(ConnectionError):
-                while data := await source.read(65536):
-                    if not self.silent:
-                        sink.write(data)
-        finally:
-            sink.close()
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                if not self.silent:
+                    sink.write(data)
+        sink.close()
 
 
 async def soon(condition: Callable[[], bool]) -> None:

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from router.bound_state import provider_bound
 from router.failure import Failure, FailureKind
-from router.retry import MAX_ATTEMPTS, Progress, again, asks_to_wait, most_useful, pause_s, shares_fate, stop
+from router.retry import (
+    MAX_ATTEMPTS,
+    Progress,
+    again,
+    asks_to_wait,
+    most_useful,
+    pause_s,
+    shares_fate,
+    stop,
+    wants_another_key,
+)
 from tests.router.vectors import Row, rows
 
 
@@ -62,6 +72,11 @@ def test_pause_before_the_next_attempt(row: Row) -> None:
 @pytest.mark.parametrize("row", rows("retry", "asks_to_wait"))
 def test_a_short_wait_is_worth_it(row: Row) -> None:
     assert asks_to_wait(_asked(row, "rate_limited")) is row["asks"]
+
+
+@pytest.mark.parametrize("row", rows("retry", "another_key"))
+def test_the_tenants_next_key_is_worth_asking_with(row: Row) -> None:
+    assert wants_another_key(failure(row["kind"]), former=row.get("former", False)) is row["wants"]
 
 
 @pytest.mark.parametrize("row", rows("retry", "bound"))
