@@ -14,9 +14,12 @@ from router.explain import summary, to_json
 from router.failure import Failure, FailureKind
 from router.health import ALL_WELL, EVERYBODY, HealthView, Ill, Mark, Phase, Subject, fit_to_serve
 from router.health_steps import Attempt, End, advanced, begun, ended, heard, ill_of
-from router.query import Holding, KeySource
+from router.query import Holding, KeySource, Lacking, Query
 from router.reasons import Reason
 from tests.router import world
+from tests.router.test_decision_properties import PROVIDERS as PROVIDER_IDS
+from tests.router.test_decision_properties import QUERIES
+from tests.router.test_decision_properties import keys as held_keys
 from tests.router.vectors import Row, rows
 
 START = 1_795_176_000.0  # 2026-11-20 12:00:00 UTC; a multiple of a window's step
@@ -173,6 +176,28 @@ def test_a_rejected_key_is_never_asked_with_as_a_last_resort() -> None:
     assert not found.ranked
     assert [each.reason for each in found.rejected] == [Reason.KEY_REJECTED]
     assert fit_to_serve((), view) == ((), [])
+
+
+@given(QUERIES, held_keys(), st.sets(st.sampled_from(PROVIDER_IDS)), st.booleans())
+def test_health_adds_no_candidate_loses_nobody_and_keeps_the_last(
+    query: Query, held: dict[str, Holding | Lacking], ill: set[str], by_model: bool
+) -> None:
+    subjects = [(each, offer.model) for each in ill for offer in world.catalogue().of_provider(each)][::2]
+    view = ill_providers(*sorted(ill))
+    if by_model:
+        mark = next(iter(view.marks.values()), None)
+        marks = {Subject(Ill.ERRING, *subject, EVERYBODY): mark for subject in subjects if mark}
+        view = replace(view, marks=marks)
+    before = route(query, world.catalogue(), world.registry(), world.plans(), held)
+    after = route(query, world.catalogue(), world.registry(), world.plans(), held, view)
+    order = [each.offer.id for each in before.ranked]
+    kept = [each.offer.id for each in after.ranked]
+    assert set(kept) <= set(order)
+    assert bool(kept) == bool(order)
+    assert kept == [each for each in order if each in kept]
+    lost = {each.offer_id for each in after.rejected if each.reason is Reason.COOLING_DOWN}
+    assert lost == set(order) - set(kept)
+    assert after.considered == before.considered
 
 
 # --- against a naive model ------------------------------------------------------------------------------------------
