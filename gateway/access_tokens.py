@@ -29,6 +29,7 @@ from router.failure import FailureKind
 
 REMEMBERED: Final = 1000
 EARLY_S: Final = 300.0  # a token is exchanged anew that long before it ends
+LONGEST_S: Final = 86400.0  # a token is not believed to last longer
 TIMEOUT_S: Final = 10.0
 _KINDS: Final = {
     400: FailureKind.KEY_REJECTED,
@@ -58,7 +59,7 @@ class AccessTokens:
         self._clock = clock
         self._now = now
         self._tokens: OrderedDict[bytes, _Token] = OrderedDict()
-        self._locks: dict[bytes, asyncio.Lock] = {}
+        self._running: dict[bytes, asyncio.Task[_Token]] = {}
 
     @asynccontextmanager
     async def ready(self, call: UpstreamCall) -> AsyncIterator[UpstreamCall]:
@@ -76,28 +77,36 @@ class AccessTokens:
             yield replace(call, provider=provider, credential=replace(call.credential, secret=token.secret))
         except UpstreamFailed as failed:
             if failed.failure.kind is FailureKind.KEY_REJECTED:
-                self._tokens.pop(key, None)
+                if self._tokens.get(key) is token:
+                    del self._tokens[key]
                 if token is known:
                     raise UpstreamFailed(replace(failed.failure, of_the_key=False)) from None
             raise
 
     async def _token(self, key: bytes, call: UpstreamCall) -> _Token:
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        try:
-            return await self._token_alone(lock, key, call)
-        finally:
-            if not lock.locked():
-                self._locks.pop(key, None)
-
-    async def _token_alone(self, lock: asyncio.Lock, key: bytes, call: UpstreamCall) -> _Token:
-        async with lock:
-            token = self._tokens.get(key)
-            if token is None or token.ends_at - EARLY_S <= self._clock():
-                token = self._tokens[key] = await self._exchange(call)
+        """What is remembered, or what the one exchange brings that runs for all who wait; it outlives each of them."""
+        token = self._tokens.get(key)
+        if token is not None and token.ends_at - EARLY_S > self._clock():
             self._tokens.move_to_end(key)
-            while len(self._tokens) > REMEMBERED:
-                self._tokens.popitem(last=False)
             return token
+        running = self._running.get(key)
+        if running is None:
+            running = self._running[key] = asyncio.create_task(self._exchange(call))
+            running.add_done_callback(lambda done: self._ended(key, done))
+        try:
+            return await asyncio.shield(running)
+        except UpstreamFailed as failed:
+            mine = replace(failed.failure, provider_id=call.provider.id, model=call.model)
+            raise UpstreamFailed(mine) from None
+
+    def _ended(self, key: bytes, done: asyncio.Task[_Token]) -> None:
+        del self._running[key]
+        if done.cancelled() or done.exception() is not None:
+            return
+        self._tokens[key] = done.result()
+        self._tokens.move_to_end(key)
+        while len(self._tokens) > REMEMBERED:
+            self._tokens.popitem(last=False)
 
     async def _exchange(self, call: UpstreamCall) -> _Token:
         url, asked_at = call.provider.token_url, self._clock()
@@ -123,8 +132,8 @@ class AccessTokens:
         token, lasts = told.get("access_token"), told.get("expires_in")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
             raise _failed(call, FailureKind.MALFORMED, "the token endpoint's answer holds no token", status=200)
-        lasts_s = float(lasts) if isinstance(lasts, int) and not isinstance(lasts, bool) else 0.0
-        return _Token(Secret(token), asked_at + lasts_s)
+        lasts_s = lasts if isinstance(lasts, int | float) and not isinstance(lasts, bool) and lasts > 0 else 0.0
+        return _Token(Secret(token), asked_at + min(lasts_s, LONGEST_S))
 
 
 def _key_of(call: UpstreamCall) -> bytes:

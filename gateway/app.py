@@ -5,6 +5,8 @@ No path is answered with a redirect: an SDK would follow it, so `/v1/x` and `/v1
 without `/v1`.
 """
 
+from typing import Final
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -24,6 +26,8 @@ from gateway.ops import Live, Ready
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from router.reasons import Fault
+
+CONTROL: Final = frozenset({"admin", "keys"})  # parts of a path
 
 
 def build_app(services: Services) -> App:
@@ -69,13 +73,13 @@ def _routes(services: Services) -> list[PathRoute]:
 async def _http_problem(request: Request, error: Exception) -> Response:
     """404 and 405 of the router itself, in OpenAI's shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
-    method, path = request.method, request.url.path[:200]
+    method, path = request.method, _shown(request.scope["path"])
     messages = {
         404: (
             "unknown_path",
             f"There is nothing at {method} {path}. Chat completions are at POST /v1/chat/completions.",
         ),
-        405: ("method_not_allowed", f"{path} does not take {method}; see the `allow` header."),
+        405: ("method_not_allowed", f"{path[:1].upper()}{path[1:]} does not take {method}; see the `allow` header."),
     }
     code, message = messages.get(error.status_code, ("invalid_request", str(error.detail)))
     problem = Problem(error.status_code, code, message, Fault.CALLER, headers=dict(error.headers or {}))
@@ -83,3 +87,8 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     tally.note(problem)
     headers = problem.response_headers()
     return Response(problem.body(), status_code=problem.status, headers=headers, media_type="application/json")
+
+
+def _shown(path: str) -> str:
+    """The path for a message; one that was meant for the control plane may hold a key, and is not repeated."""
+    return "this path" if CONTROL & set(path.casefold().split("/")) else path[:200]

@@ -12,7 +12,7 @@ from keystore.tenants import Tenant
 from keystore.tokens import Caller
 from router.reasons import Fault
 
-HOW = "send it as `Authorization: Bearer wg_live_...` (`x-api-key` and `api-key` are accepted too)"
+HOW = "send it as `Authorization: Bearer {kind}...` (`x-api-key` and `api-key` are accepted too)"
 UNKNOWN = "invalid_api_key"
 # Told apart only after the secret matched, so that nobody learns anything about a token that they do not hold.
 SENTENCES = {
@@ -35,13 +35,13 @@ def presented_token(scope: Scope) -> str:
     for value in headers_named(scope, "authorization"):
         kind, _, token = value.strip().partition(" ")
         if kind.lower() != "bearer":
-            raise _refused(UNKNOWN, f"The Authorization header must be a Bearer token: {HOW}.")
+            raise _refused(UNKNOWN, f"The Authorization header must be a Bearer token: {_how(scope)}.")
         found.append(token.strip())
     distinct = {token for token in found if token}
     if len(distinct) > 1:
         raise _refused(UNKNOWN, "The request carries two different tokens; send one.")
     if not distinct:
-        raise _refused("missing_api_key", f"No token was sent: {HOW}.")
+        raise _refused("missing_api_key", f"No token was sent: {_how(scope)}.")
     return distinct.pop()
 
 
@@ -63,7 +63,7 @@ async def identify_caller(scope: Scope, keystore: Keystore, now: datetime) -> Ca
         caller = await keystore.authenticate(presented_token(scope), now)
     except TokenRefused as refusal:
         code, message = SENTENCES.get(
-            refusal.why.value, (UNKNOWN, f"This token is not known here. Check that it is complete, and {HOW}.")
+            refusal.why.value, (UNKNOWN, f"This token is not known here. Check that it is complete, and {_how(scope)}.")
         )
         raise _refused(code, message) from None
     except DatabaseUnavailable as error:
@@ -79,6 +79,11 @@ def require(caller: Caller, right: Right) -> None:
     if right.value not in caller.scopes:
         message = f"This token lacks the scope {right.value!r}; ask the operator for one that has it."
         raise ApiError(Problem(403, "scope_required", message, Fault.CALLER))
+
+
+def _how(scope: Scope) -> str:
+    """How a token is sent, and of which kind."""
+    return HOW.format(kind="wg_admin_" if scope["path"].startswith("/admin") else "wg_live_")
 
 
 def _comes_from(scope: Scope, networks: tuple[str, ...]) -> bool:

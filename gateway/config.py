@@ -52,8 +52,9 @@ class Config:
     limits: Limits = field(default_factory=Limits)
 
 
-def load_config(path: Path | None) -> Config:
+def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -> Config:
     """Read `path`, or `wardgate.toml` here when no path is given; no file there means the shipped rows alone.
+    `named_by` says where the path comes from.
 
     Raises ConfigError when a named file is absent, is not TOML, or says something unknown.
     """
@@ -61,7 +62,7 @@ def load_config(path: Path | None) -> Config:
     if not chosen.exists():
         if path is None:
             return Config()
-        raise ConfigError(f"{path}: there is no such file (WARDGATE_CONFIG names it)")
+        raise ConfigError(f"{path}: there is no such file{f' ({named_by})' if named_by else ''}")
     try:
         document = tomllib.loads(chosen.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of 5,000 digits

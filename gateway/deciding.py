@@ -50,7 +50,8 @@ def _holding(found: Found | Missing, choices: Sequence[HeldKey], tenant_id: str)
         skipped=skipped,
         labels=_labels(choices),
         tenant_id=tenant_id,
-        keys=tuple(key_id(tenant_id, one) for one in choices),
+        keys=tuple(key_id(tenant_id, one) for one in choices if one.grace_until is None),
+        former_keys=tuple(key_id(tenant_id, one) for one in choices if one.grace_until is not None),
     )
 
 

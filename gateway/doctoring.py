@@ -10,11 +10,11 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.control.gate import Operation
-from gateway.live_check import LiveCheck, LiveResult, Outcome
+from gateway.live_check import LiveCheck, LiveResult, Outcome, listing_of
 from gateway.rules import Rules, load_catalogue
-from keystore.errors import RegistryError, did_you_mean
 from keystore.health import Check, Finding, KeyHealth, Level
-from keystore.providers import Provider, Registry
+from keystore.providers import Provider, Registry, no_provider
+from keystore.ways import Ways
 from router.catalogue import Catalogue
 from router.entitlement import Entitlements
 from router.model_names import compile_models
@@ -70,14 +70,22 @@ async def examine(
     provider: str | None = None,
     live: LiveCheck | None = None,
     reach: Reach | None = None,
+    ways: Ways | None = None,
     told: Told = lambda done, total: None,
 ) -> list[Examined]:
     """Every stored key of the operation's tenant, or those of one provider (by its id or a former one). With `live`,
     each provider is asked once for each key; `told` hears of the progress of that. `reach` spares reading the catalogue
-    again. RegistryError when there is no such provider; DatabaseUnavailable."""
+    again; the next steps are said in the words of `ways`, commands when it is left out. RegistryError when there is no
+    such provider; DatabaseUnavailable."""
     wanted = _row(at.rules.registry, provider).id if provider else None
     reach = reach or await reach_of(at.rules)
-    found = await at.keystore.doctor.examine(at.tenant, lambda one: reach.allows(at.tenant.plan, one), reach.instead)
+    found = await at.keystore.doctor.examine(
+        at.tenant,
+        lambda one: reach.allows(at.tenant.plan, one),
+        reach.instead,
+        lambda one: (row := at.rules.registry.get(one)) is not None and listing_of(row) is not None,
+        ways,
+    )
     chosen = [one for one in found if wanted is None or _is_of(one, wanted, at.rules.registry)]
     if live is None:
         return [Examined(one) for one in chosen]
@@ -105,8 +113,7 @@ async def reach_of(rules: Rules) -> Reach:
 def _row(registry: Registry, provider_id: str) -> Provider:
     row = registry.successor(provider_id)
     if row is None:
-        near = did_you_mean(provider_id, {one.id for one in registry.providers})
-        raise RegistryError(f"there is no provider {provider_id!r}{near}")
+        raise no_provider(provider_id, registry)
     return row
 
 
@@ -148,13 +155,16 @@ _MEANS: Final[Mapping[Outcome, tuple[Level, str]]] = MappingProxyType(
 
 def _after(health: KeyHealth, result: LiveResult) -> KeyHealth:
     """The health with what the provider said now. A list that only valid keys are given is newer than any rejection
-    that was noted; after any list there is nothing left to try."""
+    that was noted; a key that was tried just now is not to be tried again."""
     level, step = _MEANS[result.outcome]
-    if result.outcome is Outcome.LISTED:
+    untried = any(finding.check is Check.USE and finding.level is Level.NOTE for finding in health.findings)
+    if result.outcome is not Outcome.NOT_ASKED:
         calm = {Level.NOTE, Level.PROBLEM} if result.proves else {Level.NOTE}
         health = replace(health, findings=tuple(_calmed(finding, calm) for finding in health.findings))
-        if result.models == 0:
-            level, step = Level.NOTE, "Ask the provider which models this account may use."
+    if result.outcome is Outcome.LISTED and result.models == 0:
+        level, step = Level.NOTE, "Ask the provider which models this account may use."
+    if result.outcome is Outcome.NO_LISTING and untried:
+        step = f"Try it with a request for a model of {result.provider_id}."
     return health.with_finding(Finding(Check.LIVE, level, result.text, step.format(again=health.store_again)))
 
 

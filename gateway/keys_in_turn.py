@@ -5,15 +5,15 @@ asked next when a provider has no key left.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from keystore.errors import CredentialUnusable
 from keystore.holdings import Holding
 from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
 from router.failure import Failure
-from router.health import HealthView
-from router.retry import wants_another_key
+from router.health import HealthView, Ill
+from router.retry import lets_former_stand_in, wants_another_key
 
 
 def key_id(tenant_id: str, key: Holding) -> str:
@@ -47,9 +47,25 @@ class KeysInTurn:
                 left = []
             self._left[provider_id] = left
         if len(left) > 1:
-            health = self._health()
-            left.sort(key=lambda key: health.key_waits(provider_id, model, key_id(self.tenant_id, key)))
+            left.sort(key=self._waits(left, provider_id, model))
         return left[0] if left else None
+
+    def _waits(self, left: Sequence[Holding], provider_id: str, model: str) -> Callable[[Holding], bool]:
+        """Says of a key whether others come first: it is ill, or a former version whose successor was not rejected."""
+        health = self._health()
+
+        def ill(one: Holding) -> Ill | None:
+            return health.key_ill(provider_id, model, key_id(self.tenant_id, one))
+
+        successors = {one.label: ill(one) for one in left if one.grace_until is None}
+
+        def waits(one: Holding) -> bool:
+            needless = (
+                one.grace_until is not None and successors.get(one.label, Ill.KEY_REJECTED) is not Ill.KEY_REJECTED
+            )
+            return needless or ill(one) is not None
+
+        return waits
 
     def id_of(self, provider_id: str) -> str:
         """The id of the key that `next` gave."""
@@ -63,9 +79,19 @@ class KeysInTurn:
 
     def turn(self, failure: Failure) -> bool:
         """Whether the provider that failed is worth asking again with another key, which is the next one from now on.
-        The key that failed is not tried again in this request."""
+        The value that failed is not tried again in this request, under whichever label or version it is stored, nor are
+        former versions of its label unless it was refused."""
         left = self._left.get(failure.provider_id, [])
-        if len(left) > 1 and wants_another_key(failure, former=left[1].grace_until is not None):
-            left.pop(0)
-            return True
-        return False
+        if not wants_another_key(failure) or len(left) < 2:
+            return False
+        former = lets_former_stand_in(failure)
+        others = [one for one in left[1:] if not _is_same(one, left[0])]
+        rest = [one for one in others if one.grace_until is None or former or one.label != left[0].label]
+        if rest:
+            self._left[failure.provider_id] = rest
+        return bool(rest)
+
+
+def _is_same(one: Holding, other: Holding) -> bool:
+    """Whether both are one value that goes to one place."""
+    return bool(one.fingerprint) and (one.fingerprint, one.fields) == (other.fingerprint, other.fields)

@@ -93,6 +93,12 @@ class LiteLLMLane:
             self._opening = self._opening or asyncio.create_task(self._open())
             await asyncio.shield(self._opening)
 
+    async def aclose(self) -> None:
+        """Let an import that was begun come to its end: a thread cannot be stopped, and LiteLLM's first call, broken
+        off, leaves a coroutine that nobody awaits."""
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+
     async def _open(self) -> None:
         litellm = await asyncio.to_thread(import_litellm)
         http = importlib.import_module("litellm.llms.custom_httpx.http_handler")

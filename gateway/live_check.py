@@ -15,7 +15,7 @@ from typing import Final
 
 import httpx
 
-from gateway.scrub import scrub
+from gateway.scrub import WINDOW, scrub
 from gateway.seen import parse
 from gateway.transport import HANDLE, PLACES, CurrentExchangeTransport, Transport, TransportRefusal
 from gateway.upstream_errors import kind_of, read_error
@@ -230,6 +230,8 @@ def _listed(provider_id: str, body: bytes, listing: Listing, credential: Credent
     text = f"{provider_id} lists {'at least ' if more else ''}{len(found)} models to this key{whom}"
     if names:
         text += f": {', '.join(names)}{', and others' if len(found) > len(names) else ''}"
+    elif found:
+        text += f"; none is named here, since each holds {WINDOW} characters of the key in a row or is no plain name"
     return LiveResult(provider_id, Outcome.LISTED, text, 200, len(found), more, names, listing.proves)
 
 

@@ -47,14 +47,16 @@ def _key_service(command: str) -> KeyService | None:
     return CommandKeyService(words) if words else None
 
 
-async def open_keystore(settings: Settings, rules: Rules, *, create: bool) -> Keystore:
-    """Open the database and the ring; raises KeystoreError. With `create`, an empty database is migrated."""
+async def open_keystore(settings: Settings, rules: Rules, *, create: bool, partial: bool = False) -> Keystore:
+    """Open the database and the ring; raises KeystoreError. With `create`, an empty database is migrated; with
+    `partial`, for looking only, root keys may be missing."""
     return await Keystore.open(
         database_url=settings.database_url,
         sealing=sealing_source(settings),
         registry=rules.registry,
         known_plans=rules.plans.names,
         create=create,
+        partial=partial,
     )
 
 
@@ -114,5 +116,6 @@ async def close_services(services: Services) -> None:
     """Close what was opened."""
     if services.sharing is not None:
         await services.sharing.close()
+    await services.lane.aclose()
     await services.transport.aclose()
     await services.keystore.close()

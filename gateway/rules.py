@@ -25,6 +25,14 @@ def load_rules(settings: Settings) -> Rules:
     return Rules(load_registry(config.providers), load_plans(config.plans), config.limits)
 
 
+def unserved(plan_name: str, rules: Rules) -> str | None:
+    """Why nothing can be served on a plan, if nothing can: a sentence's beginning, without its subject."""
+    plan = rules.plans.get(plan_name)
+    if plan is None or plan.byok:
+        return None
+    return f"plan {plan.name} takes no keys of tenants, and the operator's are not used in this version"
+
+
 def load_catalogue(registry: Registry) -> Catalogue:
     """The catalogue from LiteLLM's bundled price map; LiteLLM itself is not imported."""
     price_map = load_bundled()

@@ -214,6 +214,7 @@ async def _listen(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,  # else what reaches us from this machine says in a header where it comes from
             # Never reached: `_Server` ends before. From Python 3.12 on it also bounds the wait for the listener.
             timeout_graceful_shutdown=math.ceil(services.limits.drain_s + FAREWELL_S) + 2,
         )

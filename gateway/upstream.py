@@ -58,6 +58,9 @@ class Lane(Protocol):
     async def open(self) -> None:
         """Make ready what is slow to make ready; idempotent."""
 
+    async def aclose(self) -> None:
+        """Wait for what `open` began, if it did: what is broken off half-way complains."""
+
     async def complete(self, call: UpstreamCall) -> PlainReply: ...
 
     async def stream(self, call: UpstreamCall) -> StreamReply: ...

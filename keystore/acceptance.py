@@ -18,6 +18,15 @@ from keystore.service_account import compact
 MAX_GRACE: Final = timedelta(days=30)
 MAX_WEIGHT: Final = 1000
 _LABEL: Final = re.compile(r"(?:[a-z0-9][a-z0-9_.-]{0,62})?")
+# What was copied along with a value, and no provider takes as part of a key.
+_WRAPPED: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (re.compile(r"bearer\s.*", re.IGNORECASE | re.DOTALL), "it begins with Bearer; send what follows that word alone"),
+    (re.compile(r"([\"']).*\1", re.DOTALL), "it stands in quotes; send what is between them alone"),
+    (
+        re.compile(r"(export\s+)?[A-Z][A-Z0-9_]*_(KEY|TOKEN)\s*=.*", re.DOTALL),
+        "it begins with a name and =; send what follows the = alone",
+    ),
+)
 
 
 def accepted(setting_key: str, value: str, fields: Mapping[str, str], provider: Provider) -> Opened:
@@ -63,6 +72,9 @@ def _refuse_unusable(setting_key: str, value: str) -> None:
     why = inspect_value(value)
     if why is not None:
         raise CredentialRefused(f"the value for {setting_key} is not stored: {UNUSABLE_BECAUSE[why]}")
+    for wrapped, told in _WRAPPED:
+        if wrapped.fullmatch(value.strip()):
+            raise CredentialRefused(f"the value for {setting_key} is not stored: {told}")
 
 
 def _refuse_unlike(setting_key: str, value: str, provider: Provider) -> None:
@@ -111,8 +123,8 @@ def _approved_host(setting_key: str, base_url: str, provider: Provider) -> str:
         parts, host = urlsplit(base_url), host_of(base_url)
     except ValueError:
         raise CredentialRefused(f"{refusal} is no URL") from None
-    plain = base_url.isascii() and base_url.isprintable() and not set(base_url) & set(" \\{}")
-    if parts.username or parts.query or parts.fragment or not plain or parts.scheme not in ("https", "http"):
+    plain = base_url.isascii() and base_url.isprintable() and not set(base_url) & set(" \\{}@?#")
+    if not plain or parts.scheme not in ("https", "http"):
         raise CredentialRefused(f"{refusal} must be a plain URL without user, query or fragment")
     if host not in provider.hosts:
         raise CredentialRefused(

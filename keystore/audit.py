@@ -28,6 +28,7 @@ from keystore.tables import audit, facts
 
 HEAD: Final = "audit.head"
 GAP: Final = "audit.gap"
+OUTCOMES: Final = ("begun", "done", "refused", "failed", "denied", "found")  # the last of a gap
 _NOTHING: Final = (0, b"")
 _BATCH: Final = 1000
 _LONGEST: Final = 500  # characters of a target or origin that are kept
@@ -102,8 +103,13 @@ class AuditLog:
 
     def __init__(self, database: Database, service: ServiceKeys, *, now: Clock) -> None:
         self._database = database
-        self._key = service.get(Purpose.AUDIT).key
+        self._service = service
         self._now = now
+
+    @property
+    def can_note(self) -> bool:
+        """Whether the key of the chain is here; without it nothing can be noted, so nothing may be changed."""
+        return Purpose.AUDIT not in self._service.lacking
 
     async def append(self, entry: Entry) -> int:
         """Note one entry; its number. Where the end of the audit is not the one that was noted, that is noted first."""
@@ -166,7 +172,7 @@ class AuditLog:
 
     def _seal(self, row: Mapping[str, Any], previous: bytes) -> bytes:
         fields = encode_fields("wg/audit/1", *(_text(row[name]) for name in _SEALED), previous.hex())
-        return hmac.digest(self._key, fields, hashlib.sha256)
+        return hmac.digest(self._service.get(Purpose.AUDIT).key, fields, hashlib.sha256)
 
 
 class _Walk:
@@ -181,7 +187,7 @@ class _Walk:
 
     def step(self, row: Row[Any], right: bytes) -> None:
         if row.seq != self.seq + 1:
-            self._faults.append(f"rows {self.seq + 1} to {row.seq - 1} are missing")
+            self._faults.append(_missing(self.seq + 1, row.seq - 1))
         elif not hmac.compare_digest(right, bytes(row.seal)):
             self._faults.append(f"row {row.seq} was changed, or the row before it was")
         elif row.action == GAP:
@@ -196,7 +202,7 @@ class _Walk:
         if (noted or "") != head:
             self._faults.append(f"the database notes {noted or 'no row'} as its last, but the last is {head or 'none'}")
         if self._kept is not None and self._kept[0] > self.seq:
-            self._faults.append(f"rows {self.seq + 1} to {self._kept[0]} are missing")
+            self._faults.append(_missing(self.seq + 1, self._kept[0]))
         return Verdict(self._rows, head, tuple(self._faults))
 
 
@@ -249,7 +255,16 @@ def _text(value: object) -> str:
 
 
 def _read(row: Row[Any]) -> AuditRow:
-    return AuditRow(**{**_fields(row), "phase": Phase(row.phase), "detail": json.loads(row.detail)})
+    return AuditRow(**{**_fields(row), "phase": Phase(row.phase), "detail": _detail(row.detail)})
+
+
+def _detail(text: str) -> Mapping[str, object]:
+    """What more was noted. Of a row that was spoilt it says so: one such row must not hide the others."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"unreadable": True}
 
 
 def _newest() -> Select[Any]:
@@ -289,3 +304,7 @@ def _parse_head(text: str) -> tuple[int, bytes]:
         return number, sealed
     except ValueError:
         raise AuditBroken("a head has the form NUMBER:SEAL, as `wardgate audit verify` prints it") from None
+
+
+def _missing(first: int, last: int) -> str:
+    return f"row {first} is missing" if first == last else f"rows {first} to {last} are missing"

@@ -17,7 +17,6 @@ from keystore.resolve import UNUSABLE_BECAUSE, Found, NameTable, Store, Unusable
 
 LEGACY: Final = "legacy, import it first"
 UNUSABLE_CANONICAL: Final = "canonical name holds an unusable value; remove it first"
-ONLY_GRACE: Final = "only former versions in their grace are left"
 GRACE_ENDS: Final = "a former version in its grace stays behind, and answers no more"
 _NO_VALUE: Final = frozenset({Unusable.EMPTY, Unusable.PLACEHOLDER})
 
@@ -95,8 +94,8 @@ class Proposer:
         rows = [one for one in named if one.grace_until is None]
         lines = tuple(self._line(one, provider_id, grace=len(rows) < len(named)) for one in rows)
         proposal = Proposal(provider_id, found.setting_key, to_name, lines)
-        if reason := _why_not(found, before, to_name, proposal):
-            return (proposal if lines else replace(proposal, lines=_grace_only(named))).left(reason)
+        if reason := _why_not(found, before, to_name):
+            return proposal.left(reason)
         needing = self._needing(found)
         if not needing:
             needing = changed_for(before, self.keyring(applied(held, proposal)), provider_id)
@@ -119,21 +118,17 @@ class Proposer:
         return [one for one in others if setting_key_of(one) == found.setting_key]
 
 
-def _why_not(found: Found, before: Keyring, to_name: str, proposal: Proposal) -> str | None:
+def _why_not(found: Found, before: Keyring, to_name: str) -> str | None:
     if found.store is Store.LEGACY:
         return LEGACY
     if any(_is_value(one) for one in before.holdings.get(to_name, ())):
         return UNUSABLE_CANONICAL
-    return None if proposal.taken else ONLY_GRACE
+    return None
 
 
 def _is_value(holding: Holding) -> bool:
     """Whether something may stand here. A legacy row that was never filled in, or was blanked, holds nothing."""
     return holding.store is not Store.LEGACY or holding.unusable not in _NO_VALUE
-
-
-def _grace_only(named: Sequence[Holding]) -> tuple[Line, ...]:
-    return tuple(Line(one, Outcome.LEFT, "") for one in named)
 
 
 def _copied(proposal: Proposal, reason: str) -> Proposal:

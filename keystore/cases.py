@@ -1,13 +1,12 @@
 """One stored key among the others of its tenant: whose it is, for whom it answers, and what stands before it.
 
-Owns the record that the checks ask, and the commands that are named as next steps. Pure. Must not know databases, seals
+Owns the record that the checks ask. Pure. Must not know databases, seals
 or secrets, nor what is good or bad.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from shlex import quote
 
 from keystore.health import Answer, Level, Reading, State, StoredKey, Yardstick
 from keystore.providers import BASE_URL, Provider, filled, host_of
@@ -56,22 +55,34 @@ class Case:
         return any(each.state is State.GRACE and each.label == self.key.label for each in same)
 
     @property
+    def approves_base_url(self) -> bool:
+        """Whether the base URL that came with the key, if one did, may still be used."""
+        if self.owner is None or BASE_URL not in self.key.fields:
+            return True
+        try:
+            there = filled(self.owner, self.key.fields)
+            return self.owner.tenant_base_url and host_of(there.base_url) in there.hosts
+        except (KeyError, ValueError):
+            return False
+
+    @property
     def store_again(self) -> str:
         """The step that puts a new value in the place of this one, with the fields that its provider needs."""
-        wanted = dict.fromkeys(self.owner.fields, "") if self.owner else {}
-        fields = {**wanted, **{name: value for name, value in self.key.fields.items() if name in wanted}}
-        options = [f"--field {quote(name)}={quote(value or name.upper())}" for name, value in fields.items()]
-        options += [f"--base-url {quote(self.key.fields[BASE_URL])}"] if BASE_URL in self.key.fields else []
-        return f"Store a valid key: {' '.join([self.command('set', self.key.setting_key), *options])}."
+        fields = dict.fromkeys(self.owner.fields, "") if self.owner else {}
+        kept = {*fields, *([BASE_URL] if self.approves_base_url else [])}
+        fields |= {name: value for name, value in self.key.fields.items() if name in kept}
+        return f"Store a valid key: {self.store(self.key.setting_key, fields)}."
 
-    def command(self, verb: str, name: str, *words: str, label: str | None = None) -> str:
-        """A command of `wardgate key` as a person types it, about this key or another name of the same label. With
-        `set`, the value comes from standard input; without a label, `remove` would take every label away."""
+    def store(self, name: str, fields: Mapping[str, str] | None = None) -> str:
+        """How a key of this label is stored under this name."""
+        return self.by.ways.store(self.reading.tenant, name, self.key.label, fields or {})
+
+    def remove(self, name: str, label: str | None = None) -> str:
+        """How the key of this name and label is removed, this key's label when none is given. Without one, every label
+        would go, so it is said wherever the name has several."""
         label = self.key.label if label is None else label
-        line = ["wardgate key", verb, quote(self.reading.tenant), quote(name), *words]
-        if label or (verb == "remove" and any(each.setting_key == name and each.label for each in self.reading.stored)):
-            line += ["--label", quote(label)]
-        return " ".join(["printf %s VALUE |", *line] if verb == "set" else line)
+        several = any(each.setting_key == name and each.label for each in self.reading.stored)
+        return self.by.ways.remove(self.reading.tenant, name, label if label or several else None)
 
 
 def case_of(key: StoredKey, reading: Reading, by: Yardstick) -> Case:

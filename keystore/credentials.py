@@ -5,10 +5,9 @@ versions, of which one is active. Must not know which key answers for a provider
 """
 
 import uuid
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from keystore.credential_info import CredentialInfo, info_of, info_of_row
 from keystore.engine import Database
 from keystore.errors import (
     CredentialConflict,
+    CredentialRefused,
     CredentialUnknown,
     EnvelopeDamaged,
     SettingUnknown,
@@ -32,9 +32,9 @@ from keystore.move_journal import moved_from
 from keystore.providers import Provider, Registry
 from keystore.resolve import Store, known_names, provider_for_setting
 from keystore.sealing import Opened, Place
-from keystore.tables import credentials
+from keystore.tables import credentials, tenants
 from keystore.tenantkeys import TenantKeys, sealed_with
-from keystore.tenants import Tenant, hold_tenant
+from keystore.tenants import Tenant, hold_tenant, tenant_from_row
 
 _NO_FIELDS: Final[Mapping[str, str]] = MappingProxyType({})
 _AT_ONCE: Final = timedelta(0)
@@ -86,8 +86,8 @@ class CredentialStore:
         expected_version: int | None = None,
     ) -> CredentialInfo:
         """Seal `value`, byte for byte, as a new version of the key with this name and label. It becomes the active one,
-        and the one before stands in for it during `grace`; without `activate` it waits. The value that is active
-        already makes no new version. Weight and position are kept when they are not given.
+        and the one before stands in for it during `grace`; without grace, none before it does. Without `activate` it
+        waits. The value that is active already makes no new version. Weight and position are kept when not given.
 
         Raises SettingUnknown, CredentialRefused, or CredentialConflict when `expected_version` is given and is not the
         newest version there (0: none)."""
@@ -95,6 +95,8 @@ class CredentialStore:
         check_label(label)
         check_turn(weight, position)
         check_grace(grace)
+        if grace and not activate:
+            raise CredentialRefused("a version that waits has no grace time yet: say it when you make it active")
         content = accepted(setting_key, value, fields, provider)
         named = _named(tenant, setting_key, label)
         async with self._database.write() as connection:
@@ -180,25 +182,22 @@ class CredentialStore:
     async def destroy_expired(self) -> int:
         """Destroy the values of superseded versions whose grace is over, and what they were under the old names that
         they were moved from; how many. No process uses them any more."""
-        superseded, now = credentials.c.state == "superseded", self._now()
-        over = superseded & (credentials.c.grace_until <= now)
-        expired = select(credentials.c.tenant_id, credentials.c.credential_id).where(over)
+        now = self._now()
+        whose = select(credentials.c.tenant_id).where(_SUPERSEDED, credentials.c.grace_until <= now)
         async with self._database.read() as connection:
-            if (await connection.execute(expired.limit(1))).first() is None:
-                return 0
+            rows = await connection.execute(select(tenants).where(tenants.c.id.in_(whose)).order_by(tenants.c.id))
+            found = [tenant_from_row(row) for row in rows]
+        return sum([await self._destroy_expired_of(tenant, now) for tenant in found])
+
+    async def _destroy_expired_of(self, tenant: Tenant, now: datetime) -> int:
+        over = (credentials.c.tenant_id == tenant.id) & _SUPERSEDED & (credentials.c.grace_until <= now)
         async with self._database.write() as connection:
-            gone = defaultdict[str, list[str]](list)
-            for row in await connection.execute(expired):
-                gone[row.tenant_id].append(row.credential_id)
-            destroyed = 0
-            for tenant_id, ids in gone.items():
-                before = await moved_from(connection, tenant_id, ids)
-                still = superseded & (
-                    credentials.c.credential_id.in_(before) | (over & credentials.c.credential_id.in_(ids))
-                )
-                done = await connection.execute(update(credentials).where(still).values(**_GONE, updated_at=now))
-                destroyed += done.rowcount
-            return destroyed
+            await hold_tenant(connection, tenant)
+            ids = (await connection.execute(select(credentials.c.credential_id).where(over))).scalars().all()
+            before = await moved_from(connection, tenant.id, ids)
+            gone = credentials.c.credential_id.in_([*ids, *before])
+            done = await connection.execute(update(credentials).where(gone).values(**_GONE, updated_at=now))
+            return done.rowcount
 
     # --- reading
 
@@ -250,7 +249,11 @@ class CredentialStore:
             return False
 
     async def _supersede(self, connection: AsyncConnection, named: ColumnElement[bool], grace: timedelta) -> None:
+        """The active version is one no more. Without grace for it, none before it stands in any more either."""
         now = self._now()
+        if not grace:
+            waiting = named & _SUPERSEDED & (credentials.c.grace_until > now)
+            await connection.execute(update(credentials).where(waiting).values(grace_until=now, updated_at=now))
         ended = {"state": "superseded", "grace_until": now + grace, "updated_at": now}
         await connection.execute(update(credentials).where(named, credentials.c.state == "active").values(**ended))
 
@@ -306,6 +309,7 @@ class CredentialStore:
         return provider
 
 
+_SUPERSEDED: Final = credentials.c.state == "superseded"
 _WAITING: Final = credentials.c.state.in_(("pending", "quarantined"))
 
 

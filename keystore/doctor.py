@@ -27,6 +27,7 @@ from keystore.tables import credentials
 from keystore.tenantkeys import Sealed, TenantKeys, sealed_with
 from keystore.tenants import Tenant
 from keystore.use import KeyUse
+from keystore.ways import Commands, Ways
 
 _NOTHING: Final = Opened(b"", frozenset())
 _WAITING: Final = (State.PENDING.value, State.QUARANTINED.value)
@@ -67,9 +68,11 @@ class Doctor:
         tenant: Tenant,
         plan_allows: Callable[[str], bool],
         plan_instead: Callable[[str], str | None] = lambda _: None,
+        can_look: Callable[[str], bool] = lambda _: True,
+        ways: Ways | None = None,
     ) -> list[KeyHealth]:
         """The health of every key that is stored for `tenant`: those in use by name, legacy rows, then versions that
-        wait, stand in or are quarantined. `plan_allows` and `plan_instead` as in Yardstick, by provider id."""
+        wait, stand in or are quarantined. The functions, by provider id, and `ways` are as in Yardstick."""
         holdings = await self._reader.read(tenant)
         keyring = build_keyring(tenant.id, holdings, self._registry, self._names)
         reading = Reading(
@@ -79,7 +82,8 @@ class Doctor:
             resolutions=keyring.resolutions,
             uses=await self._use.of(tenant.id),
         )
-        return examine(reading, Yardstick(self._registry, self._names, plan_allows, plan_instead))
+        said = ways or Commands()
+        return examine(reading, Yardstick(self._registry, self._names, plan_allows, plan_instead, can_look, said))
 
     async def credentials(self, tenant: Tenant, wanted: Sequence[KeyHealth]) -> list[Credential | None]:
         """The keys themselves, each for the provider that it may be tried at; None where there is no such provider, or

@@ -32,6 +32,7 @@ _LOG_NAME: Final = "wardgate"
 _BEGIN: Final = "wardgate_begin"  # the execution option that says how SQLite begins a transaction
 _LIBPQ: Final = {"sslmode": "ssl", "connect_timeout": "timeout"}
 _SETTINGS: Final = ("application_name", "options")
+OWN_URL: Final = "WARDGATE_DATABASE_URL"  # the setting that names the keystore's own database
 _DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
@@ -164,17 +165,18 @@ class Database:
             raise DatabaseUnavailable(f"{self.name} {_what_happened(error)}") from error
 
 
-def make_room(database_url: str, *, create: bool) -> None:
+def make_room(database_url: str, *, create: bool, setting: str = OWN_URL) -> None:
     """Have a SQLite database's file there and openable, made with mode 0600 when `create`; its directory is made too
-    when it stands directly in the working directory. DatabaseUnavailable says what is wrong. Does nothing for
-    PostgreSQL."""
-    url = parse_url(database_url)
+    when it stands directly in the working directory. DatabaseUnavailable says what is wrong, and names the `setting`
+    that the URL comes from. Does nothing for PostgreSQL."""
+    url = parse_url(database_url, setting)
     path = sqlite_path(url)
     if path is None:
         return
     if not path.exists():
         if not create:
-            raise DatabaseUnavailable(f"there is no {describe(url)}; `wardgate migrate` makes it")
+            how = "`wardgate migrate` makes it" if setting == OWN_URL else f"see {setting}"
+            raise DatabaseUnavailable(f"there is no {describe(url)}; {how}")
         make_parent(path, what=describe(url))
         _make_file(path, what=describe(url))
     _try_file(url)
@@ -214,7 +216,7 @@ def make_parent(path: Path, *, what: str, error: type[KeystoreError] = DatabaseU
 # --- URLs ----------------------------------------------------------------------------------------------------------
 
 
-def parse_url(database_url: str) -> URL:
+def parse_url(database_url: str, setting: str = OWN_URL) -> URL:
     """The URL with the driver that we use; `postgres://` and libpq's `sslmode` are understood. The message of a bad one
     never quotes it, for it may hold a password."""
     try:
@@ -222,7 +224,7 @@ def parse_url(database_url: str) -> URL:
             raise ValueError
         url = make_url(database_url.strip())
     except (ArgumentError, ValueError):
-        raise DatabaseUnavailable("the database URL is not a URL; see WARDGATE_DATABASE_URL") from None
+        raise DatabaseUnavailable(f"the database URL is not a URL; see {setting}") from None
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
         raise DatabaseUnavailable(

@@ -7,6 +7,7 @@ the thing, and never holds a secret. Must not know SQL, ciphers or any other mod
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
+from typing import Final
 
 
 class KeystoreError(Exception):
@@ -188,13 +189,24 @@ class ImportRefused(KeystoreError):
 # --- words ---------------------------------------------------------------------------------------------------------
 
 
+# How alike two words are (difflib's ratio) for one to be a slip for the other. Names of keys share their ends, so that
+# GROQ_API_KEY and BEDROCK_API_KEY are alike to 0.74.
+_ALIKE: Final = 0.75
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None when none is near."""
-    found = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The known word most like `word`, whatever the case of either, or None when none is near."""
+    folded = {each.casefold(): each for each in sorted(known)}
+    found = get_close_matches(word.casefold(), folded, n=1, cutoff=_ALIKE)
+    return folded[found[0]] if found else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A sentence's tail that names the nearest known word: `; did you mean "acme"?`, or nothing."""
     near = nearest(word, known)
     return f'; did you mean "{near}"?' if near else ""
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """`1 row`, `2 rows`; `things` where the plural is another one."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"

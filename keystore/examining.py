@@ -6,7 +6,6 @@ a person can decide; a note is what is odd. Pure. Must not know databases, seals
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from shlex import quote
 from types import MappingProxyType
 from typing import Final
 
@@ -56,7 +55,7 @@ def _opens(case: Case) -> Iterator[Finding]:
     if case.key.unusable is not Unusable.DAMAGED:
         yield Finding(Check.OPENS, Level.OK, "its seal opens" if sealed else "it is text, in a table without seals")
     elif sealed:
-        step = f"{case.store_again[:-1]}, and look with `wardgate sealing verify` whether more values were changed."
+        step = f"{case.store_again[:-1]}, and {case.by.ways.verify_seals()}."
         yield Finding(Check.OPENS, Level.PROBLEM, UNUSABLE_BECAUSE[Unusable.DAMAGED], step)
     else:
         yield Finding(Check.OPENS, case.gravity, "its bytes are no text", case.store_again)
@@ -112,16 +111,17 @@ def _of_retired_owner(case: Case, owner: Provider) -> Finding:
     resolution = case.reading.resolutions.get(heir.id)
     if isinstance(resolution, Found):
         return Finding(Check.RETIRED, Level.NOTE, f"{text}; {resolution.setting_key} answers for it", _removal(case))
-    step = f"Store the key under the name of {heir.id}: {case.command('set', setting_key_of(heir.id))}."
+    step = f"Store the key under the name of {heir.id}: {case.store(setting_key_of(heir.id))}."
     return Finding(Check.RETIRED, Level.PROBLEM, text, step)
 
 
 def _removal(case: Case) -> str:
     if case.key.store is Store.LEGACY and case.shadow is not None and case.shadow.source == "import":
-        return "Take the plain text away once it is verified: wardgate import verify, then wardgate import scrub --yes."
+        how = "wardgate import verify, then wardgate import scrub --yes"
+        return case.by.ways.operators("take the plain text away once it is verified", how)
     if case.key.store is Store.LEGACY:
         return "Remove it with the application that wrote it: Wardgate only reads that table."
-    return f"Remove it: {case.command('remove', case.key.setting_key)}."
+    return f"Remove it: {case.remove(case.key.setting_key)}."
 
 
 def _hosts(case: Case) -> Iterator[Finding]:
@@ -136,7 +136,13 @@ def _hosts(case: Case) -> Iterator[Finding]:
         there = host_of(filled(case.owner, case.key.fields).base_url)
         bound = ", ".join(sorted(case.key.hosts)) or "no host"
         text = f"it was sealed for {bound}, and {case.owner.id} is at {there}: it does not travel there"
-        yield Finding(Check.HOSTS, case.gravity, text, case.store_again)
+        step = case.store_again
+        if not case.approves_base_url:
+            text = f"its base URL is none that the operator approves for {case.owner.id} now: it does not travel there"
+            row = f"hosts and tenant_base_url of [providers.{case.owner.id}] in wardgate.toml"
+            again = case.by.ways.operators("approve its base URL again", row)
+            step = f"{again} Or without one: {case.store_again[:1].lower()}{case.store_again[1:]}"
+        yield Finding(Check.HOSTS, case.gravity, text, step)
 
 
 def _shape(case: Case) -> Iterator[Finding]:
@@ -161,9 +167,10 @@ def _plan(case: Case) -> Iterator[Finding]:
         yield Finding(Check.PLAN, Level.OK, f"{plan} lets models of {allowed[0]} through with a tenant's own key")
         return
     instead = case.by.plan_instead(asked[0])
-    step = "Add models of this provider to byok_models of the plan in wardgate.toml, with byok = true."
+    ways = case.by.ways
+    step = ways.operators("add models of this provider to byok_models of the plan in wardgate.toml, with byok = true")
     if instead:
-        step = f"Move the tenant: wardgate tenant set-plan {quote(case.reading.tenant)} {quote(instead)}."
+        step = ways.operators(f"move the tenant to plan {instead!r}", ways.set_plan(case.reading.tenant, instead))
     text = f"{plan} lets no model of {asked[0]} through with a tenant's own key"
     yield Finding(Check.PLAN, Level.PROBLEM if case.answers else Level.NOTE, text, step)
 
@@ -182,8 +189,11 @@ def _used(case: Case) -> Iterator[Finding]:
     elif success is not None:
         yield Finding(Check.USE, Level.OK, f"it served last at {_time(success)}")
     else:
-        step = f"wardgate key doctor {quote(case.reading.tenant)} --provider {case.answers[0].provider_id} --live"
-        yield Finding(Check.USE, Level.NOTE, "no call was made with this value yet", f"Try it with one call: {step}.")
+        provider_id = case.answers[0].provider_id
+        step = f"Try it with a request for a model of {provider_id}: its keys cannot be checked without one."
+        if case.by.can_look(provider_id):
+            step = f"Try it with one call: {case.by.ways.look(case.reading.tenant, provider_id)}."
+        yield Finding(Check.USE, Level.NOTE, "no call was made with this value yet", step)
 
 
 def _after(at: datetime | None, since: datetime | None) -> datetime | None:
@@ -198,7 +208,8 @@ def _waiting(case: Case) -> Iterator[Finding]:
     key = case.key
     if key.state is State.PENDING and key.unusable is None:
         text = f"version {key.version} is stored and not yet in use"
-        step = f"Put it in use: {case.command('activate', key.setting_key, str(key.version))}."
+        how = case.by.ways.activate(case.reading.tenant, key.setting_key, key.version, key.label)
+        step = f"Put it in use: {how}."
         yield Finding(Check.PENDING, Level.NOTE, text, step)
     elif key.state is State.GRACE:
         until = f" until {_time(key.grace_until)}" if key.grace_until else ""
@@ -226,10 +237,10 @@ def _shadowed(case: Case) -> Iterator[Finding]:
 def _choice(case: Case) -> str:
     before = case.shadow
     if case.key.store is Store.LEGACY or before is None or before.store is Store.LEGACY:
-        return f"Decide which value is right and store that one: {case.command('set', case.key.setting_key)}."
+        return f"Decide which value is right and store that one: {case.store(case.key.setting_key)}."
     this, other = case.key.setting_key, before.setting_key
-    keep = case.command("remove", other, label=before.label)
-    return f"Decide which value is right and remove the other: {case.command('remove', this)}, or {keep}."
+    keep = case.remove(other, before.label)
+    return f"Decide which value is right and remove the other: {case.remove(this)}, or {keep}."
 
 
 def _in_conflict(case: Case) -> Iterator[Finding]:
@@ -247,8 +258,9 @@ def _name(case: Case) -> Iterator[Finding]:
     name, owner = case.key.setting_key, case.owner
     if owner is None:
         level = Level.NOTE if case.key.state is State.QUARANTINED else Level.PROBLEM
-        step = "Give its provider's row in wardgate.toml this name by a former id, or remove the key: "
-        yield Finding(Check.NAME, level, "no provider has a key of this name", f"{step}{case.command('remove', name)}.")
+        step = case.by.ways.operators("give its provider's row in wardgate.toml this name by a former id")[:-1]
+        step = f"{step}, or remove the key: {case.remove(name)}."
+        yield Finding(Check.NAME, level, "no provider has a key of this name", step)
         return
     canonical = setting_key_of(owner.id)
     if name == canonical:
@@ -256,15 +268,16 @@ def _name(case: Case) -> Iterator[Finding]:
         return
     via = dict(names_for(owner, case.by.registry)).get(name, Via.FORMER)
     text = f"it is {_VIA_WORDS[via]} of a key of {owner.id}; the canonical name is {canonical}"
-    step = f"Give it its canonical name: wardgate key canonicalise {quote(case.reading.tenant)}."
+    ways = case.by.ways
+    step = ways.operators("give it its canonical name", ways.canonicalise(case.reading.tenant))
     if case.key.store is Store.LEGACY:
-        step = f"Store it under its canonical name: {case.command('set', canonical)}."
+        step = f"Store it under its canonical name: {case.store(canonical)}."
     yield Finding(Check.NAME, Level.NOTE, text, step if case.answers and is_live(owner) else "")
 
 
 def _plain(case: Case) -> Iterator[Finding]:
     if case.key.store is Store.LEGACY:
-        step = "Take it over, sealed: wardgate import plan, then wardgate import apply."
+        step = case.by.ways.operators("take it over, sealed", "wardgate import plan, then wardgate import apply")
         yield Finding(Check.STORE, Level.NOTE, "it lies in plain text in tenant_settings", "" if case.shadow else step)
 
 

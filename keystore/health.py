@@ -12,6 +12,7 @@ from typing import Final
 from keystore.providers import Registry
 from keystore.resolve import Found, Missing, NameTable, Store, Unusable, Via
 from keystore.use import KeyUseInfo
+from keystore.ways import Commands, Ways
 
 NOTHING_TO_DO: Final = "Nothing to do."
 
@@ -162,9 +163,12 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class Yardstick:
     """What keys are held against. `plan_allows` says whether the tenant's plan lets any model of a provider through
-    with the tenant's own key; `plan_instead` names the least plan that would."""
+    with the tenant's own key; `plan_instead` names the least plan that would; `can_look` says whether a provider's keys
+    can be tried with a look at its models. `ways` has the words of the next steps."""
 
     registry: Registry
     names: NameTable
     plan_allows: Callable[[str], bool]
     plan_instead: Callable[[str], str | None] = lambda _: None
+    can_look: Callable[[str], bool] = lambda _: True
+    ways: Ways = field(default_factory=Commands)

@@ -162,9 +162,9 @@ def hosts_of(provider: Provider | None) -> frozenset[str]:
 
 
 def hint_of(value: str) -> str:
-    """The last four characters of a key that is long enough to tell them."""
+    """The last four characters of a key that is long enough to tell them; none of JSON, whose ends are alike."""
     text = value.strip()
-    return text[-4:] if len(text) >= _HINT_FROM else ""
+    return text[-4:] if len(text) >= _HINT_FROM and not text.startswith("{") else ""
 
 
 def _place(row: Row[Any]) -> Place:

@@ -48,7 +48,7 @@ class IdempotencyStore:
 
     def __init__(self, database: Database, service: ServiceKeys, *, now: Clock) -> None:
         self._database = database
-        self._key = service.get(Purpose.FINGERPRINT).key
+        self._service = service
         self._now = now
 
     async def begin(self, scope: Sequence[str], key: str, request: Sequence[str]) -> Ticket | Stored:
@@ -57,7 +57,11 @@ class IdempotencyStore:
         not ended. What is older than a day is forgotten."""
         now = self._now()
         key_hash = hashlib.sha256(encode_fields("wg/idempotency/key/1", *scope, key)).digest()
-        mac = hmac.digest(self._key, encode_fields("wg/idempotency/request/1", *request), hashlib.sha256)
+        mac = hmac.digest(
+            self._service.get(Purpose.FINGERPRINT).key,
+            encode_fields("wg/idempotency/request/1", *request),
+            hashlib.sha256,
+        )
         async with self._database.write() as connection:
             await connection.execute(delete(idempotency).where(idempotency.c.created_at <= now - KEPT))
             if await self._first(connection, key_hash, mac, now):

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from keystore.errors import RegistryError, did_you_mean
 from keystore.keyring import Keyring
-from keystore.providers import Provider, Registry
+from keystore.providers import Provider, Registry, check_id, no_provider
 from keystore.resolve import Found
 
 
@@ -103,7 +102,9 @@ def retired(registry: Registry, provider_id: str) -> Registry:
 
 def renamed(registry: Registry, old_id: str, new_id: str) -> Registry:
     """The rows with `new_id` in the place of `old_id`, which becomes a former id of it with all of its own; the old row
-    becomes a tombstone. An existing row of the new id takes over the names."""
+    becomes a tombstone. An existing row of the new id takes over the names. RegistryError when there is no such row, or
+    the new id is none."""
+    check_id(new_id)
     old, new = _row(registry, old_id), registry.get(new_id)
     inherited = (old.id, *old.former_ids)
     tombstone = replace(old, retired=True, former_ids=(), catalogue_ids=())
@@ -120,6 +121,5 @@ def renamed(registry: Registry, old_id: str, new_id: str) -> Registry:
 def _row(registry: Registry, provider_id: str) -> Provider:
     row = registry.get(provider_id)
     if row is None:
-        near = did_you_mean(provider_id, {one.id for one in registry.providers})
-        raise RegistryError(f"there is no provider {provider_id!r}{near}")
+        raise no_provider(provider_id, registry)
     return row

@@ -67,13 +67,15 @@ def build_keyring(tenant_id: str, holdings: Iterable[Holding], registry: Registr
 
 
 def _held_for(provider: Provider, held: Mapping[str, Sequence[Holding]], names: Names) -> dict[str, HeldName]:
-    return {name: _held_name(held[name], provider) for name, _ in names if name in held}
+    """The names that hold a key of today; where only former versions are left, they have nobody to stand in for."""
+    active = {name: [one for one in held.get(name, ()) if one.grace_until is None] for name, _ in names}
+    return {name: _held_name(same_name, provider) for name, same_name in active.items() if same_name}
 
 
 def _held_name(same_name: Sequence[Holding], provider: Provider) -> HeldName:
     """The first key of a name that can be used now; without any, the first and why not."""
-    judged = [(unusable_for(provider, one), one) for one in same_name if one.grace_until is None]
-    unusable, chosen = next((each for each in judged if each[0] is None), judged[0] if judged else (None, same_name[0]))
+    judged = [(unusable_for(provider, one), one) for one in same_name]
+    unusable, chosen = next((each for each in judged if each[0] is None), judged[0])
     return HeldName(chosen.setting_key, chosen.store, unusable, chosen.fingerprint)
 
 
@@ -93,8 +95,6 @@ def unusable_for(provider: Provider, holding: Holding) -> Unusable | None:
 def order_of_trial(choices: Sequence[Holding], now: datetime, draw: Callable[[], float]) -> list[Holding]:
     """The keys of one provider in the order in which one request tries them: by position, and of the same position at
     random by weight; then former versions, newest first, while their grace lasts. `draw` gives numbers in [0, 1)."""
-    if len(choices) == 1:
-        return list(choices)
     active = [one for one in choices if one.grace_until is None]
     former = [one for one in choices if one.grace_until is not None and one.grace_until > now]
     if len(active) > 1:  # the smallest of exponential times with rate w comes first with probability w / sum

@@ -4,7 +4,12 @@ Owns the port and its one adapter, a command of the operator's (`aws kms decrypt
 decrypt ...`), so that no cloud's SDK lives here. What the command prints is held in memory alone and is never told.
 """
 
+import contextlib
+import os
+import selectors
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -45,14 +50,41 @@ class CommandKeyService:
 
 
 def _printed(command: Sequence[str], timeout_s: float, origin: str) -> bytes:
+    """What the command prints, or its first MOST_BYTES and one more. When it is stopped, so is what it started."""
     try:
-        done = subprocess.run(  # noqa: S603 - the operator's own command, from the environment, without a shell
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=timeout_s, check=False
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command, from the environment, without a shell
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
         )
-    except subprocess.TimeoutExpired:
-        raise RingMissing(f"{origin} did not end within {timeout_s:g} seconds") from None
     except OSError as error:
         raise RingMissing(f"{origin} cannot be run: {error.strerror}") from None
-    if done.returncode != 0:
-        raise RingMissing(f"{origin} ended with exit code {done.returncode}")
-    return done.stdout
+    ends_at = time.monotonic() + timeout_s
+    with process:
+        try:
+            text = _read(process, ends_at)
+            if len(text) <= MOST_BYTES:
+                process.wait(max(0.0, ends_at - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise RingMissing(f"{origin} did not end within {timeout_s:g} seconds") from None
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    if len(text) <= MOST_BYTES and process.returncode != 0:
+        raise RingMissing(f"{origin} ended with exit code {process.returncode}")
+    return text
+
+
+def _read(process: subprocess.Popen[bytes], ends_at: float) -> bytes:
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    text = bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while len(text) <= MOST_BYTES:
+            left_s = ends_at - time.monotonic()
+            if left_s <= 0 or not selector.select(left_s):
+                raise subprocess.TimeoutExpired(process.args, left_s)
+            chunk = os.read(process.stdout.fileno(), MOST_BYTES + 1 - len(text))
+            if not chunk:
+                break
+            text += chunk
+    return bytes(text)

@@ -5,11 +5,11 @@ or models.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Self
 
 from keystore.audit import AuditLog
@@ -74,6 +74,7 @@ class Keystore:
     idempotency: IdempotencyStore
     moves: Moves
     registry: Registry
+    lacking: tuple[str, ...]
     reads_legacy: bool
     legacy_note: str | None
     _database: Database
@@ -93,16 +94,18 @@ class Keystore:
         registry: Registry,
         known_plans: Collection[str],
         create: bool,
+        partial: bool = False,
         now: Clock = utc_now,
         random: Random = os.urandom,
     ) -> Self:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
-        DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps."""
+        DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
+        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
             await ensure_schema(database, create=create)
-            opened = await open_ring(database, sealing, create=create, now=now, random=random)
+            opened = await open_ring(database, sealing, create=create, now=now, random=random, partial=partial)
             service = await open_service_keys(database, opened, now=now, random=random)
             legacy, legacy_note = await find_legacy(database, known_names(registry))
         except BaseException:
@@ -122,7 +125,7 @@ class Keystore:
         remembered = Remembered(
             token_store,
             read_keyring,
-            partial(ChangeFeed, database),
+            functools.partial(ChangeFeed, database),
             untold=legacy is not None,
             is_sqlite=database.is_sqlite,
         )
@@ -140,6 +143,7 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             registry=registry,
+            lacking=opened.lacking,
             reads_legacy=legacy is not None,
             legacy_note=legacy_note,
             _database=database,
@@ -213,12 +217,15 @@ class Keystore:
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
-        keys it holds. A SealingError or DatabaseUnavailable leaves all as it was."""
-        await self._ring.refresh()
-        await self.replicas.beat(self._ring.current.keys.ids)
-        await self.use.flush()
-        await self.tokens.flush_used()
-        await self.credentials.destroy_expired()
+        keys it holds; write down what was used, and destroy what is over. A SealingError leaves the ring as it was and
+        comes after the rest, DatabaseUnavailable leaves all as it was."""
+        try:
+            await self._ring.refresh()
+        finally:
+            await self.replicas.beat(self._ring.current.keys.ids)
+            await self.use.flush()
+            await self.tokens.flush_used()
+            await self.credentials.destroy_expired()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

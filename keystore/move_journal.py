@@ -92,8 +92,9 @@ async def note_undone(connection: AsyncConnection, move_ids: Collection[str], no
 
 
 async def moved_from(connection: AsyncConnection, tenant_id: str, credential_ids: Collection[str]) -> list[str]:
-    """The superseded rows under old names that are kept only so that the move to one of these keys can be undone: when
-    the keys are destroyed, these are to be destroyed too. A row that also stands behind another active key stays."""
+    """The superseded rows under old names that are kept only so that the move to one of these keys can be undone, and
+    the versions before them: when the keys are destroyed, these are to be destroyed too. A row that also stands behind
+    another active key stays."""
     mine = select(moves.c.from_id, moves.c.to_id).where(moves.c.tenant_id == tenant_id, moves.c.undone_at.is_(null()))
     links = [(row.from_id, row.to_id) for row in await connection.execute(mine)]
     if not links:
@@ -108,7 +109,24 @@ async def moved_from(connection: AsyncConnection, tenant_id: str, credential_ids
             for from_id, to_id in links
             if to_id in gone and from_id not in needed and states.get(from_id) == "superseded"
         }
-    return sorted(gone - set(credential_ids))
+    return await _with_earlier(connection, tenant_id, sorted(gone - set(credential_ids)))
+
+
+async def _with_earlier(connection: AsyncConnection, tenant_id: str, credential_ids: list[str]) -> list[str]:
+    """These rows and what they superseded, which was left behind in its grace when they were moved."""
+    newer, older, found = credentials.alias(), credentials.alias(), list(credential_ids)
+    same = (newer.c.setting_key == older.c.setting_key) & (newer.c.label == older.c.label)
+    earlier = select(older.c.credential_id).where(
+        newer.c.tenant_id == tenant_id,
+        older.c.tenant_id == tenant_id,
+        same,
+        older.c.version < newer.c.version,
+        older.c.state == "superseded",
+    )
+    for start in range(0, len(credential_ids), _CHUNK):
+        chunk = newer.c.credential_id.in_(credential_ids[start : start + _CHUNK])
+        found += (await connection.execute(earlier.where(chunk))).scalars()
+    return sorted(set(found))
 
 
 async def _states(connection: AsyncConnection, ids: Collection[str]) -> dict[str, str]:

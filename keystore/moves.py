@@ -19,10 +19,11 @@ from keystore.canonical import Line, Outcome, Proposal, Proposer, same_answers
 from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database
-from keystore.errors import EnvelopeDamaged, MoveUnknown, RegistryError, did_you_mean
+from keystore.errors import EnvelopeDamaged, MoveUnknown
 from keystore.holdings import Holding, HoldingReader
 from keystore.move_journal import Batch, Move, list_batches, note_moves, tenants_of
 from keystore.move_undo import Undoing, UndoOutcome, UndoStep
+from keystore.providers import no_provider
 from keystore.sealing import Opened, Place
 from keystore.sealing_check import Progress, no_progress
 from keystore.tables import credentials
@@ -264,8 +265,7 @@ class Moves:
         registry = self._proposer.registry
         if provider_id is None or registry.get(provider_id) is not None:
             return
-        near = did_you_mean(provider_id, [row.id for row in registry.providers])
-        raise RegistryError(f"there is no provider {provider_id!r}{near}")
+        raise no_provider(provider_id, registry)
 
 
 def _steps(tenant: Tenant, proposals: Sequence[Proposal]) -> list[Step]:

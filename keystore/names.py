@@ -11,7 +11,7 @@ from datetime import datetime
 from keystore.holdings import Holding, hosts_of
 from keystore.impact import Change, compare
 from keystore.keyring import Keyring, build_keyring
-from keystore.providers import Registry, setting_key_of
+from keystore.providers import Registry, no_provider, setting_key_of
 from keystore.resolve import Found, NameTable, Store, Via, provider_for_setting
 from keystore.tenants import Tenant, TenantStore
 from keystore.use import KeyUse
@@ -86,7 +86,13 @@ class Names:
         return self._keyring(tenant, await self._read(tenant), self._registry, self._table)
 
     async def report(self, provider_id: str | None = None, progress: Progress = lambda done, total: None) -> Report:
-        """Who is on an old name, for one provider or all."""
+        """Who is on an old name, for one provider (by its id or a former one) or all. RegistryError when there is no
+        such provider."""
+        if provider_id is not None:
+            row = self._registry.successor(provider_id)
+            if row is None:
+                raise no_provider(provider_id, self._registry)
+            provider_id = row.id
         uses: list[OldName] = []
         async for tenant, holdings in self._each(progress):
             keyring = self._keyring(tenant, holdings, self._registry, self._table)

@@ -170,11 +170,25 @@ BASE_URL: Final = "base_url"  # the field by which a key names another base URL
 
 def filled(provider: Provider, values: Mapping[str, str]) -> Provider:
     """The row as it is for a key with these fields: its URL and hosts without places. KeyError names a field that is
-    lacking, ValueError one that does not fit. The host of a key's own base URL is not checked here."""
-    if not provider.fields and BASE_URL not in values:
+    lacking, ValueError one that does not fit. A key's own base URL counts where the row allows one; its host is not
+    checked here."""
+    own = values.get(BASE_URL, "") if provider.tenant_base_url else ""
+    if not provider.fields and not own:
         return provider
-    base_url = values.get(BASE_URL) or fill(provider.base_url, values)
+    base_url = own.rstrip("/") or fill(provider.base_url, values)
     return replace(provider, base_url=base_url, hosts=tuple(fill(host, values) for host in provider.hosts))
+
+
+def check_id(provider_id: str) -> None:
+    """Raises RegistryError for what cannot be a provider's id."""
+    if not _ID.fullmatch(provider_id):
+        raise RegistryError(f"provider {provider_id!r}: an id is lower-case letters, digits, '_', '-' and '.'")
+
+
+def no_provider(provider_id: str, registry: Registry) -> RegistryError:
+    """The error that there is none of this id, which names the nearest."""
+    near = did_you_mean(provider_id, {one.id for one in registry.providers})
+    return RegistryError(f"there is no provider {provider_id!r}{near}")
 
 
 # --- one row -------------------------------------------------------------------------------------------------------
@@ -183,8 +197,7 @@ def filled(provider: Provider, values: Mapping[str, str]) -> Provider:
 def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
     """A checked Provider from a row's fields. `name` defaults to the id, `auth` to bearer, `api_key_env_var` to the
     canonical name; `wire`, `base_url` and `hosts` must be given."""
-    if not _ID.fullmatch(provider_id):
-        raise RegistryError(f"provider {provider_id!r}: an id is lower-case letters, digits, '_', '-' and '.'")
+    check_id(provider_id)
     reader = _Row(provider_id, row)
     reader.refuse_unknown_fields()
     provider = Provider(

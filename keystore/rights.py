@@ -44,7 +44,8 @@ def checked_scopes(kind: TokenKind, scopes: Iterable[str]) -> tuple[str, ...]:
     known = [right.value for right in _OF_KIND[kind]]
     for scope in scopes:
         if scope not in known:
+            near = did_you_mean(scope, known)
             raise TokenInvalid(
-                f"a {kind.value} token has no scope {scope!r}{did_you_mean(scope, known)} (scopes: {', '.join(known)})"
+                f"a token of the kind {kind.value} has no scope {scope!r}{near} (scopes: {', '.join(known)})"
             )
     return tuple(dict.fromkeys(scopes))

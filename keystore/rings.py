@@ -25,6 +25,7 @@ from keystore.rootkeys import (
     SealingSource,
     check_ring,
     create_ring,
+    lacking_from,
     load_ring,
 )
 from keystore.sealing import check_value
@@ -40,6 +41,7 @@ class OpenRing:
 
     keys: RootKeys
     active: str
+    lacking: tuple[str, ...] = ()  # in use and not here: what they wrap does not open
 
 
 class LiveRing:
@@ -65,10 +67,10 @@ class LiveRing:
 
     def read(self) -> RootKeys:
         """The root keys where they come from. A SealingError when they cannot be read."""
+        self._asked_at = self._clock()
         ring = load_ring(self.source)
         if ring is None:
             raise RingMissing(f"there is no sealing key file {self.source.path}")
-        self._asked_at = self._clock()
         self._opened = OpenRing(ring, self._opened.active)
         return ring
 
@@ -96,14 +98,26 @@ class LiveRing:
         return self._opened.keys.get(kek_id)
 
 
-async def open_ring(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:
+async def active_root_key(connection: AsyncConnection) -> str:
+    """The id of the root key that wraps new keys, as the database knows it now; until the transaction ends no other
+    takes its place, so nothing is wrapped by a key that was retired meanwhile."""
+    active = select(root_keys.c.kek_id).where(root_keys.c.state == KeyState.ACTIVE.value)
+    kek_id: str = (await connection.execute(active.with_for_update(read=True))).scalar_one()
+    return kek_id
+
+
+async def open_ring(
+    database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random, partial: bool = False
+) -> OpenRing:
     """The ring that `source` names, checked against the database; on a database that never sealed anything its keys are
-    noted, and a missing file is made when `create`. Raises a SealingError; then nothing was written."""
+    noted, and a missing file is made when `create`; with `partial` it may lack keys that are in use. Raises a
+    SealingError; then nothing was written."""
     async with database.read() as connection:
         memory = await _remember(connection)
     if memory.blank:
         return await _begin(database, source, create=create, now=now, random=random)
-    return OpenRing(check_ring(load_ring(source), memory, source), _active(memory))
+    ring = check_ring(load_ring(source), memory, source, partial=partial)
+    return OpenRing(ring, _active(memory), lacking_from(ring, memory))
 
 
 async def _begin(database: Database, source: SealingSource, *, create: bool, now: Clock, random: Random) -> OpenRing:

@@ -65,7 +65,9 @@ class RootKeys:
         """The key of this id. RingMissing when it is not in the ring."""
         key = self._keys.get(kek_id)
         if key is None:
-            raise RingMissing(f"the sealing key {kek_id!r} is not among those given ({', '.join(self.ids)})")
+            raise RingMissing(
+                f"the sealing key {kek_id!r} is not among those given ({', '.join(self.ids)}); put it back"
+            )
         return key
 
     def fingerprint_key(self) -> bytes:
@@ -260,15 +262,22 @@ class Memory:
         return not self.keys and not self.holds_sealed
 
 
-def check_ring(ring: RootKeys | None, memory: Memory, source: SealingSource) -> RootKeys:
-    """`ring`, when it is the one that `memory` (not blank) tells of, else RingMissing or RingMismatch."""
+def lacking_from(ring: RootKeys, memory: Memory) -> tuple[str, ...]:
+    """The ids of keys that are in use and not in `ring`; a pending one wraps nothing yet."""
+    done = (KeyState.PENDING, KeyState.RETIRED)
+    return tuple(known.kek_id for known in memory.keys if known.state not in done and known.kek_id not in ring.ids)
+
+
+def check_ring(ring: RootKeys | None, memory: Memory, source: SealingSource, *, partial: bool = False) -> RootKeys:
+    """`ring`, when it is the one that `memory` (not blank) tells of, else RingMissing or RingMismatch. With `partial`
+    it may lack keys that are in use."""
     if ring is None:
         raise RingMissing(_missing(memory, source))
     if not memory.keys:
         raise RingMismatch("the database holds sealed keys but has forgotten which sealing keys it uses; restore it")
     for known in memory.keys:
-        on_its_way = known.state is KeyState.PENDING and known.kek_id not in ring.ids  # it wraps nothing yet
-        if known.state is not KeyState.RETIRED and not on_its_way:
+        absent = known.kek_id not in ring.ids and (partial or known.state is KeyState.PENDING)  # pending: wraps nothing
+        if known.state is not KeyState.RETIRED and not absent:
             _check_key(ring, known)
     if sum(known.state is KeyState.ACTIVE for known in memory.keys) != 1:
         raise RingMismatch("the database has no single active sealing key; restore it")

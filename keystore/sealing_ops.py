@@ -17,7 +17,7 @@ from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
 from keystore.errors import EnvelopeDamaged, RingMissing, SealingRefused
 from keystore.replicas import Replicas
-from keystore.rings import LiveRing
+from keystore.rings import LiveRing, active_root_key
 from keystore.rootkeys import KeyState, add_to_file
 from keystore.sealing import (
     KEY_BYTES,
@@ -127,11 +127,13 @@ class SealingOps:
 
     async def activate(self, kek_id: str, *, force: bool = False) -> None:
         """New tenant keys are wrapped by this root key from now on. Refused while a live replica lacks it."""
+        async with self._database.read() as connection:
+            await _state_of(connection, kek_id)
         lacking = await self._replicas.lacking(kek_id)
         if lacking and not force:
             raise SealingRefused(
-                f"{len(lacking)} replicas do not have the root key {kek_id!r} yet: {', '.join(lacking[:5])};"
-                " give it to them, see `wardgate sealing status`"
+                f"not every live replica has the root key {kek_id!r} yet: {', '.join(lacking[:5])};"
+                " give it to those, see `wardgate sealing status`"
             )
         async with self._database.write(lock=Lock.ROOT_KEYS) as connection:
             state = await _state_of(connection, kek_id)
@@ -202,13 +204,14 @@ class SealingOps:
                 change = update(service_keys).where(same).values(kek_id=active, wrapped=again.wrapped)
                 tally.succeeded += (await connection.execute(change)).rowcount
 
-    async def retire(self, kek_id: str) -> None:
-        """Nothing needs this root key any more; its line may be taken out of the ring. Refused while a row refers to
-        it, while it is active, or without a clean verification of the last hour."""
+    async def retire(self, kek_id: str) -> bool:
+        """Nothing needs this root key any more; its line may be taken out of the ring. False when it is retired
+        already. Refused while a row refers to it, while it is active, or without a clean verification of the last
+        hour."""
         async with self._database.write(lock=Lock.ROOT_KEYS) as connection:
             state = await _state_of(connection, kek_id)
             if state is KeyState.RETIRED:
-                return
+                return False
             if state is KeyState.ACTIVE:
                 raise SealingRefused(f"the root key {kek_id!r} is the active one; activate another first")
             for column in (tenant_keys.c.kek_id, service_keys.c.kek_id):
@@ -222,6 +225,7 @@ class SealingOps:
             await connection.execute(change)
             await note_change(connection, Changed.RING, now=self._now())
         await self._ring.refresh()
+        return True
 
     async def _refuse_unverified(self, connection: AsyncConnection) -> None:
         noted = (await connection.execute(select(facts.c.value).where(facts.c.name == VERIFIED))).scalar()
@@ -252,9 +256,9 @@ class SealingOps:
         return len(rows)
 
     async def _new_key(self, connection: AsyncConnection, tenant_id: str) -> tuple[WrappedKey, bytes]:
-        dek, active = self._random(KEY_BYTES), self._ring.current.active
+        dek, active = self._random(KEY_BYTES), await active_root_key(connection)
         dek_id, nonce = self._random(10).hex(), self._random(NONCE_BYTES)
-        key = wrap(self._kek(active), dek, kek_id=active, tenant_id=tenant_id, dek_id=dek_id, nonce=nonce)
+        key = wrap(self._ring.find(active), dek, kek_id=active, tenant_id=tenant_id, dek_id=dek_id, nonce=nonce)
         row = {"dek_id": dek_id, "tenant_id": tenant_id, "kek_id": active, "wrapped": key.wrapped, "seals": 1}
         await connection.execute(
             update(tenant_keys).where(tenant_keys.c.tenant_id == tenant_id).values(state=KeyState.DECRYPT.value)
@@ -275,7 +279,8 @@ class SealingOps:
         await connection.execute(change.values(envelope=envelope))
 
     async def shred(self, tenant: Tenant) -> int:
-        """Destroy the tenant's data keys and envelopes; how many values. Copies in backups are noise from then on."""
+        """Destroy the tenant's data keys and envelopes; how many values. A backup of before holds the data keys too,
+        wrapped: its copies are noise once the root keys that wrapped them are gone, retired and out of the ring."""
         gone = {"state": "removed", "envelope": null(), "hint": "", "fingerprint": b"", "quarantine": null()}
         async with self._database.write() as connection:
             await hold_tenant(connection, tenant)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
-from keystore.errors import EnvelopeDamaged, RingMismatch
+from keystore.errors import EnvelopeDamaged, RingMismatch, RingMissing
 from keystore.rings import OpenRing
 from keystore.sealing import KEY_BYTES, NONCE_BYTES, WrappedServiceKey, unwrap_service_key, wrap_service_key
 from keystore.tables import audit, credentials, service_keys, tokens
@@ -39,11 +39,16 @@ class ServiceKey:
 
 @dataclass(frozen=True, slots=True)
 class ServiceKeys:
-    """The keys by purpose; every purpose has one."""
+    """The keys by purpose; every purpose has one, except that those of a `lacking` root key are not open: by purpose,
+    what would help."""
 
     keys: Mapping[Purpose, ServiceKey] = field(repr=False)
+    lacking: Mapping[Purpose, str] = field(default_factory=dict)
 
     def get(self, purpose: Purpose) -> ServiceKey:
+        """The key. RingMissing when its root key is not here."""
+        if purpose in self.lacking:
+            raise RingMissing(self.lacking[purpose])
         return self.keys[purpose]
 
 
@@ -59,7 +64,14 @@ async def open_service_keys(database: Database, ring: OpenRing, *, now: Clock, r
             if not wrapped:
                 await _refuse_lost(connection)
                 wrapped = await _make(connection, ring, now(), random)
-    return ServiceKeys({purpose: _open(wrapped, purpose, ring) for purpose in Purpose})
+    opened: dict[Purpose, ServiceKey] = {}
+    lacking: dict[Purpose, str] = {}
+    for purpose in Purpose:
+        try:
+            opened[purpose] = _open(wrapped, purpose, ring)
+        except RingMissing as error:  # its root key is not here, and the ring was opened as it is
+            lacking[purpose] = str(error)
+    return ServiceKeys(opened, lacking)
 
 
 async def read_service_keys(connection: AsyncConnection) -> dict[str, WrappedServiceKey]:

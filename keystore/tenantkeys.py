@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.clock import Clock, Random
 from keystore.errors import EnvelopeDamaged, SealingError
-from keystore.rings import LiveRing
+from keystore.rings import LiveRing, active_root_key
 from keystore.sealing import (
     KEY_BYTES,
     MAX_SEALS,
@@ -56,7 +56,8 @@ class TenantKeys:
         self._ring = ring
         self._now = now
         self._random = random
-        self._fingerprint_key = service.get(Purpose.FINGERPRINT).key
+        lacks = Purpose.FINGERPRINT in service.lacking  # then values are told apart within this process alone
+        self._fingerprint_key = random(KEY_BYTES) if lacks else service.get(Purpose.FINGERPRINT).key
 
     def fingerprint(self, secret: str) -> bytes:
         """8 bytes that are equal for equal secrets in either store."""
@@ -93,7 +94,7 @@ class TenantKeys:
         return await self._make(connection, tenant_id)
 
     async def _make(self, connection: AsyncConnection, tenant_id: str) -> WrappedKey:
-        kek_id = self._ring.current.active
+        kek_id = await active_root_key(connection)
         key = wrap(
             self._ring.find(kek_id),
             self._random(KEY_BYTES),

@@ -69,7 +69,7 @@ class TenantStore:
         try:
             await self._insert(tenant)
         except IntegrityError:
-            raise _exists(tenant) from None
+            raise _exists(slug, id) from None
         return tenant
 
     async def _insert(self, tenant: Tenant) -> None:
@@ -198,5 +198,6 @@ def canonical(name: str) -> str:
     return (name.lstrip("0") or "0") if name.isascii() and name.isdecimal() else name.casefold()
 
 
-def _exists(tenant: Tenant) -> TenantExists:
-    return TenantExists(f'a tenant with the slug or id "{tenant.slug}" or "{tenant.id}", or a spelling of one, exists')
+def _exists(slug: str, id: str | None) -> TenantExists:
+    given = f'"{slug}" or "{id}"' if id else f'"{slug}"'
+    return TenantExists(f"a tenant with the slug or id {given}, or a spelling of one, exists")

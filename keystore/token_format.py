@@ -71,6 +71,12 @@ def is_token_id(text: str) -> bool:
     return len(text) == _ID and set(text) <= set(_ALPHABET)
 
 
+def token_id_of(text: str) -> str:
+    """The id of a whole token, which is its public part; any other text as it is."""
+    found = parse_token(text.strip())
+    return text if found is None else found.id
+
+
 def _checksum(body: str) -> str:
     return _base62(zlib.crc32(body.encode("ascii")), _CRC)
 

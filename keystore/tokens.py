@@ -20,7 +20,7 @@ from keystore.clock import Clock, Random
 from keystore.engine import Database
 from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
 from keystore.rights import checked_scopes, rights_of
-from keystore.servicekeys import Purpose, ServiceKeys
+from keystore.servicekeys import Purpose, ServiceKey, ServiceKeys
 from keystore.tables import tenants, tokens
 from keystore.tenants import Tenant
 from keystore.token_format import TokenKind, TokenText, is_token_id, new_token, parse_token
@@ -102,10 +102,14 @@ class TokenStore:
 
     def __init__(self, database: Database, service: ServiceKeys, *, now: Clock, random: Random) -> None:
         self._database = database
-        self._key = service.get(Purpose.TOKEN)
+        self._service = service
         self._now = now
         self._random = random
         self._used: dict[str, datetime] = {}
+
+    @property
+    def _key(self) -> ServiceKey:
+        return self._service.get(Purpose.TOKEN)
 
     def note_used(self, token_id: str, at: datetime) -> None:
         """A request came with this token. No I/O: `flush_used` writes it."""
@@ -260,13 +264,15 @@ class TokenStore:
             raise TokenUnknown
         return _info(row, sealed=self._holds(row))
 
-    async def revoke(self, token_id: str) -> None:
-        """The token is refused from now on; revoking it again changes nothing. TokenUnknown when there is none."""
+    async def revoke(self, token_id: str) -> bool:
+        """The token is refused from now on. False when it was revoked already, which changes nothing. TokenUnknown when
+        there is none."""
         now = self._now()
         async with self._database.write() as connection:
             row = await self._locked(connection, token_id)
             if row.revoked_at is None:
                 await self._change(connection, row, now, revoked_at=now)
+            return row.revoked_at is None
 
     async def authenticate(self, text: str, now: datetime) -> Caller:
         """Whose token this is at the time `now`. Raises TokenRefused with the reason; a malformed one costs no SQL, and

@@ -114,15 +114,20 @@ class HealthView:
             return None
         return self._of_keys(offer, holding) or self._of_model(offer, holding.tenant_id)
 
-    def key_waits(self, provider_id: str, model: str, key_id: str) -> bool:
-        """Whether this one key is not to be used for the model now."""
-        return provider_id in self.troubled and self._key_mark(provider_id, model, key_id) is not None
+    def key_ill(self, provider_id: str, model: str, key_id: str) -> Ill | None:
+        """Why this one key is not to be used for the model now, if it is not."""
+        found = self._key_mark(provider_id, model, key_id) if provider_id in self.troubled else None
+        return found[0].ill if found else None
 
     def _of_keys(self, offer: Offer, holding: Holding) -> Illness | None:
-        """Only when every key of the holding is ill; the one that is well again first speaks for them."""
+        """Only when every key of the holding is ill; the one that is well again first speaks for them. A former version
+        stands in for a key that was rejected, and for no other."""
         found = [self._key_mark(offer.provider_id, offer.model, key_id) for key_id in holding.keys]
         ill = [each for each in found if each is not None]
         if not ill or len(ill) < len(found):
+            return None
+        rejected = any(each[0].ill is Ill.KEY_REJECTED for each in ill)
+        if rejected and any(self._key_mark(offer.provider_id, offer.model, key) is None for key in holding.former_keys):
             return None
         subject, mark = min(ill, key=lambda each: (each[0].ill is Ill.KEY_REJECTED, each[1].until))
         which = _which(holding, len(found))

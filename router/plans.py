@@ -203,7 +203,7 @@ def lint(plans: Plans, catalogue: Catalogue, registry: Registry) -> tuple[Findin
 def _lint_plan(plan: Plan, catalogue: Catalogue, registry: Registry) -> Iterator[Finding]:
     for field, patterns in (("managed_models", plan.managed_models), ("byok_models", plan.byok_models)):
         for pattern in patterns:
-            if not _matches_something(pattern, catalogue, registry):
+            if not matches_something(pattern, catalogue, registry):
                 near = catalogue.near(pattern)
                 tail = f"; near: {', '.join(near)}" if near else ""
                 yield Finding(
@@ -212,14 +212,15 @@ def _lint_plan(plan: Plan, catalogue: Catalogue, registry: Registry) -> Iterator
     if plan.byok and not plan.byok_models:
         message = "byok is true, but byok_models is empty: no own key can be used"
         yield Finding(plan.name, "byok_models", Severity.ERROR, message)
-    if plan.default_model.partition(":")[0] != "auto" and not _matches_something(
+    if plan.default_model.partition(":")[0] != "auto" and not matches_something(
         plan.default_model, catalogue, registry
     ):
         message = f"{plan.default_model!r} is no model of the catalogue"
         yield Finding(plan.name, "default_model", Severity.ERROR, message)
 
 
-def _matches_something(pattern: str, catalogue: Catalogue, registry: Registry) -> bool:
+def matches_something(pattern: str, catalogue: Catalogue, registry: Registry) -> bool:
+    """Whether an entry of a list of models means a model of the catalogue, or of a provider whose models are open."""
     qualified = split_provider(pattern, registry)
     if pattern == EVERYTHING or (qualified is not None and qualified[0].open_models):
         return True

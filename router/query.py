@@ -33,7 +33,8 @@ class Holding:
     skipped: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()  # empty when there is one key and it has no label
     tenant_id: str = ""  # whose requests it serves
-    keys: tuple[str, ...] = ()  # an id for each key, former versions last; it changes when the key changes
+    keys: tuple[str, ...] = ()  # an id for each key; it changes when the key changes
+    former_keys: tuple[str, ...] = ()  # of former versions that may stand in
 
 
 @dataclass(frozen=True, slots=True)

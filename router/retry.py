@@ -117,9 +117,14 @@ _OTHER_KEY: Final = MappingProxyType(
 )
 
 
-def wants_another_key(failure: Failure, *, former: bool) -> bool:
-    """Whether the same provider is worth asking with the tenant's next key; `former`: that is a superseded version."""
-    return failure.kind in _OTHER_KEY and (_OTHER_KEY[failure.kind] or not former)
+def wants_another_key(failure: Failure) -> bool:
+    """Whether the same provider is worth asking with the tenant's next key."""
+    return failure.kind in _OTHER_KEY
+
+
+def lets_former_stand_in(failure: Failure) -> bool:
+    """Whether former versions of the key that failed may be asked in its place."""
+    return _OTHER_KEY.get(failure.kind, False)
 
 
 # The provider may be in trouble as a whole: another one is worth asking before its other models.

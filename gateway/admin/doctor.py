@@ -13,17 +13,19 @@ from gateway.admin.calls import Call, OfCall
 from gateway.admin.parts import Tenant
 from gateway.admin.problems import ProviderUnknown
 from gateway.admin.reports import AnswerOut, DoctorReport, FindingOut, KeyHealthOut, LiveOut, ProviderQuery
+from gateway.admin.ways import ADMIN, OWN
 from gateway.control.gate import Operation
 from gateway.doctoring import Examined, Reach, examine
 from gateway.live_check import LiveResult
 from keystore.health import Level
+from keystore.ways import Ways
 
 _LIVE = ("outcome", "status", "models", "more", "names", "proves", "text")
 _SEEN = ("shadowed_by", "conflicts", "last_success_at", "last_rejected_at", "last_rejected_status", "next_step")
 _KEY = ("setting_key", "label", "store", "version", "hint")
 
 
-async def _examine(call: Call, tenant: str, provider: str | None, *, live: bool) -> DoctorReport:
+async def _examine(call: Call, tenant: str, provider: str | None, ways: Ways, *, live: bool) -> DoctorReport:
     services = call.services
     known = services.book.registry.successor(provider) if provider else None
 
@@ -32,7 +34,7 @@ async def _examine(call: Call, tenant: str, provider: str | None, *, live: bool)
             raise ProviderUnknown
         asking = services.live_check if live else None
         reach = Reach(at.rules, services.book.catalogue)
-        return await examine(at, provider=provider, live=asking, reach=reach)
+        return await examine(at, provider=provider, live=asking, reach=reach, ways=ways)
 
     found = await call.run(work, tenant=tenant, target=known.id if known else "", describe=_counts)
     problems = sum(one.health.level is Level.PROBLEM for one in found)
@@ -63,19 +65,19 @@ def _live(live: LiveResult) -> LiveOut:
 
 async def look(call: OfCall, tenant: Tenant, query: Annotated[ProviderQuery, Query()]) -> DoctorReport:
     """Examine every stored key of the tenant and say what to do next."""
-    return await _examine(call, tenant, query.provider, live=False)
+    return await _examine(call, tenant, query.provider, ADMIN, live=False)
 
 
 async def ask(call: OfCall, tenant: Tenant, query: Annotated[ProviderQuery, Query()]) -> DoctorReport:
     """The same, and one call with each key that lists the models which it really sees. Nothing is spent."""
-    return await _examine(call, tenant, query.provider, live=True)
+    return await _examine(call, tenant, query.provider, ADMIN, live=True)
 
 
 async def look_own(call: OfCall, query: Annotated[ProviderQuery, Query()]) -> DoctorReport:
     """Examine every key that you have stored and say what to do next."""
-    return await _examine(call, call.own_tenant, query.provider, live=False)
+    return await _examine(call, call.own_tenant, query.provider, OWN, live=False)
 
 
 async def ask_own(call: OfCall, query: Annotated[ProviderQuery, Query()]) -> DoctorReport:
     """The same, and one call with each key that lists the models which it really sees. Nothing is spent."""
-    return await _examine(call, call.own_tenant, query.provider, live=True)
+    return await _examine(call, call.own_tenant, query.provider, OWN, live=True)

@@ -1,7 +1,8 @@
 """The door of each route: who calls, may they, what did they send; then FastAPI's handler; then one answer.
 
-Owns the order. The caller is known and admitted before one byte of the body is read, and a body is read with a limit,
-as JSON and nothing else, before FastAPI sees it. Must not know what an operation does.
+Owns the order. The caller is known and admitted before one byte of the body is read, and once more when all of it is
+there; a body is read with a limit, as JSON and nothing else, before FastAPI sees it. Must not know what an operation
+does.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -85,13 +86,15 @@ class Door:
             call = await self._admitted(scope, tally)
             self._check_query(scope)
             raw = await self._body(scope, receive, sent)
+            if raw:  # a body may take its time: what was taken away meanwhile is not done
+                call = await self._admitted(scope, tally)
             if self.row.rule.writes:  # a write is brought to its end, whether or not somebody waits for the answer
                 await self._reply(call, scope, raw, send)
                 return
             answering = self._reply(call, scope, raw, send)
             await while_connected(receive, answering, answered=lambda: tally.ended)
         except KeystoreError as error:
-            raise ApiError(problem_of(error, sent)) from None
+            raise ApiError(problem_of(error, sent)) from error  # the log says why, where it is the gateway's fault
 
     async def _admitted(self, scope: Scope, tally: Tally) -> Call:
         """The caller, who may do this; ApiError 401, 403 or 503."""

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.admin.pages import PageQuery
 from gateway.admin.shapes import (
+    ACTION,
+    SLUG,
+    TENANT,
     FieldText,
     GraceHours,
     Kind,
@@ -24,6 +27,7 @@ from gateway.admin.shapes import (
     Sent,
     TenantName,
     Text,
+    Time,
     Told,
     Version,
     Weight,
@@ -42,10 +46,10 @@ class TenantQuery(PageQuery):
 class TenantNew(Sent):
     """A tenant to be added. `id` is what a tenant_settings table of the same database knows it by."""
 
-    slug: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    slug: Annotated[str, Field(pattern=SLUG)]
     plan: Word
     name: Text | None = None
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] | None = None
+    id: Annotated[str, Field(pattern=TENANT)] | None = None
     default_model: Text | None = None
 
 
@@ -56,7 +60,7 @@ class PlanChange(Sent):
 
 
 class TenantOut(Told):
-    """A tenant."""
+    """A tenant. `note` says, when its plan was set, that nothing can be served on it."""
 
     object: Literal["tenant"] = "tenant"
     id: str
@@ -65,6 +69,7 @@ class TenantOut(Told):
     plan: str
     default_model: str | None
     created_at: datetime
+    note: str | None = None
 
 
 class HeldKey(Told):
@@ -177,7 +182,7 @@ class TokenNew(Sent):
     tenant: TenantName | None = None
     kind: Kind = "live"
     name: Text = ""
-    expires_at: AwareDatetime | None = None
+    expires_at: Time | None = None
     scopes: Annotated[list[Scope], Field(max_length=5, default_factory=list)]
     allowed_models: Annotated[list[ModelName], Field(max_length=200, default_factory=list)]
     allowed_addresses: Annotated[list[Network], Field(max_length=200, default_factory=list)]
@@ -235,10 +240,10 @@ class TokenRevoked(Told):
 
 class AuditQuery(PageQuery):
     tenant: TenantName | None = None
-    action: Annotated[str, Field(pattern=r"^[a-z_]+\.[a-z_]+$", max_length=64)] | None = None
+    action: Annotated[str, Field(pattern=ACTION, max_length=64)] | None = None
     actor: Word | None = None
     outcome: Literal["begun", "done", "refused", "failed", "denied", "found"] | None = None
-    since: AwareDatetime | None = None
+    since: Time | None = None
 
 
 class HeadQuery(Sent):

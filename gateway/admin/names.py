@@ -59,6 +59,8 @@ async def report(call: OfCall, query: Annotated[ProviderQuery, Query()]) -> KeyR
     """Who is still found under a former, family or sibling name, and which former names nobody needs any more."""
 
     async def work(at: Operation) -> Report:
+        if query.provider and at.rules.registry.successor(query.provider) is None:
+            raise ProviderUnknown
         await refuse_many(at.keystore)
         return await at.keystore.names.report(query.provider)
 

@@ -76,7 +76,7 @@ def place_after(query: PageQuery, *kinds: type) -> Place | None:
         raise bad_cursor() from None
     if not isinstance(place, list) or [type(part) for part in place] != list(kinds):
         raise bad_cursor()
-    if any(isinstance(part, str) and not part.isprintable() for part in place):
+    if not all(part.isprintable() if isinstance(part, str) else 0 <= part < 2**63 for part in place):
         raise bad_cursor()
     return tuple(place)
 

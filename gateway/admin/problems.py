@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.admin.shapes import FORMS
 from gateway.auth import KEYSTORE_AWAY
 from gateway.control.gate import NotAllowed
 from gateway.errors import INTERNAL, ApiError, Problem
@@ -104,7 +105,12 @@ FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
 IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
-    {"tenant": errors.TenantUnknown, "setting_key": errors.CredentialUnknown, "token_id": errors.TokenUnknown}
+    {
+        "tenant": errors.TenantUnknown,
+        "setting_key": errors.CredentialUnknown,
+        "token_id": errors.TokenUnknown,
+        "provider_id": ProviderUnknown,
+    }
 )
 
 
@@ -159,7 +165,7 @@ async def refuse_invalid(request: Request, error: Exception) -> Response:
     found = error.errors()
     for each in found:
         if each["loc"][:1] == ("path",):
-            raise IN_PATH.get(str(each["loc"][1]), errors.TenantUnknown) from None
+            raise IN_PATH[str(each["loc"][1])] from None
     known = request.scope["wardgate.fields"]
     raise ApiError(invalid([_told(each, known) for each in found])) from None
 
@@ -175,9 +181,10 @@ def _told(error: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> dict[
     """Which field broke which rule. A name that no model has was sent by the caller, so it is not repeated."""
     place, *path = error["loc"]
     names = sorted(known.get(place, ()))
+    rule = FORMS.get(error.get("ctx", {}).get("pattern", ""), error["msg"])
     if not path:
-        return {"field": str(place), "rule": WHOLE.get(error["type"], error["msg"])}
+        return {"field": str(place), "rule": WHOLE.get(error["type"], rule)}
     if path[0] not in names:
         return {"field": str(place), "rule": f"there is a field that is not known; known are {', '.join(names)}"}
     inner = [f"[{part}]" for part in path[1:] if isinstance(part, int)]
-    return {"field": path[0] + "".join(inner), "rule": error["msg"]}
+    return {"field": path[0] + "".join(inner), "rule": rule}

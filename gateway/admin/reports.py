@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.admin.shapes import Sent, TenantName, Told, Word
+from gateway.admin.shapes import BATCH, PROVIDER, Sent, TenantName, Told, Word
 
 
 class ProviderQuery(Sent):
@@ -17,7 +17,7 @@ class ProviderQuery(Sent):
 
 
 class RenameQuery(Sent):
-    to: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$", description="The new id.")]
+    to: Annotated[str, Field(pattern=PROVIDER, description="The new id.")]
 
 
 class OldNameOut(Told):
@@ -91,7 +91,7 @@ class MoveWanted(Sent):
 class UndoWanted(Sent):
     """Which batch is put back."""
 
-    batch: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$", description="As `canonicalise` named it.")]
+    batch: Annotated[str, Field(pattern=BATCH, description="As `canonicalise` named it.")]
 
 
 class MoveStepOut(Told):

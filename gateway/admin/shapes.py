@@ -3,10 +3,13 @@
 Owns that a model takes no field that it does not name, and that what was sent is in no message.
 """
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from ipaddress import ip_network
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from keystore.acceptance import MAX_GRACE, MAX_WEIGHT
@@ -43,9 +46,32 @@ def _model(text: str) -> str:
     return text
 
 
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("no_time", "it must be a time within the years 1 to 9999 in UTC") from None
+
+
+SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+TENANT: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+PROVIDER: Final = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
+BATCH: Final = r"^[0-9a-f-]{36}$"
+ACTION: Final = r"^[a-z_]+\.[a-z_]+$"
+# What each asks for, in words: a caller need not read expressions.
+FORMS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        SLUG: "it must be 1 to 63 of a-z, 0-9 and '-', and begin with a letter or digit",
+        TENANT: "it must be 1 to 64 of A-Z, a-z, 0-9, '-' and '_', and begin with a letter or digit",
+        PROVIDER: "it must be 1 to 64 of a-z, 0-9, '_', '.' and '-', and begin with a letter or digit",
+        BATCH: "it must be the id of a batch, as GET /admin/keys/moves lists them",
+        ACTION: "it must be the name of an action, such as key.set",
+    }
+)
+
 Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
-TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", description="A tenant's slug or id.")]
+TenantName = Annotated[str, Field(pattern=TENANT, description="A tenant's slug or id.")]
 Scope = Literal["inference", "keys:read", "keys:write", "admin:read", "admin:write"]
 Kind = Literal["live", "test", "admin"]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(_model)]
@@ -55,6 +81,7 @@ Label = Annotated[str, Field(max_length=63), AfterValidator(_printable)]
 Weight = Annotated[int, Field(ge=1, le=MAX_WEIGHT, strict=True)]
 Position = Annotated[int, Field(ge=0, le=MAX_WEIGHT, strict=True)]
 GraceHours = Annotated[float, Field(ge=0, le=MAX_GRACE.days * 24, allow_inf_nan=False, strict=True)]
+Time = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Version = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ from gateway.admin.models import HeldKey, PlanChange, TenantNew, TenantOut, Tena
 from gateway.admin.pages import Page, page_of, place_after
 from gateway.admin.parts import Tenant as TenantPart
 from gateway.control.gate import Operation
+from gateway.control.targets import may_be_said
+from gateway.rules import Rules, unserved
+from keystore.errors import TenantInvalid
 from keystore.resolve import Found
 from keystore.tenants import Tenant
 
@@ -19,8 +22,11 @@ def _facts(tenant: Tenant) -> dict[str, object]:
     return {name: getattr(tenant, name) for name in names}
 
 
-def tenant_out(tenant: Tenant) -> TenantOut:
-    return TenantOut.model_validate(_facts(tenant))
+def tenant_out(tenant: Tenant, rules: Rules | None = None) -> TenantOut:
+    """A tenant; with the rules in force, and what they mean for it."""
+    why = unserved(tenant.plan, rules) if rules else None
+    note = f"{why[:1].upper()}{why[1:]}: the tenant cannot be served on it." if why else None
+    return TenantOut.model_validate(_facts(tenant) | {"note": note})
 
 
 async def list_tenants(call: OfCall, query: Annotated[TenantQuery, Query()]) -> Page[TenantOut]:
@@ -37,13 +43,15 @@ async def list_tenants(call: OfCall, query: Annotated[TenantQuery, Query()]) -> 
 async def add_tenant(call: OfCall, body: TenantNew) -> TenantOut:
     """The plan must be one that the gateway knows."""
 
-    async def work(at: Operation) -> Tenant:
-        return await at.keystore.tenants.add(
+    async def work(at: Operation) -> TenantOut:
+        if not may_be_said(body.slug):
+            raise TenantInvalid
+        made = await at.keystore.tenants.add(
             body.slug, body.plan, name=body.name, id=body.id, default_model=body.default_model
         )
+        return tenant_out(made, at.rules)
 
-    made = await call.run(work, target=body.slug, describe=lambda one: {"id": one.id, "plan": one.plan})
-    return tenant_out(made)
+    return await call.run(work, target=body.slug, describe=lambda one: {"id": one.id, "plan": one.plan})
 
 
 async def show_tenant(call: OfCall, tenant: TenantPart) -> TenantShown:
@@ -65,7 +73,7 @@ async def show_tenant(call: OfCall, tenant: TenantPart) -> TenantShown:
 async def set_plan(call: OfCall, tenant: TenantPart, body: PlanChange) -> TenantOut:
     """Move a tenant to another plan; in force from its next request."""
 
-    async def work(at: Operation) -> Tenant:
-        return await at.keystore.tenants.set_plan(at.tenant.slug, body.plan)
+    async def work(at: Operation) -> TenantOut:
+        return tenant_out(await at.keystore.tenants.set_plan(at.tenant.slug, body.plan), at.rules)
 
-    return tenant_out(await call.run(work, tenant=tenant, describe=lambda one: {"plan": one.plan}))
+    return await call.run(work, tenant=tenant, describe=lambda one: {"plan": one.plan})

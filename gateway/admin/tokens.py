@@ -30,11 +30,15 @@ def _made(new: NewToken) -> TokenMade:
     return TokenMade.model_validate({name: getattr(new, name) for name in (*_FACTS, "token")})
 
 
-def _refuse_more(call: Call, kind: TokenKind, scopes: Iterable[str]) -> None:
-    """An admin token is made by one that may do all that the new one may, from anywhere. NotAllowed."""
+async def _refuse_more(
+    call: Call, at: Operation, kind: TokenKind, scopes: Iterable[str], expires_at: datetime | None
+) -> None:
+    """An admin token is made by one that may do all that the new one may, from anywhere and as long. NotAllowed."""
     if kind is not TokenKind.ADMIN:
         return
-    if call.caller.allowed_addresses or not rights_of(kind, scopes) <= call.caller.scopes:
+    own = await at.keystore.tokens.get(call.caller.token_id)
+    longer = own.expires_at is not None and (expires_at is None or expires_at > own.expires_at)
+    if longer or call.caller.allowed_addresses or not rights_of(kind, scopes) <= call.caller.scopes:
         raise NotAllowed("this token may not make an admin token that may do more than itself")
 
 
@@ -72,7 +76,7 @@ async def create_token(call: OfCall, body: TokenNew) -> TokenMade:
     """Make a token and show it once. A tenant's token names its tenant, an admin token names none."""
 
     async def work(at: Operation) -> NewToken:
-        _refuse_more(call, TokenKind(body.kind), body.scopes)
+        await _refuse_more(call, at, TokenKind(body.kind), body.scopes, body.expires_at)
         return await at.keystore.tokens.create(
             at.found,
             kind=body.kind,
@@ -93,7 +97,7 @@ async def rotate_token(call: OfCall, token_id: TokenId, body: TokenRotation) -> 
 
     async def work(at: Operation) -> NewToken:
         old = await at.keystore.tokens.get(token_id)
-        _refuse_more(call, old.kind, old.scopes)
+        await _refuse_more(call, at, old.kind, old.scopes, old.expires_at)
         return await at.keystore.tokens.rotate(token_id, overlap=timedelta(hours=body.overlap_hours))
 
     return _made(await call.run(work, target=token_id, describe=lambda one: {"token": one.id}))

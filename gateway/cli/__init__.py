@@ -5,12 +5,15 @@ Exit codes: 0 done, 1 refused or failed (the sentence says why), 2 wrong usage, 
 
 import sys
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from gateway.cli import audit, doctor, explaining, importing, moving, names, rows, running, sealing, tenants, tokens
+from gateway.cli.console import LACKS
 from gateway.config import ConfigError
+from gateway.control.targets import without_secrets
 from gateway.errors import ApiError
 from gateway.logs import LogLevelError
 from gateway.metrics_server import MetricsPortError
@@ -19,8 +22,32 @@ from gateway.server import PortTaken
 from keystore.errors import KeystoreError
 from router.errors import RouterError
 
+
+class _Quiet(TyperGroup):
+    """Wrong usage is told without an argument that may be a secret."""
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **named)
+        except typer.TyperException as error:
+            raise _quiet(error) from None
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.TyperException as error:
+            raise _quiet(error) from None
+
+
+def _quiet(error: typer.TyperException) -> typer.TyperException:
+    if isinstance(said := getattr(error, "message", None), str):
+        error.message = without_secrets(said, sys.argv[1:])
+    return error
+
+
 app = typer.Typer(
     name="wardgate",
+    cls=_Quiet,
     help="A gateway for SaaS teams whose tenants bring their own LLM provider keys. Nothing silent.",
     no_args_is_help=True,
     add_completion=False,
@@ -57,6 +84,7 @@ def _options(
     pass
 
 
+FINDINGS = 3
 EXPECTED = (ApiError, ConfigError, KeystoreError, RouterError, LogLevelError, MetricsPortError, PortTaken)
 
 
@@ -64,14 +92,21 @@ def main() -> None:
     """Entry point of the `wardgate` script."""
     try:
         app()
+    except SystemExit as end:
+        raise SystemExit(FINDINGS if not end.code and LACKS.get() else end.code) from None
     except EXPECTED as error:
-        sys.stderr.write(f"wardgate: {error}\n")
+        _say(str(error))
         raise SystemExit(1) from None
     except (OSError, ValueError, ArithmeticError) as error:
-        sys.stderr.write(f"wardgate: {_sentence(error)}\n")
+        _say(_sentence(error))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _say(sentence: str) -> None:
+    """One line on stderr, without an argument that may be a secret."""
+    sys.stderr.write(f"wardgate: {without_secrets(sentence, sys.argv[1:])}\n")
 
 
 def _sentence(error: Exception) -> str:

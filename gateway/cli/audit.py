@@ -1,5 +1,6 @@
 """`wardgate audit`: who did what on the control plane, and whether the record of it is whole."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -7,10 +8,13 @@ import typer
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.config import ConfigError
+from gateway.control.actions import ACTIONS
 from gateway.control.gate import Operation
-from keystore.audit import AuditRow, Phase, Verdict
+from keystore.audit import GAP, OUTCOMES, AuditRow, Phase, Verdict
+from keystore.errors import counted, did_you_mean
 
 FINDINGS = 3
+_NONE = "No row is of this kind."
 MOST = 1000
 app = typer.Typer(help="The record of every operation of the control plane.", no_args_is_help=True)
 
@@ -37,7 +41,7 @@ def list_rows(
     tenant: Annotated[str | None, typer.Option(help="Of one tenant, by slug.")] = None,
     action: Annotated[str | None, typer.Option(help="E.g. key.set.")] = None,
     actor: Annotated[str | None, typer.Option(help="A user, or a token's id.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="begun, done, refused, failed or denied.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="begun, done, refused, failed, denied; found, of a gap.")] = None,
     since: Annotated[str | None, typer.Option(help="A time, e.g. 2026-11-21T12:00:00Z.")] = None,
     before: Annotated[int | None, typer.Option(help="Rows before this number: the next page.")] = None,
     limit: Annotated[int, typer.Option(help=f"At most {MOST}.", min=1, max=MOST)] = 50,
@@ -45,6 +49,8 @@ def list_rows(
 ) -> None:
     """List what was done, newest first. A write has two rows: one when it began, one when it had ended."""
     start = _time(since)
+    _check("--action", action, {*ACTIONS, GAP})
+    _check("--outcome", outcome, OUTCOMES)
 
     async def work(at: Operation) -> list[AuditRow]:
         return await at.keystore.audit.list(
@@ -64,9 +70,35 @@ def list_rows(
     ended = {row.operation for row in rows if row.phase is not Phase.BEGIN}
     print_table(
         ("no", "at", "who", "from", "action", "target", "outcome"),
-        [(r.seq, r.at, f"{r.actor_kind} {r.actor}", r.origin, r.action, r.target, _outcome(r, ended)) for r in rows],
-        empty="Nothing was done yet.",
+        [
+            (
+                r.seq,
+                f"{r.at:%Y-%m-%d %H:%M:%S}",
+                f"{r.actor_kind} {r.actor}",
+                r.origin,
+                r.action,
+                _about(r),
+                _outcome(r, ended),
+            )
+            for r in rows
+        ],
+        empty=_NONE if any((tenant, action, actor, outcome, since, before)) else "Nothing was done yet.",
     )
+    if len(rows) == limit and rows[-1].seq > 1:
+        typer.echo(f"These are the newest {limit}; the next page: --before {rows[-1].seq}", err=True)
+
+
+def _check(option: str, given: str | None, known: Collection[str]) -> None:
+    """ConfigError for a word that no row can have."""
+    if given is not None and given not in known:
+        near = did_you_mean(given, known) or f"; known: {', '.join(sorted(known))}"
+        raise ConfigError(f"{option}: there is no {given!r}{near}")
+
+
+def _about(row: AuditRow) -> str:
+    """What it was done to; of a token that was made, its id."""
+    made = row.detail.get("token")
+    return " -> ".join(each for each in (row.target, str(made) if made else "") if each)
 
 
 def _outcome(row: AuditRow, ended: set[str]) -> str:
@@ -89,7 +121,8 @@ def verify(
         found = {"rows": verdict.rows, "head": verdict.head, "whole": verdict.whole, "faults": verdict.faults}
         print_json(found)
     else:
-        print(f"{verdict.rows} rows, {'whole' if verdict.whole else 'NOT WHOLE'}. Head: {verdict.head or 'none yet'}")
+        found_so = "whole" if verdict.whole else "NOT WHOLE"
+        print(f"{counted(verdict.rows, 'row')}, {found_so}. Head: {verdict.head or 'none yet'}")
         for fault in verdict.faults:
             print(f"  {fault}")
     if not verdict.whole:

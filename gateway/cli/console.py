@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -19,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.config import ConfigError
-from gateway.control.actions import OPERATOR_RIGHTS
+from gateway.control.actions import ACTIONS, OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
 from gateway.opening import open_keystore
 from gateway.rules import Rules, load_rules
@@ -29,6 +30,7 @@ from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
 WIDE = 400
+LACKS: ContextVar[bool] = ContextVar("lacks", default=False)  # the command looked without a root key: exit code 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -49,14 +51,25 @@ def settings() -> Settings:
 
 
 @asynccontextmanager
-async def opened(chosen: Settings) -> AsyncIterator[tuple[Keystore, Rules]]:
-    """The keystore and the rules of these settings; an empty database is made ready first."""
+async def opened(chosen: Settings, *, partial: bool = False) -> AsyncIterator[tuple[Keystore, Rules]]:
+    """The keystore and the rules of these settings; an empty database is made ready first. With `partial`, root
+    keys may be missing, which is told."""
     rules = load_rules(chosen)
-    keystore = await open_keystore(chosen, rules, create=True)
+    keystore = await open_keystore(chosen, rules, create=True, partial=partial)
+    if keystore.lacking:
+        _tell_lacking(keystore)
     try:
         yield keystore, rules
     finally:
         await keystore.close()
+
+
+def _tell_lacking(keystore: Keystore) -> None:
+    ids = ", ".join(keystore.lacking)
+    unheard = "" if keystore.audit.can_note else " This look is not noted in the audit, whose key it wraps."
+    typer.echo(
+        f"Note: {ids} is not among the sealing keys; put it back. What it wraps does not open.{unheard}", err=True
+    )
 
 
 def operate(
@@ -69,12 +82,15 @@ def operate(
 ) -> Result:
     """Run one operation of the control plane as the operator, through the gate, and return what it returns."""
 
-    async def run() -> Result:
-        async with opened(settings()) as (keystore, rules):
+    async def run() -> tuple[Result, bool]:
+        async with opened(settings(), partial=ACTIONS[action].partial) as (keystore, rules):
             control = Control(keystore, rules)
-            return await control.run(operator(), action, work, tenant=tenant, target=target, describe=describe)
+            done = await control.run(operator(), action, work, tenant=tenant, target=target, describe=describe)
+            return done, bool(keystore.lacking)
 
-    return asyncio.run(run())
+    result, lacks = asyncio.run(run())
+    LACKS.set(lacks)
+    return result
 
 
 def operator() -> Actor:

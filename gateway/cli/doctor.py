@@ -41,7 +41,8 @@ def doctor(
     if as_json:
         print_json([as_record(one) for one in found])
     else:
-        _print(found, "No provider key is stored." if slug is None else f"{slug} holds no such provider key.")
+        whose = f"{slug} holds no provider key" if slug else "No provider key is stored"
+        _print(found, f"{whose}{f' of {provider}' if provider else ''}.")
     if any(one.health.level is Level.PROBLEM for one in found):
         raise typer.Exit(FINDINGS)
 
@@ -111,6 +112,7 @@ def _print(found: Sequence[Examined], empty: str) -> None:
             "label",
             "provider",
             "store",
+            "version",
             "state",
             "answers for",
             "last success",
@@ -135,6 +137,7 @@ def _row(health: KeyHealth) -> tuple[object, ...]:
         key.label or None,
         health.provider_id,
         key.store,
+        key.version or None,
         health.state,
         [f"{answer.provider_id} ({answer.via.value})" for answer in health.answers],
         health.last_success_at,

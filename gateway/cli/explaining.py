@@ -13,6 +13,7 @@ import typer
 from gateway.chat_request import ChatRequest, read_chat_request
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
+from gateway.control.targets import check_said
 from gateway.deciding import RuleBook, decide
 from gateway.rules import load_catalogue
 from router.decision import Decision
@@ -31,6 +32,7 @@ def explain(
 ) -> None:
     """Print the ranked and the rejected candidates of a request, with reasons. Exit code 3 when none is left."""
     request = _request(model, body)
+    check_said(model or "", "--model")
 
     async def work(at: Operation) -> Decision:
         keyring = await at.keystore.keyring(at.tenant)

@@ -113,6 +113,9 @@ def apply(
     tenant_plan_column: PlanColumn = None,
     create_tenants: Create = False,
     tenant_plan: Plan = None,
+    remap: Annotated[
+        bool, typer.Option("--remap", help="Take this --tenants-table in the place of that of an earlier run.")
+    ] = False,
     batch: Batch = 500,
     as_json: AsJson = False,
 ) -> None:
@@ -124,7 +127,9 @@ def apply(
 
     async def work(at: Operation) -> Applied:
         with _bar("sealing") as progress:
-            return await at.keystore.importing.apply(url, options, manifest, batch=batch, progress=progress)
+            return await at.keystore.importing.apply(
+                url, options, manifest, batch=batch, progress=progress, remap=remap
+            )
 
     done = operate("import.apply", work, describe=lambda one: {"import": one.plan.import_id, "taken": one.taken})
     if as_json:
@@ -136,7 +141,10 @@ def apply(
 
 def _print_applied(done: Applied) -> None:
     _print_plan(done.plan)
-    print(f"Took over {done.taken} rows; {done.elsewhere} were done by another run meanwhile.")
+    print(
+        f"Worked through {done.taken} rows that were news, settings too; {done.elsewhere} were done by another run"
+        " meanwhile. What became of each is counted above."
+    )
     if done.created:
         print(f"Made tenants: {', '.join(done.created)}.")
     for why in done.refused:
@@ -239,7 +247,8 @@ def list_imports(as_json: AsJson = False) -> None:
 
 
 def _print_verified(result: Verified) -> None:
-    print_table(("rows", "count"), list(result.outcomes.items()), empty="The table is empty.")
+    empty = "No row is as it was taken over." if result.rows else "The table is empty."
+    print_table(("rows", "count"), list(result.outcomes.items()), empty=empty)
     print(
         f"{result.rows} rows, {result.credentials_opened} credentials opened, {result.lookups} look-ups compared,"
         f" {result.scrubbed} scrubbed, {result.gone} gone from the table, {result.removed_since} removed here."
@@ -252,6 +261,11 @@ def _print_verified(result: Verified) -> None:
         print(f"Does not hold: {failure}.")
     _print_rotate(result.rotate)
     print("All gates hold." if result.passed else "Not verified.")
+    if left := _reported(result):
+        print(
+            f"{left} secrets of no tenant here, or with a name that cannot be stored, are not sealed: exit code"
+            f" {FINDINGS}. Map their tenants with `wardgate import apply --tenants-table`, or --create-tenants."
+        )
 
 
 def _print_rotate(keys: tuple[Rotate, ...]) -> None:

@@ -33,6 +33,7 @@ def as_row(info: CredentialInfo) -> dict[str, object]:
         "hint": info.hint,
         "weight": info.weight,
         "position": info.position,
+        "source": info.source,
         "fields": dict(info.fields),
         "grace_until": info.grace_until,
         "created_at": info.created_at,
@@ -86,7 +87,10 @@ def set_key(
     fields = read_fields(field or (), base_url)
     value = read_value(setting_key)
 
+    before: set[str | None] = set()
+
     async def work(at: Operation) -> CredentialInfo:
+        before.update(one.credential_id for one in await at.keystore.credentials.list(at.tenant))
         return await at.keystore.credentials.set(
             at.tenant,
             setting_key,
@@ -103,6 +107,9 @@ def set_key(
     info = operate("key.set", work, tenant=slug, target=_target(setting_key, label), describe=_described)
     if as_json:
         print_json(as_row(info))
+        return
+    if info.credential_id in before:
+        print(f"{_told(info)} of {slug} holds this value already (version {info.version}): no new version was made.")
         return
     print(f"Stored {_told(info)} for {slug} (provider {info.provider_id}, version {info.version}), sealed.")
     if info.state == "pending":
@@ -169,16 +176,30 @@ def list_keys(slug: Slug, as_json: AsJson = False) -> None:
         print_json([as_row(info) for info in infos])
         return
     print_table(
-        ("stored as", "label", "provider", "store", "version", "state", "ends in", "fields", "updated"),
+        (
+            "stored as",
+            "label",
+            "position",
+            "weight",
+            "provider",
+            "store",
+            "version",
+            "state",
+            "ends in",
+            "fields",
+            "updated",
+        ),
         [
             (
                 i.setting_key,
                 i.label or None,
+                i.position,
+                i.weight,
                 i.provider_id,
                 i.store,
                 i.version,
                 state_of(i),
-                i.hint,
+                i.hint or None,
                 [f"{name}={value}" for name, value in i.fields.items()],
                 i.updated_at,
             )
@@ -200,9 +221,23 @@ def versions(slug: Slug, setting_key: SettingKey, as_json: AsJson = False) -> No
         print_json([as_row(info) for info in infos])
         return
     print_table(
-        ("label", "version", "state", "ends in", "stands in until", "came by", "created", "updated"),
+        (
+            "label",
+            "position",
+            "weight",
+            "version",
+            "state",
+            "ends in",
+            "stands in until",
+            "came by",
+            "created",
+            "updated",
+        ),
         [
-            (i.label or None, i.version, state_of(i), i.hint, i.grace_until, i.source, i.created_at, i.updated_at)
+            (
+                *(i.label or None, i.position, i.weight, i.version, state_of(i), i.hint or None),
+                *(i.grace_until, i.source, i.created_at, i.updated_at),
+            )
             for i in infos
         ],
         empty="There was never a version.",

@@ -32,7 +32,7 @@ def canonicalise(
         steps = [_record(step, _STEP) for step in report.steps]
         print_json({"dry_run": dry_run, "batch": report.batch, "counts": report.counts, "steps": steps})
     else:
-        _print_steps(report.steps, empty="Every key is found under its canonical name.")
+        _print_steps(report.steps, empty="Every key is found under its canonical name.", planned=dry_run)
         _print_counts(report, dry_run=dry_run)
     if report.counts[Outcome.LEFT]:
         raise typer.Exit(FINDINGS)
@@ -61,7 +61,7 @@ def _print_counts(report: MoveReport, *, dry_run: bool) -> None:
     if not report.steps:
         return
     counts = report.counts
-    print(f"\n{_count(counts)}." + (" Nothing was changed: this was a dry run." if dry_run else ""))
+    print(f"\n{_count(counts, planned=dry_run)}." + (" Nothing was changed: this was a dry run." if dry_run else ""))
     if report.batch:
         print(f"Batch {report.batch}. To put it back: wardgate key undo {report.batch}")
 
@@ -97,7 +97,7 @@ def _list_batches(*, as_json: bool) -> None:
     async def work(at: Operation) -> list[Batch]:
         return await at.keystore.moves.batches()
 
-    found = operate("key.report", work, target="batches")
+    found = operate("key.report", work)
     if as_json:
         print_json([_record(one, _BATCH) for one in found])
         return
@@ -105,11 +105,14 @@ def _list_batches(*, as_json: bool) -> None:
     print_table(("batch", "moved", "tenants", "keys", "undone"), rows, empty="No key was moved.")
 
 
-def _print_steps(steps: tuple[Step, ...] | tuple[UndoStep, ...], *, empty: str) -> None:
+def _print_steps(steps: tuple[Step, ...] | tuple[UndoStep, ...], *, empty: str, planned: bool = False) -> None:
     print_table(
         ("tenant", "provider", "from", "to", "label", "outcome", "why"),
         [
-            (s.tenant, s.provider_id, s.from_name, s.to_name, s.label or None, s.outcome, s.reason or None)
+            (
+                *(s.tenant, s.provider_id, s.from_name, s.to_name, s.label or None),
+                *(_outcome(s.outcome, planned=planned), s.reason or None),
+            )
             for s in steps
         ],
         empty=empty,
@@ -120,6 +123,10 @@ def _record(one: object, names: tuple[str, ...]) -> dict[str, object]:
     return {name: getattr(one, name) for name in names}
 
 
-def _count(counts: dict[str, int]) -> str:
-    """3 moved, 0 copied, 1 left"""
-    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+def _count(counts: dict[str, int], *, planned: bool = False) -> str:
+    """3 moved, 0 copied, 1 left; of a plan, 3 to be moved."""
+    return ", ".join(f"{count} {_outcome(outcome, planned=planned)}" for outcome, count in counts.items())
+
+
+def _outcome(outcome: str, *, planned: bool) -> str:
+    return f"to be {outcome}" if planned and outcome != Outcome.LEFT else str(outcome)

@@ -14,6 +14,7 @@ from gateway.cli.rows import provider_app
 from gateway.cli.sealing import progress_bar
 from gateway.config import load_config
 from gateway.control.gate import Operation
+from gateway.control.targets import check_said
 from gateway.rules import load_catalogue
 from keystore.impact import Change, renamed, retired
 from keystore.names import Conflict, Report
@@ -96,6 +97,7 @@ def retire(provider_id: ProviderId, as_json: AsJson = False) -> None:
 def rename(old: ProviderId, new: Annotated[str, typer.Argument(help="The new id.")], as_json: AsJson = False) -> None:
     """Who breaks if a provider gets another id, or is merged into another row. Changes nothing. Exit code 1 when
     somebody does."""
+    check_said(new, "the new id")
     _impact(lambda registry: renamed(registry, old, new), f"rename {old} {new}", None, as_json, shown=(new, old))
 
 
@@ -105,7 +107,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Who breaks if this file were in force. Changes nothing. Exit code 1 when somebody does."""
-    after = load_registry(load_config(file).providers)
+    after = load_registry(load_config(file, named_by="").providers)
     _impact(lambda _: after, f"diff {file.name}", None, as_json)
 
 

@@ -9,18 +9,20 @@ from typing import Annotated
 import typer
 import uvloop
 
-from gateway.bootstrap import Bootstrap, bootstrap, points_at_sandbox, write_config
+from gateway.bootstrap import DEMO_PROVIDER, Bootstrap, bootstrap, points_at_sandbox, write_config
 from gateway.cli.console import AsJson, opened, operator, print_json, settings
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
 from gateway.environment import forbid_dumps
-from gateway.rules import load_rules
+from gateway.rules import Rules, load_rules
 from gateway.server import Listening, PortTaken
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings
+from keystore.errors import counted
 from keystore.migrate import migrate as run_migrations
 
 SANDBOX_PORT = 9200
+LOOPBACK = "127.0.0.1:"
 OTHER_PORT = (
     "stop what listens there, or delete wardgate.toml and take another port: make run ARGS='--sandbox-port 9299'"
 )
@@ -58,9 +60,21 @@ def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] 
                 raise PortTaken(f"{error}; {OTHER_PORT}") from None
             made: Bootstrap | None = asyncio.run(_bootstrap(chosen))
         else:
-            print("MiniMax does not point at the sandbox in your configuration: no demo tenant, no sandbox.")
+            print(no_sandbox(rules, sandbox_port))
             made = None
         _run(chosen, lambda listening: _announce(listening, made))
+
+
+def no_sandbox(rules: Rules, sandbox_port: int) -> str:
+    """Why there is no demo, and the way to one."""
+    provider = rules.registry.get(DEMO_PROVIDER)
+    ports = [host.removeprefix(LOOPBACK) for host in (provider.hosts if provider else ()) if host.startswith(LOOPBACK)]
+    says = "MiniMax does not point at the sandbox in your configuration"
+    ways = "delete wardgate.toml to have it written anew"
+    if ports:
+        says += f", but at {LOOPBACK}{ports[0]}; the sandbox is to listen on {sandbox_port}"
+        ways = f"start with --sandbox-port {ports[0]}, or {ways}"
+    return f"{says}: no demo tenant, no sandbox, no token. For a demo, {ways}."
 
 
 async def _bootstrap(chosen: Settings) -> Bootstrap:
@@ -123,7 +137,7 @@ def migrate(as_json: AsJson = False) -> None:
     elif applied:
         print(f"Migrated: {', '.join(applied)}.")
         if sealed:
-            print(f"Sealed the {len(sealed)} tokens that were there.")
+            print(f"Sealed what was there: {counted(len(sealed), 'token')}.")
     else:
         print("The database is up to date.")
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
+from keystore.errors import counted
 from keystore.sealing_check import Tally
 from keystore.sealing_ops import RootKeyStatus
 
@@ -117,7 +118,7 @@ def rewrap(as_json: AsJson = False) -> None:
         with progress_bar("rewrapping") as advance:
             return await at.keystore.sealing.rewrap(advance)
 
-    _show(operate("sealing.rewrap", work, describe=_counts), "Rewrapped", as_json)
+    _show(operate("sealing.rewrap", work, describe=_counts), "Rewrapped", "changed by somebody else meanwhile", as_json)
 
 
 @app.command("verify")
@@ -128,7 +129,12 @@ def verify(as_json: AsJson = False) -> None:
         with progress_bar("verifying") as advance:
             return await at.keystore.sealing.verify(advance)
 
-    _show(operate("sealing.verify", work, describe=_counts), "Opened", as_json)
+    _show(
+        operate("sealing.verify", work, describe=_counts),
+        "Opened",
+        "removed, so nothing is left of them to open",
+        as_json,
+    )
 
 
 def _counts(tally: Tally) -> dict[str, object]:
@@ -136,11 +142,14 @@ def _counts(tally: Tally) -> dict[str, object]:
     return {**counts, "skipped": tally.skipped, "failed": tally.failed}
 
 
-def _show(tally: Tally, verb: str, as_json: bool) -> None:
+def _show(tally: Tally, verb: str, skipped: str, as_json: bool) -> None:
+    """`skipped` says what those are of which nothing was opened."""
     if as_json:
         print_json({**_counts(tally), "faults": tally.faults})
     else:
         print(f"{verb} {tally.succeeded} of {tally.processed} (skipped {tally.skipped}, failed {tally.failed}).")
+        if tally.skipped:
+            print(f"Skipped are those that were {skipped}.")
         for fault in tally.faults:
             print(f"  {fault}")
     if tally.faults:
@@ -151,14 +160,15 @@ def _show(tally: Tally, verb: str, as_json: bool) -> None:
 def retire(kek_id: KekId, as_json: AsJson = False) -> None:
     """Say that a root key is done with. Refused while a row needs it, or without a clean verify of the last hour."""
 
-    async def work(at: Operation) -> None:
-        await at.keystore.sealing.retire(kek_id)
+    async def work(at: Operation) -> bool:
+        return await at.keystore.sealing.retire(kek_id)
 
-    operate("sealing.retire", work, target=kek_id)
+    changed = operate("sealing.retire", work, target=kek_id)
     if as_json:
         print_json({"kek_id": kek_id, "state": "retired"})
     else:
-        print(f"{kek_id} is retired; its line may be taken out of the ring. Backups of before still need it.")
+        said = "is retired" if changed else "was retired already"
+        print(f"{kek_id} {said}; its line may be taken out of the ring. Backups of before still need it.")
 
 
 @app.command("rotate-tenant")
@@ -172,7 +182,7 @@ def rotate_tenant(slug: Slug, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"tenant": slug, "sealed": sealed})
     else:
-        print(f"{slug} has a new data key; {sealed} values were sealed again.")
+        print(f"{slug} has a new data key; {counted(sealed, 'value')} sealed again.")
 
 
 @app.command("shred")
@@ -181,7 +191,7 @@ def shred(
     yes: Annotated[bool, typer.Option("--yes", help="It cannot be undone.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Destroy a tenant's data keys and stored keys; what backups hold of them is noise from then on."""
+    """Destroy a tenant's data keys and stored keys. Backups of before open as long as a root key of then exists."""
     if not yes:
         raise typer.BadParameter(f"every provider key of {slug} would be gone for good; say --yes")
 
@@ -192,4 +202,4 @@ def shred(
     if as_json:
         print_json({"tenant": slug, "destroyed": gone})
     else:
-        print(f"Destroyed {gone} stored values of {slug} and the keys that opened them.")
+        print(f"Destroyed {counted(gone, 'stored value')} of {slug} and the keys that opened them.")

@@ -6,7 +6,8 @@ import typer
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
-from gateway.rules import Rules
+from gateway.control.targets import check_said
+from gateway.rules import Rules, unserved
 from keystore.resolve import Found
 from keystore.tenants import Tenant
 
@@ -27,13 +28,9 @@ def as_row(tenant: Tenant) -> dict[str, object]:
 
 def _warn(tenant: Tenant, rules: Rules) -> None:
     """Say on stderr when nothing can be served on the tenant's plan."""
-    plan = rules.plans.get(tenant.plan)
-    if plan is not None and not plan.byok:
-        typer.echo(
-            f"Note: plan {plan.name} takes no keys of tenants, and the operator's are not used in this version:"
-            f" {tenant.slug} cannot be served on it.",
-            err=True,
-        )
+    why = unserved(tenant.plan, rules)
+    if why is not None:
+        typer.echo(f"Note: {why}: {tenant.slug} cannot be served on it.", err=True)
 
 
 def _print(tenant: Tenant, as_json: bool, sentence: str) -> None:
@@ -57,6 +54,7 @@ def add(
     """Add a tenant. The plan must be one that the gateway knows."""
 
     async def work(at: Operation) -> Tenant:
+        check_said(slug, "the slug")
         added = await at.keystore.tenants.add(slug, plan, name=name, id=tenant_id, default_model=default_model)
         _warn(added, at.rules)
         return added
@@ -105,7 +103,7 @@ def show(slug: Slug, as_json: AsJson = False) -> None:
     providers = row.pop("providers")
     assert isinstance(providers, dict)  # noqa: S101 - built above
     row["tokens"] = row["tokens"] or None
-    print_table(("", ""), list(row.items()), empty="")
+    print_table(("fact", "value"), list(row.items()), empty="")
     print_table(
         ("provider", "key stored as", "found as", "store"),
         [(name, held["setting_key"], held["via"], held["store"]) for name, held in providers.items()],

@@ -1,5 +1,6 @@
 """`wardgate token`: what applications authenticate with. A token is shown once, when it is made."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -8,10 +9,18 @@ import typer
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.config import ConfigError
 from gateway.control.gate import Operation
+from gateway.rules import Rules, load_catalogue
+from keystore.errors import counted
+from keystore.rights import rights_of
+from keystore.token_format import token_id_of
 from keystore.tokens import NewToken, TokenInfo
+from router.plans import matches_something
 
 LONGEST_DAYS = 36_500
-TokenId = Annotated[str, typer.Argument(help="The id of `wardgate token list` (12 characters).")]
+Made = tuple[NewToken, TokenInfo]
+TokenId = Annotated[
+    str, typer.Argument(help="The id of `wardgate token list` (12 characters), or the token.", callback=token_id_of)
+]
 app = typer.Typer(help="API tokens of tenants.", no_args_is_help=True)
 
 
@@ -72,8 +81,8 @@ def create(
         raise typer.BadParameter("a tenant's token needs its slug; an admin token takes none")
     expires_at = None if expires_in_days is None else datetime.now(UTC) + _days(expires_in_days)
 
-    async def work(at: Operation) -> NewToken:
-        return await at.keystore.tokens.create(
+    async def work(at: Operation) -> Made:
+        new = await at.keystore.tokens.create(
             at.found,
             kind=kind,
             name=name,
@@ -82,18 +91,39 @@ def create(
             allowed_models=allow_model or (),
             allowed_addresses=allow_address or (),
         )
+        _warn(allow_model or (), at.rules)
+        return new, await at.keystore.tokens.get(new.id)
 
-    made = operate("token.create", work, tenant=slug, describe=lambda one: {"token": one.id, "kind": one.kind})
+    made = operate("token.create", work, tenant=slug, describe=lambda one: {"token": one[0].id, "kind": one[0].kind})
     _show_once(made, as_json)
 
 
-def _show_once(made: NewToken, as_json: bool) -> None:
+def _warn(models: Sequence[str], rules: Rules) -> None:
+    """Say on stderr which of the names are no models of the catalogue."""
+    catalogue = load_catalogue(rules.registry) if models else None
+    for model in models:
+        if catalogue is not None and not matches_something(model, catalogue, rules.registry):
+            near = f"; near: {', '.join(catalogue.near(model))}" if catalogue.near(model) else ""
+            typer.echo(f"Note: {model!r} matches no model of the catalogue{near}.", err=True)
+
+
+def _show_once(made: Made, as_json: bool) -> None:
+    new, info = made
     if as_json:
-        shown = {"token": made.token, "id": made.id, "tenant": made.tenant, "kind": made.kind, "name": made.name}
-        print_json(shown | {"expires_at": made.expires_at})
-    else:
-        print(made.token)
-        typer.echo("This is shown once; the database holds a hash of it.", err=True)
+        shown = {"token": new.token, "id": new.id, "tenant": new.tenant, "kind": new.kind, "name": new.name}
+        limits = {"allowed_models": info.allowed_models, "allowed_addresses": info.allowed_addresses}
+        print_json(shown | {"expires_at": new.expires_at, "scopes": _rights(info), **limits})
+        return
+    print(new.token)
+    typer.echo("This is shown once; the database holds a hash of it.", err=True)
+    models, addresses = ", ".join(info.allowed_models), ", ".join(info.allowed_addresses)
+    limits_told = f"models: {models or 'all of the plan'}; addresses: {addresses or 'any'}"
+    typer.echo(f"Scopes: {', '.join(_rights(info))}; {limits_told}.", err=True)
+
+
+def _rights(info: TokenInfo) -> list[str]:
+    """What it may do, those scopes too that its kind has when none is said."""
+    return sorted(rights_of(info.kind, info.scopes))
 
 
 @app.command("rotate")
@@ -105,10 +135,11 @@ def rotate(
     """Make a token with the same rights; the old one ends after the overlap."""
     overlap = _hours(overlap_hours)
 
-    async def work(at: Operation) -> NewToken:
-        return await at.keystore.tokens.rotate(token_id, overlap=overlap)
+    async def work(at: Operation) -> Made:
+        new = await at.keystore.tokens.rotate(token_id, overlap=overlap)
+        return new, await at.keystore.tokens.get(new.id)
 
-    _show_once(operate("token.rotate", work, target=token_id, describe=lambda one: {"token": one.id}), as_json)
+    _show_once(operate("token.rotate", work, target=token_id, describe=lambda one: {"token": one[0].id}), as_json)
 
 
 @app.command("seal")
@@ -116,7 +147,7 @@ def seal(
     yes: Annotated[bool, typer.Option("--yes", help="You have looked at `wardgate token list`.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Seal the tokens that have no seal: those of before 0.2, or made by somebody who can write the database."""
+    """Seal the tokens that have none: of before there were seals, or made by somebody who can write the database."""
     if not yes:
         raise typer.BadParameter("look at the tokens with sealed = no in `wardgate token list` first, then say --yes")
 
@@ -127,7 +158,7 @@ def seal(
     if as_json:
         print_json({"sealed": ids})
     else:
-        print(f"Sealed {len(ids)} tokens.")
+        print(f"Sealed {counted(len(ids), 'token')}.")
 
 
 @app.command("list")
@@ -144,14 +175,19 @@ def list_tokens(
         print_json([as_row(info) for info in infos])
         return
     print_table(
-        ("id", "kind", "tenant", "name", "scopes", "created", "expires", "revoked", "last used", "sealed"),
+        (
+            *("id", "kind", "tenant", "name", "scopes", "models", "addresses"),
+            *("created", "expires", "revoked", "last used", "sealed"),
+        ),
         [
             (
                 i.id,
                 i.kind,
                 i.tenant,
                 i.name or None,
-                i.scopes or None,
+                _rights(i),
+                i.allowed_models or "all of the plan",
+                i.allowed_addresses or "any",
                 i.created_at,
                 i.expires_at,
                 i.revoked_at,
@@ -171,11 +207,11 @@ def revoke(
 ) -> None:
     """Revoke a token; refused from its next request on."""
 
-    async def work(at: Operation) -> None:
-        await at.keystore.tokens.revoke(token_id)
+    async def work(at: Operation) -> bool:
+        return await at.keystore.tokens.revoke(token_id)
 
-    operate("token.revoke", work, target=token_id)
+    changed = operate("token.revoke", work, target=token_id)
     if as_json:
         print_json({"id": token_id, "revoked": True})
     else:
-        print(f"Revoked {token_id}.")
+        print(f"Revoked {token_id}." if changed else f"{token_id} was revoked already.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from gateway.control.targets import Target
 from keystore.rights import Right
 
 
@@ -18,49 +19,56 @@ class Action:
     name: str
     right: Right
     tenant_right: Right | None = None
+    target: Target = Target.NOTHING
+    needs_ring: bool = False  # reads, but is worth nothing without every root key
 
     @property
     def writes(self) -> bool:
         return self.right is Right.ADMIN_WRITE
 
+    @property
+    def partial(self) -> bool:
+        """Whether it may be done while a root key is missing."""
+        return not (self.writes or self.needs_ring)
+
 
 _READ = Right.ADMIN_READ
 _WRITE = Right.ADMIN_WRITE
 _ROWS = (
-    Action("tenant.add", _WRITE),
+    Action("tenant.add", _WRITE, target=Target.TENANT),
     Action("tenant.list", _READ),
     Action("tenant.show", _READ),
-    Action("tenant.set_plan", _WRITE),
-    Action("tenant.explain", _READ),
-    Action("key.set", _WRITE, Right.KEYS_WRITE),
-    Action("key.activate", _WRITE, Right.KEYS_WRITE),
-    Action("key.change", _WRITE, Right.KEYS_WRITE),  # weight and position
-    Action("key.remove", _WRITE, Right.KEYS_WRITE),
-    Action("key.list", _READ, Right.KEYS_READ),
-    Action("key.doctor", _READ, Right.KEYS_READ),
-    Action("key.report", _READ),
+    Action("tenant.set_plan", _WRITE, target=Target.PLAN),
+    Action("tenant.explain", _READ, target=Target.MODEL),
+    Action("key.set", _WRITE, Right.KEYS_WRITE, target=Target.KEY),
+    Action("key.activate", _WRITE, Right.KEYS_WRITE, target=Target.KEY),
+    Action("key.change", _WRITE, Right.KEYS_WRITE, target=Target.KEY),  # weight and position
+    Action("key.remove", _WRITE, Right.KEYS_WRITE, target=Target.KEY),
+    Action("key.list", _READ, Right.KEYS_READ, target=Target.KEY),
+    Action("key.doctor", _READ, Right.KEYS_READ, target=Target.PROVIDER),
+    Action("key.report", _READ, target=Target.PROVIDER),
     Action("key.conflicts", _READ),
-    Action("key.canonicalise", _WRITE),
-    Action("key.undo", _WRITE),
+    Action("key.canonicalise", _WRITE, target=Target.PROVIDER),
+    Action("key.undo", _WRITE, target=Target.BATCH),
     Action("token.create", _WRITE),
-    Action("token.rotate", _WRITE),
-    Action("token.revoke", _WRITE),
+    Action("token.rotate", _WRITE, target=Target.TOKEN),
+    Action("token.revoke", _WRITE, target=Target.TOKEN),
     Action("token.seal", _WRITE),
-    Action("token.list", _READ),
+    Action("token.list", _READ, target=Target.TOKEN),
     Action("plan.list", _READ),
     Action("provider.list", _READ),
-    Action("provider.impact", _READ),  # retire, rename, diff: what would change
+    Action("provider.impact", _READ, target=Target.CHANGE),  # retire, rename, diff: what would change
     Action("sealing.status", _READ),
     Action("sealing.verify", _READ),
     Action("sealing.add", _WRITE),
-    Action("sealing.activate", _WRITE),
+    Action("sealing.activate", _WRITE, target=Target.ROOT_KEY),
     Action("sealing.rewrap", _WRITE),
-    Action("sealing.retire", _WRITE),
+    Action("sealing.retire", _WRITE, target=Target.ROOT_KEY),
     Action("sealing.rotate_tenant", _WRITE),
     Action("sealing.shred", _WRITE),
-    Action("import.plan", _READ),
+    Action("import.plan", _READ, needs_ring=True),
     Action("import.apply", _WRITE),
-    Action("import.verify", _READ),
+    Action("import.verify", _READ, needs_ring=True),
     Action("import.scrub", _WRITE),
     Action("import.list", _READ),
     Action("audit.list", _READ),

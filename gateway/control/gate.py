@@ -2,7 +2,8 @@
 
 Owns the check of the caller's right, made again for each operation and never taken from the route, and the notes in
 the audit: a write is noted before it begins and when it has ended, so that one that broke off shows as unfinished; what
-only reads is noted once. While the audit cannot be written, nothing is changed. Must not know HTTP or the terminal.
+only reads is noted once. While the audit cannot be written, nothing is changed; what only reads goes on without a note
+where the audit's own key is lost, which the command line says. Must not know HTTP or the terminal.
 """
 
 import uuid
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.control.actions import ACTIONS, Action
+from gateway.control.targets import noted
 from gateway.rules import Rules
 from keystore.audit import Actor, Entry, Phase
 from keystore.errors import KeystoreError
@@ -67,10 +69,11 @@ class Control:
         target: str = "",
         describe: Callable[[Result], Mapping[str, object]] | None = None,
     ) -> Result:
-        """Do `work` if `actor` may, and note it. `tenant` is a slug or id; `target` names the thing in the audit, and
-        `describe` says more about the result (never a value). NotAllowed, else the work's own errors."""
+        """Do `work` if `actor` may, and note it. `tenant` is a slug or id; `target` names the thing in the audit, where
+        it is a name of the kind that the action's row says; `describe` says more about the result (never a value).
+        NotAllowed, else the work's own errors."""
         row = ACTIONS[action]
-        note = _Notes(self._keystore, actor, row, target)
+        note = _Notes(self._keystore, actor, row, noted(row.target, target, self._rules))
         found = await self._find(actor, row, tenant, note)
         if row.writes:
             await note.write(Phase.BEGIN, "begun")
@@ -141,7 +144,8 @@ class _Notes:
             outcome,
             detail or {},
         )
-        await self._audit.append(entry)
+        if self._action.writes or self._audit.can_note:
+            await self._audit.append(entry)
 
     async def ended(self, outcome: str, detail: Mapping[str, object]) -> None:
         await self.write(Phase.END if self._begun else Phase.WHOLE, outcome, detail)

@@ -58,7 +58,8 @@ class Applier:
     def todo(self, seen: Survey, noted: Sequence[Noted]) -> list[tuple[Seen, ...]]:
         """The groups with news: a row that the journal does not have as it is now. A row that was scrubbed is none."""
         marks = {each.row_mac: each for each in noted}
-        scrubbed = {(each.tenant_id, each.name) for each in noted if each.scrubbed}
+        scrubbed: set[object] = {(each.tenant_id, each.name) for each in noted if each.scrubbed}
+        scrubbed |= {each.place for each in noted if each.scrubbed}
         singles = [(other,) for other in seen.others]
         return [
             group
@@ -66,8 +67,9 @@ class Applier:
             if any(self._is_news(each, marks.get(each.row_mac), scrubbed) for each in group)
         ]
 
-    def _is_news(self, seen: Seen, noted: Noted | None, scrubbed: Collection[tuple[str | None, str]]) -> bool:
-        if seen.is_blank and seen.group in scrubbed:
+    def _is_news(self, seen: Seen, noted: Noted | None, scrubbed: Collection[object]) -> bool:
+        """`scrubbed` are the names of tenants, and the places, that plain text was taken away from."""
+        if seen.is_blank and (seen.group in scrubbed or (seen.tenant is None and seen.place in scrubbed)):
             return False
         return noted is None or not noted.settles(seen)
 

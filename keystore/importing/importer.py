@@ -6,7 +6,7 @@ Owns the order of the steps and the state of an import (running, applied, verifi
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from keystore.importing.verify import Verified, Verifier
 from keystore.providers import Registry
 from keystore.resolve import known_names, provider_for_setting
 from keystore.tenantkeys import TenantKeys
-from keystore.tenants import TenantStore
+from keystore.tenants import Tenant, TenantStore
 
 _ROUNDS: Final = 20  # a table that is edited faster than it is read is left as it is
 
@@ -109,19 +109,36 @@ class Importer:
         async with self._source(url) as source:
             found = await self._found(source)
             import_id = found.import_id if found else journal.new_import_id(self._random(16))
+            options = _as_kept(options, found)
             seen = await survey(source, await self._judge(source, import_id, options), progress)
-            planned = await self._planned(source, import_id, options, seen)
+            create = (await self._lacking(source, options, seen.without_tenant())).create
+            if create:
+                as_if = await self._judge(source, import_id, options, create)
+                seen = await survey(source, as_if, lambda *_: None)
+            planned = await self._planned(source, import_id, options, seen, create)
         if manifest is not None:
             write_manifest(manifest, import_id, planned.source, seen.rows, planned.counts, self._now())
         return planned
 
     async def apply(
-        self, url: str | None, options: ImportOptions, manifest: Path | None, *, batch: int, progress: Progress
+        self,
+        url: str | None,
+        options: ImportOptions,
+        manifest: Path | None,
+        *,
+        batch: int,
+        progress: Progress,
+        remap: bool = False,
     ) -> Applied:
-        """Take over what was not taken over yet. Ends at any point without harm; the next run goes on."""
+        """Take over what was not taken over yet. Ends at any point without harm; the next run goes on. The mapping of
+        an earlier run is used on; another takes its place only with `remap`, else ImportRefused."""
         self._check(options)
         plan = read_manifest(manifest) if manifest else None
         async with self._source(url) as source:
+            found = await self._found(source)
+            options = _as_kept(options, found)
+            await self._owners(source, options)  # a mapping that cannot be read is not kept
+            _check_mapping(options, found, remap=remap)
             info = await self._begun(source, options, plan)
             created, refused = await self._create_tenants(source, info.import_id, options)
             counts: Counter[str] = Counter()
@@ -202,33 +219,39 @@ class Importer:
             await journal.set_options(connection, import_id, options.to_json())
         return await self._needed(source)
 
-    async def _judge(self, source: Source, import_id: str, options: ImportOptions) -> Judge:
+    async def _judge(
+        self, source: Source, import_id: str, options: ImportOptions, new: Sequence[NewTenant] = ()
+    ) -> Judge:
         return Judge(
             Marks(self._keys.import_key(import_id)),
-            await self._owners(source, options),
+            await self._owners(source, options, new),
             self._known_names,
             self._keys.fingerprint,
         )
 
-    async def _owners(self, source: Source, options: ImportOptions) -> Owners:
+    async def _owners(self, source: Source, options: ImportOptions, new: Sequence[NewTenant] = ()) -> Owners:
+        """Whose row is whose; `new` are tenants that count as if they were here."""
         rows = await source.tenants(options.tenants) if options.tenants else None
-        return Owners(await self._tenants.list(), rows, numbered=source.numbered_tenants)
+        made = [Tenant(one.id, one.slug, one.slug, one.plan, None, self._now()) for one in new]
+        return Owners([*await self._tenants.list(), *made], rows, numbered=source.numbered_tenants)
 
     async def _lacking(self, source: Source, options: ImportOptions, ids: Sequence[str]) -> Lacking:
         owners = await self._owners(source, options)
         return owners.lacking(ids, self._known_plans, create=options.create_tenants, plan=options.plan)
 
-    async def _planned(self, source: Source, import_id: str, options: ImportOptions, seen: Survey) -> Planned:
+    async def _planned(
+        self, source: Source, import_id: str, options: ImportOptions, seen: Survey, create: Sequence[NewTenant] = ()
+    ) -> Planned:
+        """The table as it was `seen`, where the tenants of `create` counted as if they were here."""
         lacking = await self._lacking(source, options, seen.without_tenant())
-        made = {new.id for new in lacking.create}
         return Planned(
             import_id=import_id,
             source=source.name,
             rows=len(seen.rows),
             counts=counted(seen.rows),
             conflicts=conflicts(seen.groups),
-            create=lacking.create,
-            no_tenant=[each for each in seen.without_tenant() if each not in made],
+            create=create,
+            no_tenant=seen.without_tenant(),
             unknown_plans=lacking.unknown_plans,
             ambiguous_tenants=lacking.ambiguous,
         )
@@ -283,3 +306,21 @@ class Importer:
             raise UnknownPlan(f"there is no plan {options.plan!r} (plans: {known})")
         if options.create_tenants and not (options.plan or (options.tenants and options.tenants.plan)):
             raise ImportRefused("to make tenants, state their plan: --plan, or --tenant-plan-column of --tenants-table")
+
+
+def _as_kept(options: ImportOptions, found: ImportInfo | None) -> ImportOptions:
+    """The options with the mapping of the earlier run where none is given."""
+    if options.tenants is not None or found is None:
+        return options
+    return replace(options, tenants=ImportOptions.from_json(found.options).tenants)
+
+
+def _check_mapping(options: ImportOptions, found: ImportInfo | None, *, remap: bool) -> None:
+    """A mapping takes the place of another only where that is said, and never once plain text was taken away."""
+    kept = ImportOptions.from_json(found.options).tenants if found else None
+    if kept is None or options.tenants == kept or found is None:
+        return
+    if found.state == "scrubbed":
+        raise ImportRefused(f"this import is scrubbed; its tenants stay mapped by {kept.told}")
+    if not remap:
+        raise ImportRefused(f"this import maps its tenants by {kept.told}; say --remap to take another mapping")

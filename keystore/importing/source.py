@@ -69,6 +69,10 @@ class TenantTable:
     slug: str
     plan: str | None
 
+    @property
+    def told(self) -> str:
+        return f"the table {self.table} ({self.id}, {self.slug})"
+
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
@@ -219,9 +223,10 @@ class Source:
 
 async def open_source(own: Database, url: str | None) -> Source:
     """The table of `url`, or of our own database. ImportRefused when it has none that can be read."""
+    if url is not None:
+        make_room(url, create=False, setting="--from")
     if url is None or own.is_at(url):
         return await _opened(own, own.name, in_place=True)
-    make_room(url, create=False)
     parsed = parse_url(url)
     if parsed.get_backend_name() != "sqlite":
         asked = " ".join(filter(None, (str(parsed.query.get("options", "")), _READ_ONLY)))

@@ -98,8 +98,9 @@ class Verifier:
                 found.failures.append(f"{tenant.slug}: {each.name!r} at {each.place} does not open to the same bytes")
             else:
                 found.opened.add(row.credential_id)
-                if row.fingerprint:
-                    found.rotate.add(Rotate(tenant.slug, row.provider_id, row.setting_key, row.hint, row.state))
+        for row in stored.values():  # also what the table held before it was edited, which the journal forgets
+            if row.source == SOURCE and row.fingerprint:
+                found.rotate.add(Rotate(tenant.slug, row.provider_id, row.setting_key, row.hint, row.state))
         found.per_tenant[tenant.slug] = len(noted)
         if not any(each.scrubbed for each in noted):
             own = {row.setting_key for row in stored.values() if row.state == "active" and row.source != SOURCE}
@@ -157,7 +158,8 @@ class Accounts:
         by_row = {each.row_mac: each for each in noted}
         by_content = {each.content_mac: each for each in noted}
         places = {each.place for each in noted}
-        blanked = {(each.tenant_id, each.name) for each in noted if each.scrubbed}
+        blanked: set[object] = {(each.tenant_id, each.name) for each in noted if each.scrubbed}
+        blanked |= {each.place for each in noted if each.scrubbed}
         outcomes: Counter[str] = Counter()
         gone = len(places - {seen.place for seen in survey.rows})
         changed: list[Seen] = []
@@ -167,7 +169,7 @@ class Accounts:
             entry = by_row.get(seen.row_mac) or by_content.get(seen.content_mac)
             if entry is not None and entry.settles(seen):
                 outcomes[entry.outcome.value] += 1
-            elif seen.is_blank and seen.group in blanked:
+            elif seen.is_blank and (seen.group in blanked or (seen.tenant is None and seen.place in blanked)):
                 scrubbed += 1
             elif in_place and seen.outcome is Outcome.SETTING:
                 outcomes[seen.outcome.value] += 1

@@ -1,11 +1,17 @@
 """The command line as scripts and people use it: the real script in a process of its own."""
 
 import json
+import re
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gateway.cli.running import no_sandbox
+from gateway.rules import load_rules
+from gateway.settings import Settings
+from keystore.providers import load_registry
 from tests.harness import run_cli
 
 ENV = {"WARDGATE_SEALING_KEYS_FILE": "keys", "WARDGATE_DATABASE_URL": "sqlite+aiosqlite:///w.db"}
@@ -33,7 +39,7 @@ def cli(tmp_path: Path) -> Cli:
 
 
 def test_operator_sets_up_a_tenant_with_json_all_the_way(cli: Cli) -> None:
-    assert cli.json("migrate") == {"applied": ["0001", "0002"], "sealed_tokens": []}
+    assert cli.json("migrate") == {"applied": ["0001", "0002", "0003"], "sealed_tokens": []}
     assert cli.json("migrate") == {"applied": [], "sealed_tokens": []}
     added = cli.json("tenant", "add", "acme", "--plan", "team", "--name", "Acme Ltd", "--id", "42")
     assert isinstance(added, dict)
@@ -101,6 +107,12 @@ SENTENCES = {
     "plan that has gone": (("explain", "--tenant", "lost", "--model", "auto"), "teem"),
     "days that are none": (("token", "create", "acme", "--expires-in-days", "nan"), "--expires-in-days"),
     "days without end": (("token", "create", "acme", "--expires-in-days", "1e12"), "--expires-in-days"),
+    "action that is none": (("audit", "list", "--action", "keys.set"), 'did you mean "key.set"'),
+    "outcome that is none": (("audit", "list", "--outcome", "foo"), "known: begun, denied, done"),
+    "file of rows that is absent": (("provider", "diff", "next.toml"), "next.toml: there is no such file\n"),
+    "source that is no URL": (("import", "plan", "--from", "nonsense"), "not a URL; see --from"),
+    "source that is empty": (("import", "plan", "--from", ""), "not a URL; see --from"),
+    "source that is absent": (("import", "plan", "--from", "sqlite:///no.db"), "see --from"),
     "days gone by": (("token", "create", "acme", "--expires-in-days", "-1"), "--expires-in-days"),
 }
 
@@ -124,6 +136,54 @@ def test_what_goes_wrong_is_one_sentence_and_no_traceback(stocked: Cli, name: st
     arguments, hint = SENTENCES[name]
     said = stocked(*arguments, code=1)
     assert said.startswith("wardgate: ") and said.count("\n") == 1 and hint.lower() in said.lower(), said
+
+
+def test_audit_is_listed_page_by_page_with_what_was_made(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    made = cli.json("token", "create", "acme")
+    assert isinstance(made, dict) and f" {made['id']} " in cli("audit", "list")
+    assert re.search(r" \d\d:\d\d:\d\d ", cli("audit", "list"))
+    done = run_cli("audit", "list", "--limit", "2", env=ENV, cwd=cli.folder)
+    page = re.fullmatch(r"These are the newest 2; the next page: --before (\d+)\n", done.stderr)
+    assert page and f"\n{page[1]} " in done.stdout
+    assert cli("audit", "list", "--actor", "nobody") == "No row is of this kind.\n"
+
+
+def test_what_a_token_may_do_is_told_when_it_is_made_and_listed(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    limits = ("--allow-model", "nonsense-model", "--allow-model", "minimax/*", "--allow-address", "10.0.0.0/8")
+    done = run_cli("token", "create", "acme", *limits, env=ENV, cwd=cli.folder)
+    assert (
+        "Note: 'nonsense-model' matches no model of the catalogue" in done.stderr and "'minimax/*'" not in done.stderr
+    )
+    assert "Scopes: inference; models: nonsense-model, minimax/*; addresses: 10.0.0.0/8." in done.stderr
+    token_id = done.stdout.split("_")[2]
+    (line,) = [line for line in cli("token", "list").splitlines() if line.startswith(token_id)]
+    assert " inference " in line and " nonsense-model, minimax/* " in line and " 10.0.0.0/8 " in line
+    assert cli("token", "revoke", token_id) == f"Revoked {token_id}.\n"
+    assert cli("token", "revoke", token_id) == f"{token_id} was revoked already.\n"
+
+
+def test_demo_on_another_port_says_how_to_get_one() -> None:
+    rows = load_registry({"minimax": {"base_url": "http://127.0.0.1:9277/v1", "hosts": ["127.0.0.1:9277"]}})
+    rules = load_rules(Settings(config=None))
+    said = no_sandbox(replace(rules, registry=rows), 9278)
+    assert (
+        "at 127.0.0.1:9277; the sandbox is to listen on 9278" in said and "start with --sandbox-port 9277, or" in said
+    )
+    assert "--sandbox-port" not in no_sandbox(rules, 9278) and "delete wardgate.toml" in no_sandbox(rules, 9278)
+
+
+def test_what_changes_nothing_says_so(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    assert "acme holds no provider key of minimax." in cli("key", "doctor", "acme", "--provider", "minimax")
+    again = cli("tenant", "add", "acme", "--plan", "team", code=1)
+    assert again == 'wardgate: a tenant with the slug or id "acme", or a spelling of one, exists\n'
+    for said in ("version 1), sealed.", "holds this value already (version 1): no new version was made."):
+        assert said in cli("key", "set", "acme", "MINIMAX_API_KEY", stdin="sk-very-secret-value-123")
+    assert isinstance(found := cli.json("key", "versions", "acme", "MINIMAX_API_KEY"), list)
+    assert found[0]["source"] == "set"
+    assert "position" in cli("key", "list", "acme") and "weight" in cli("key", "versions", "acme", "MINIMAX_API_KEY")
 
 
 def test_brackets_in_a_name_are_shown_as_they_are(cli: Cli) -> None:

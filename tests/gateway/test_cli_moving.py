@@ -16,7 +16,7 @@ def test_keys_are_moved_after_a_dry_run_and_put_back_where_they_did_not_change(t
         cli("key", "set", "acme", name, stdin=KEY)
 
     planned = cli("key", "canonicalise", "--dry-run")
-    assert OLD in planned and "2 moved, 0 copied, 0 left. Nothing was changed" in planned
+    assert OLD in planned and "2 to be moved, 0 to be copied, 0 left. Nothing was changed" in planned
 
     done = cli.json("key", "canonicalise", "acme")
     assert isinstance(done, dict) and done["counts"] == {"moved": 2, "copied": 0, "left": 0}

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.control.gate import Operation
 from gateway.doctoring import Examined, Reach, examine, examine_all, reach_of
@@ -85,6 +87,13 @@ async def clinic(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[Clinic]
     await keystore.close()
 
 
+@pytest.fixture(scope="module")
+def service_account() -> str:
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    names = {"type": "service_account", "client_email": "a@b.example", "private_key_id": "k"}
+    return json.dumps(names | {"private_key": pem.decode()})
+
+
 def of(found: list[Examined], name: str) -> Examined:
     (one,) = [each for each in found if each.health.key.setting_key == name]
     assert CANARY not in repr(found)
@@ -134,6 +143,39 @@ async def test_empty_list_is_a_note(clinic: Clinic) -> None:
     clinic.upstream.plain('{"data": []}')
     one = of(await examine(at, live=clinic.live), NEW)
     assert one.health.next_step == "Ask the provider which models this account may use."
+
+
+@pytest.mark.parametrize(
+    ("status", "step"),
+    [
+        ("503 Service Unavailable", "Try again when the provider answers."),
+        ("404 Not Found", "Try it with a request for a model of minimax."),
+    ],
+)
+async def test_key_that_was_tried_is_not_to_be_tried_again_at_once(clinic: Clinic, status: str, step: str) -> None:
+    at = await clinic.tenant("acme", **{NEW: CANARY})
+    clinic.upstream.plain("{}", status=status)
+    one = of(await examine(at, live=clinic.live), NEW)
+    assert (one.health.level, one.health.next_step) == (Level.NOTE, step)
+
+
+async def test_served_key_without_a_list_of_models_leaves_nothing_to_try(clinic: Clinic) -> None:
+    at = await clinic.tenant("acme", **{NEW: CANARY})
+    clinic.keystore.use.note(UsedKey(at.tenant.id, NEW, "", "minimax"), utc_now(), ok=True)
+    await clinic.keystore.use.flush()
+    clinic.upstream.plain("{}", status="404 Not Found")
+    assert of(await examine(at, live=clinic.live), NEW).health.next_step == NOTHING_TO_DO
+
+
+async def test_what_cannot_be_looked_at_live_is_not_to_be_looked_at_live(clinic: Clinic, service_account: str) -> None:
+    at = await clinic.tenant("acme")
+    fields = {"project": "p", "location": "eu"}
+    await clinic.keystore.credentials.set(at.tenant, "VERTEX_API_KEY", service_account, fields=fields)
+    one = of(await examine(at), "VERTEX_API_KEY")
+    assert one.health.key.hint == ""  # the end of any service account's JSON
+    assert one.health.next_step == (
+        "Try it with a request for a model of vertex: its keys cannot be checked without one."
+    )
 
 
 async def test_both_keys_of_a_conflict_are_asked_for(clinic: Clinic) -> None:

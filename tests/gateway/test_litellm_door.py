@@ -1,5 +1,6 @@
 """What LiteLLM does at import, what it is given, and what it can never be made to do."""
 
+import asyncio
 import inspect
 import json
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 
 from gateway.chat_request import PARAMETERS, READ_HERE, read_chat_request
 from gateway.errors import ApiError
-from gateway.litellm_door import import_litellm
+from gateway.litellm_door import LiteLLMLane, import_litellm
+from gateway.transport import Transport
 
 IMPORT_ALONE = """
 import json, socket, sys
@@ -20,7 +22,8 @@ def hook(event, args):
 sys.addaudithook(hook)
 import gateway.app, gateway.opening
 early = [name for name in ("litellm", "openai") if name in sys.modules]
-from gateway.litellm_door import import_litellm
+from gateway.litellm_door import LiteLLMLane, import_litellm
+from gateway.transport import Transport
 litellm = import_litellm()
 proxy = [name for name in sys.modules if name.startswith("litellm.proxy.proxy_server")]
 print(json.dumps({"looked_up": looked_up, "early": early, "proxy": proxy, "callbacks": len(litellm.callbacks),
@@ -36,6 +39,19 @@ def test_import_resolves_no_host_starts_no_process_and_comes_late() -> None:
     seen = json.loads(done.stdout)
     assert seen == {"looked_up": [], "early": [], "proxy": [], "callbacks": 0, "drop": False, "retries": 0, "key": None}
     assert done.stderr == ""
+
+
+async def test_opening_that_nobody_waits_for_ends_before_the_lane_is_closed() -> None:
+    """Broken off by the end of the event loop, LiteLLM's first call would print a warning."""
+    transport = Transport(connect_timeout_s=2, max_connections=1)
+    lane = LiteLLMLane(transport, answer_timeout_s=1, idle_timeout_s=1)
+    await lane.aclose()
+    impatient = asyncio.create_task(lane.open())
+    await asyncio.sleep(0)
+    impatient.cancel()
+    await lane.aclose()
+    assert not [task for task in asyncio.all_tasks() if "LiteLLMLane._open" in repr(task)]
+    await transport.aclose()
 
 
 # Fields of a chat completion that LiteLLM's own signature shares with OpenAI's; all others of it must be refused.

@@ -59,6 +59,15 @@ async def ask(transport: Transport, provider: Provider, **limits: Any) -> LiveRe
 # --- what the provider answers ---------------------------------------------------------------------------------------
 
 
+async def test_no_name_is_told_that_holds_a_piece_of_the_key(upstream: RawUpstream, transport: Transport) -> None:
+    upstream.plain(json.dumps({"data": [{"id": f"x-{CANARY[:8]}"}]}))
+    result = await ask(transport, row(upstream.url))
+    assert (result.models, result.names) == (1, ())
+    assert result.text.endswith(
+        "none is named here, since each holds 8 characters of the key in a row or is no plain name"
+    )
+
+
 async def test_models_are_counted_and_five_are_named(upstream: RawUpstream, transport: Transport) -> None:
     upstream.plain(json.dumps({"object": "list", "data": MODELS}))
     result = await ask(transport, row(upstream.url))

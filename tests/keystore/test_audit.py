@@ -56,6 +56,15 @@ TAMPERS = {
 }
 
 
+@pytest.mark.parametrize("detail", ["{", "[]", "null", ""])
+async def test_row_that_was_spoilt_hides_no_other(world: World, keystore: Keystore, detail: str) -> None:
+    await filled(keystore)
+    await world.sql(f"UPDATE wardgate_audit SET detail = '{detail}' WHERE seq = 3")
+    rows = {row.seq: row.detail for row in await keystore.audit.list()}
+    assert rows == {number: {"n": number} for number in range(1, 7)} | {3: {"unreadable": True}}
+    assert not (await keystore.audit.verify()).whole
+
+
 @pytest.mark.parametrize("statement", TAMPERS.values(), ids=list(TAMPERS))
 async def test_tampering_shows(world: World, keystore: Keystore, statement: str) -> None:
     await filled(keystore)
@@ -149,13 +158,13 @@ async def outcomes(keystore: Keystore) -> list[tuple[str, str, str]]:
 
 async def test_write_is_noted_before_and_after(keystore: Keystore, tenant: Tenant, control: Control) -> None:
     result = await control.run(
-        OPERATOR, "key.set", nothing, tenant="acme", target="K", describe=lambda one: {"said": len(one)}
+        OPERATOR, "key.set", nothing, tenant="acme", target="OPENAI_API_KEY", describe=lambda one: {"said": len(one)}
     )
     assert result == "result"
     assert await outcomes(keystore) == [("key.set", "begin", "begun"), ("key.set", "end", "done")]
     begun, ended = reversed(await keystore.audit.list())
     assert begun.operation == ended.operation
-    assert (ended.tenant_id, ended.target, ended.detail) == (tenant.id, "K", {"said": 6})
+    assert (ended.tenant_id, ended.target, ended.detail) == (tenant.id, "OPENAI_API_KEY", {"said": 6})
 
 
 async def test_reading_is_noted_once(keystore: Keystore, control: Control) -> None:

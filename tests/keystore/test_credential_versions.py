@@ -3,7 +3,9 @@
 import asyncio
 import random
 from collections import Counter
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -111,6 +113,21 @@ async def test_version_without_grace_is_not_used_and_is_destroyed_at_once(
     assert await states(world) == [(1, "removed", 1), (2, "active", 0)]
 
 
+@pytest.mark.parametrize("way", ["set", "activate"])
+async def test_change_without_grace_ends_every_grace(keystore: Keystore, tenant: Tenant, way: str) -> None:
+    await keystore.credentials.set(tenant, NAME, "other", label="b")
+    await keystore.credentials.set(tenant, NAME, "another", label="b", grace=HOUR)
+    await keystore.credentials.set(tenant, NAME, "mm-1")
+    await keystore.credentials.set(tenant, NAME, "mm-2", grace=HOUR)
+    if way == "set":
+        await keystore.credentials.set(tenant, NAME, "mm-3")
+    else:
+        await keystore.credentials.set(tenant, NAME, "mm-3", activate=False)
+        await keystore.credentials.activate(tenant, NAME, 3)
+    assert sorted(await in_turn(keystore, tenant)) == ["another", "mm-3", "other"]
+    assert await keystore.credentials.destroy_expired() == 2
+
+
 async def test_former_version_comes_back_when_it_is_activated(keystore: Keystore, tenant: Tenant) -> None:
     await keystore.credentials.set(tenant, NAME, "mm-1")
     await keystore.credentials.set(tenant, NAME, "mm-2", grace=HOUR)
@@ -118,6 +135,42 @@ async def test_former_version_comes_back_when_it_is_activated(keystore: Keystore
     assert await in_turn(keystore, tenant) == ["mm-1"]
     with pytest.raises(CredentialConflict, match="is active"):
         await keystore.credentials.activate(tenant, NAME, 1)
+
+
+@pytest.mark.services
+async def test_version_is_not_destroyed_while_it_is_activated(pg_world: World) -> None:
+    """Its grace is over, and another process destroys it between the look at it and the change."""
+    other, sooner = await pg_world.open(), Event()
+    began = Event()
+
+    def now() -> datetime:
+        if began.is_set():  # the row was looked at
+            sooner.set()
+            done.wait(0.5)
+        return pg_world.clock()
+
+    done = Event()
+    keystore = await pg_world.open(now=now)
+    tenant = await keystore.tenants.add("acme", "team")
+    await keystore.credentials.set(tenant, NAME, "mm-1")
+    await keystore.credentials.set(tenant, NAME, "mm-2")
+
+    async def destroy() -> None:
+        third = await pg_world.open()
+        sooner.wait(10)
+        await third.credentials.destroy_expired()
+        done.set()
+        await third.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        destroying = pool.submit(lambda: asyncio.run(destroy()))
+        began.set()
+        assert (await keystore.credentials.activate(tenant, NAME, 1)).state == "active"
+        began.clear()
+        destroying.result(10)
+    assert await in_turn(other, tenant) == ["mm-1"]
+    await other.close()
+    await keystore.close()
 
 
 @pytest.mark.parametrize(("name", "version"), [(NAME, 9), (NAME, 0), (NAME, 2**40), ("NO_SUCH", 1), ("\x00", 1)])
@@ -227,6 +280,13 @@ async def test_quarantined_row_is_listed_and_removed(world: World, keystore: Key
     assert await keystore.credentials.list(tenant) == []
 
 
+async def test_grace_of_a_version_that_waits_is_refused(keystore: Keystore, tenant: Tenant) -> None:
+    await keystore.credentials.set(tenant, NAME, "mm-1")
+    with pytest.raises(CredentialRefused, match="say it when you make it active"):
+        await keystore.credentials.set(tenant, NAME, "mm-2", activate=False, grace=timedelta(hours=3))
+    assert [one.version for one in await keystore.credentials.versions(tenant, NAME)] == [1]
+
+
 @pytest.mark.parametrize("label", ["A", "a b", "-a", "a" * 64, "\x00", "é", "a\n"])
 async def test_label_that_is_none_is_refused(keystore: Keystore, tenant: Tenant, label: str) -> None:
     with pytest.raises(CredentialRefused, match="a label is"):
@@ -287,6 +347,9 @@ async def test_fields_are_sealed_with_the_key_and_fill_in_the_url(world: World) 
         ({"resource": "a", "base_url": "https://b.openai.example/v1"}, "not approved"),
         ({"resource": "a", "base_url": "https://a.openai.example:444/v1"}, "not approved"),
         ({"resource": "a", "base_url": "https://u:p@a.openai.example/v1"}, "plain URL"),
+        ({"resource": "a", "base_url": "https://:p@a.openai.example/v1"}, "plain URL"),
+        ({"resource": "a", "base_url": "https://a.openai.example/v1?"}, "plain URL"),
+        ({"resource": "a", "base_url": "https://a.openai.example/v1#"}, "plain URL"),
         ({"resource": "a", "base_url": "https://a.openai.example/v1?x=1"}, "plain URL"),
         ({"resource": "a", "base_url": "https://a.openai.example/v1#x"}, "plain URL"),
         ({"resource": "a", "base_url": "ftp://a.openai.example/v1"}, "plain URL"),
@@ -335,6 +398,24 @@ async def test_host_that_is_no_longer_approved_is_not_served(world: World) -> No
     assert await in_turn(keystore, tenant) == ["mm-1"]
     await keystore.close()
     narrow = await world.open()
+    found = (await narrow.keyring(tenant)).resolutions["minimax"]
+    assert isinstance(found, Missing)
+    assert [one.why for one in found.skipped] == [Unusable.WRONG_HOST]
+    await narrow.close()
+
+
+async def test_base_url_of_its_own_ends_with_the_rows_permission(world: World) -> None:
+    wide: dict[str, dict[str, object]] = {
+        "minimax": {"hosts": ["api.minimax.io", "eu.minimax.io"], "tenant_base_url": True}
+    }
+    keystore = await world.open(registry=load_registry(wide))
+    tenant = await keystore.tenants.add("acme", "team")
+    await keystore.credentials.set(tenant, NAME, "mm-1", fields={"base_url": "https://eu.minimax.io/mine/"})
+    there = keystore.unseal(await keystore.keyring(tenant), "minimax")
+    assert there.provider.base_url == "https://eu.minimax.io/mine"
+    await keystore.close()
+    wide["minimax"]["tenant_base_url"] = False
+    narrow = await world.open(registry=load_registry(wide))
     found = (await narrow.keyring(tenant)).resolutions["minimax"]
     assert isinstance(found, Missing)
     assert [one.why for one in found.skipped] == [Unusable.WRONG_HOST]

@@ -145,11 +145,37 @@ async def test_value_is_refused_when_unusable(keystore: Keystore, tenant: Tenant
 
 
 @pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("Bearer sk-canary", "begins with Bearer; send what follows"),
+        (" bearer  sk-canary\n", "begins with Bearer"),
+        ('"sk-canary"', "stands in quotes; send what is between them"),
+        ("'sk-canary'", "stands in quotes"),
+        ("GROQ_API_KEY=sk-canary", "begins with a name and =; send what follows"),
+        ("export MINIMAX_API_KEY='sk-canary'", "begins with a name and ="),
+    ],
+)
+async def test_value_is_refused_with_what_was_copied_along(
+    keystore: Keystore, tenant: Tenant, value: str, what: str
+) -> None:
+    with pytest.raises(CredentialRefused, match=what) as refused:
+        await keystore.credentials.set(tenant, "MINIMAX_API_KEY", value)
+    assert "canary" not in str(refused.value)
+    assert await keystore.credentials.list(tenant) == []
+
+
+@pytest.mark.parametrize("value", ["Bearersk-0123", '"sk-0123', "sk_API_KEY=0123", "QUJD_REVG==", "A_KEY_B=0123"])
+async def test_value_that_may_be_a_key_is_stored(keystore: Keystore, tenant: Tenant, value: str) -> None:
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", value)
+    assert await secret_of(keystore, tenant) == value
+
+
+@pytest.mark.parametrize(
     ("setting_key", "near"),
     [
         ("MINIMAXX_API_KEY", "MINIMAX_API_KEY"),
         ("GOGLE_API_KEY", "GOOGLE_API_KEY"),
-        ("minimax_api_key", None),
+        ("minimax_api_key", "MINIMAX_API_KEY"),
         ("MINIMAX_API_KEY ", "MINIMAX_API_KEY"),
         ("", None),
         ("\x00", None),

@@ -300,10 +300,19 @@ VECTORS = {
         (key("AZURE_OPENAI_API_KEY", hosts=AZURE, fields={"resource": "eu", "base_url": "https://b.example/v1"}),),
         Check.HOSTS,
         Level.PROBLEM,
-        "it was sealed for eu.openai.azure.com, and azure is at b.example: it does not travel there",
-        "Store a valid key: printf %s VALUE | wardgate key set acme AZURE_OPENAI_API_KEY --field resource=eu"
-        " --base-url https://b.example/v1.",
+        "its base URL is none that the operator approves for azure now: it does not travel there",
+        "Approve its base URL again: hosts and tenant_base_url of [providers.azure] in wardgate.toml. Or without one:"
+        " store a valid key: printf %s VALUE | wardgate key set acme AZURE_OPENAI_API_KEY --field resource=eu.",
         "answers for nobody",
+    ),
+    "own URL that is approved no more": Vector(
+        (key(hosts=frozenset({"b.example"}), fields={"base_url": "https://b.example/v1"}),),
+        Check.HOSTS,
+        Level.PROBLEM,
+        "its base URL is none that the operator approves for minimax now",
+        f"Or without one: store a valid key: {SET}.",
+        "answers for nobody",
+        rows=rows(minimax={"tenant_base_url": True}),
     ),
     "fields that are lacking": Vector(
         (key("AZURE_OPENAI_API_KEY", hosts=AZURE),),
@@ -370,7 +379,7 @@ VECTORS = {
         Check.PLAN,
         Level.PROBLEM,
         "plan 'team' lets no model of minimax through with a tenant's own key",
-        "Move the tenant: wardgate tenant set-plan acme solo.",
+        "Move the tenant to plan 'solo': wardgate tenant set-plan acme solo.",
         uses=SERVED,
         plan=(),
         instead="solo",

@@ -556,3 +556,84 @@ async def edits(world: World, made: Corpus, rng: random.Random) -> None:
             v=f"sk-{CANARY}-edited-{number}-0123456789",
             of=tenant_id,
         )
+
+
+# --- the mapping of an earlier run -----------------------------------------------------------------------------------
+
+CUSTOMERS = ImportOptions(TenantTable("customers", "id", "slug", None))
+
+
+@pytest.fixture
+async def mapped(world: World) -> AsyncIterator[Keystore]:
+    """A tenant whom the old table knows by another id, through a table of customers."""
+    await fill(world.url, [Row("x", "42", "MINIMAX_API_KEY", "sk-kept-value-0123456789-2222", None, None)])
+    keystore = await world.open()
+    await keystore.tenants.add("acme", "team")
+    await world.sql(
+        "CREATE TABLE customers (id VARCHAR(64), slug VARCHAR(64))",
+        "INSERT INTO customers VALUES ('42', 'acme')",
+        "CREATE TABLE others (id VARCHAR(64), slug VARCHAR(64))",
+    )
+    try:
+        yield keystore
+    finally:
+        await keystore.close()
+        await world.sql("DROP TABLE customers", "DROP TABLE others")
+
+
+async def test_mapping_of_an_earlier_run_is_used_on(mapped: Keystore, world: World) -> None:
+    await apply(mapped, options=CUSTOMERS)
+    await world.sql("UPDATE tenant_settings SET setting_value = 'sk-kept-value-0123456789-7777'")
+    planned = await mapped.importing.plan(None, NOTHING, None, quiet)
+    assert planned.counts["outcomes"] == {"migrated": 1}
+    assert (await apply(mapped)).plan.counts["outcomes"] == {"migrated": 1}
+    result = await verify(mapped)
+    assert result.passed and result.outcomes == {"migrated": 1}
+    assert [each.hint for each in result.rotate] == ["7777", "2222"]  # both lay in plain text
+
+
+async def test_another_mapping_needs_to_be_said(mapped: Keystore) -> None:
+    await apply(mapped, options=CUSTOMERS)
+    other = ImportOptions(TenantTable("others", "id", "slug", None))
+    with pytest.raises(ImportRefused, match=r"by the table customers \(id, slug\); say --remap"):
+        await apply(mapped, options=other)
+    assert (await verify(mapped)).passed
+    await mapped.importing.apply(None, other, None, batch=500, progress=quiet, remap=True)
+    assert not (await verify(mapped)).passed
+    await mapped.importing.apply(None, CUSTOMERS, None, batch=500, progress=quiet, remap=True)
+    assert (await verify(mapped)).passed
+
+
+async def test_scrubbed_row_is_never_taken_over_again(mapped: Keystore) -> None:
+    await apply(mapped, options=CUSTOMERS)
+    assert (await verify(mapped)).passed
+    _, after = await mapped.importing.scrub(batch=500, progress=quiet)
+    for options in (NOTHING, CUSTOMERS):
+        assert (await apply(mapped, options=options)).taken == 0
+        result = await verify(mapped)
+        assert (result.passed, result.scrubbed, result.rotate) == (True, 1, after.rotate)
+    assert [each.state for each in await mapped.importing.list()] == ["scrubbed"]
+    with pytest.raises(ImportRefused, match="scrubbed"):
+        await mapped.importing.apply(
+            None, ImportOptions(TenantTable("others", "id", "slug", None)), None, batch=9, progress=quiet, remap=True
+        )
+    keyring = await mapped.keyring(await mapped.tenants.get("acme"))
+    assert mapped.unseal(keyring, "minimax").secret.reveal().endswith("2222")
+
+
+async def test_plan_says_what_apply_would_do_with_the_tenants_that_it_makes(world: World) -> None:
+    rows = [
+        Row("x", "42", "MINIMAX_API_KEY", "sk-kept-value-0123456789-2222", None, None),
+        Row("x", "042", "OPENAI_API_KEY", "your-key-here", None, None),
+        Row("x", "nova", "OPENAI_API_KEY", "", None, None),
+    ]
+    await fill(world.url, rows, key="")
+    keystore = await world.open()
+    options = ImportOptions(create_tenants=True, plan="team")
+    planned = await keystore.importing.plan(None, options, None, quiet)
+    done = await apply(keystore, options=options)
+    await keystore.close()
+    assert planned.counts == done.plan.counts
+    assert [new.slug for new in planned.create] == done.created
+    assert (planned.no_tenant, done.plan.no_tenant) == (["42"], ["42"])  # text ids: another spelling is another tenant
+    assert planned.counts["quarantine"]

@@ -18,7 +18,7 @@ from keystore.move_journal import moved_from
 from keystore.move_undo import CHANGED, FORMER_GONE, FORMER_TAKEN, UndoOutcome
 from keystore.moves import MoveReport, UndoReport
 from keystore.providers import Registry, provider_from_row
-from keystore.resolve import Found, Store, Via, known_names
+from keystore.resolve import Found, Missing, Store, Via, known_names
 from keystore.tenants import Tenant
 from tests.keystore.conftest import World
 
@@ -187,6 +187,16 @@ async def test_grace_versions_stay_under_the_old_name(world: World, keystore: Ke
     world.clock.advance(hours=2)
     assert await keystore.credentials.destroy_expired() == 1
     assert told(await keystore.moves.undo((await keystore.moves.batches())[0].batch)) == [("undone", "")]
+
+
+async def test_former_version_left_behind_never_answers_alone(world: World, keystore: Keystore) -> None:
+    """It stood in for a key that was moved: when that is removed, it goes too, and nobody is answered with it."""
+    acme = await holder(keystore, **{OLD: TWO})
+    await keystore.credentials.set(acme, OLD, ONE, grace=timedelta(hours=1))
+    await moved(keystore)
+    await keystore.credentials.remove(acme, NEW)
+    assert isinstance((await keystore.keyring(acme)).resolutions["minimax"], Missing)
+    assert await world.sql("SELECT 1 FROM wardgate_credentials WHERE envelope IS NOT NULL") == []
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "replaced with grace"])

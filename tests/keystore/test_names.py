@@ -51,6 +51,13 @@ async def test_former_name_is_safe_to_retire_when_nobody_needs_it(keystore: Keys
     assert [one.safe for one in report.verdicts if one.provider_id == "minimax"] == [True]
 
 
+async def test_report_is_of_a_provider_that_there_is(keystore: Keystore) -> None:
+    await holder(keystore, "acme", **{OLD: ONE})
+    assert [one.tenant for one in (await keystore.names.report("minimax_2_7")).uses] == ["acme"]
+    with pytest.raises(RegistryError, match="no provider 'minimx'; did you mean \"minimax\""):
+        await keystore.names.report("minimx")
+
+
 async def test_conflicts_are_listed_with_the_winner(keystore: Keystore) -> None:
     await holder(keystore, "same", **{OLD: ONE, NEW: f" {ONE} "})
     await holder(keystore, "differs", **{OLD: TWO, NEW: ONE})
@@ -133,6 +140,8 @@ def test_unknown_provider_is_named(registry: Registry) -> None:
         retired(registry, "minimaxx")
     with pytest.raises(RegistryError, match='did you mean "minimax"'):
         renamed(registry, "minimaxx", "m")
+    with pytest.raises(RegistryError, match="'Bad Id': an id is lower-case letters"):
+        renamed(registry, "minimax", "Bad Id")
 
 
 def test_breaks_are_losses_and_other_values() -> None:

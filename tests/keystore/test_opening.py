@@ -436,3 +436,43 @@ async def test_keystore_shows_no_secret_when_shown(world: World) -> None:
     key = world.ring.read_text().rpartition(":")[2].strip()
     assert key not in repr(keystore)
     await keystore.close()
+
+
+# --- a root key is lost ---------------------------------------------------------------------------------------------
+
+
+async def half_lost(world: World) -> None:
+    """Two tenants, one wrapped by each of two root keys; the second, which also wraps the service keys, is lost."""
+    await filled(world)
+    keystore = await world.open()
+    second = await keystore.sealing.add()
+    await keystore.sealing.activate(second)
+    beta = await keystore.tenants.add("beta", "team")
+    await keystore.credentials.set(beta, "MINIMAX_API_KEY", "mm-9876543210")
+    await keystore.close()
+    await world.sql(f"UPDATE wardgate_root_keys SET kek_id = kek_id WHERE kek_id = '{second}'")
+    kept = [each for each in world.ring.read_text().splitlines() if not each.startswith(f"{second}:")]
+    world.ring.write_text("\n".join(kept) + "\n")
+
+
+async def test_looking_goes_on_with_the_root_keys_that_are_left(world: World) -> None:
+    await half_lost(world)
+    assert "put it back" in str(await refusal(world))
+    keystore = await world.open(partial=True)
+    try:
+        assert len(keystore.lacking) == 1
+        assert {one.present: one.tenant_keys for one in await keystore.sealing.status()} == {True: 1, False: 1}
+        tally = await keystore.sealing.verify()
+        assert tally.failed == 2 and tally.succeeded >= 2
+        tenants = {one.slug: one for one in await keystore.tenants.list()}
+        held = {slug: (await keystore.credentials.list(one))[0].unusable for slug, one in tenants.items()}
+        assert (held["acme"], str(held["beta"])) == (None, "damaged")
+    finally:
+        await keystore.close()
+
+
+async def test_wrong_root_key_is_refused_even_for_looking(world: World) -> None:
+    await half_lost(world)
+    lost = await world.sql("SELECT kek_id FROM wardgate_root_keys WHERE state = 'active'")
+    world.ring.write_text(world.ring.read_text() + line(lost[0][0], WRONG))
+    assert isinstance(await refusal(world, partial=True), RingMismatch)

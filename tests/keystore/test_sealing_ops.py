@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from keystore.errors import (
     CredentialUnusable,
     EnvelopeDamaged,
     KeystoreError,
+    RingDamaged,
     RingMismatch,
     RingMissing,
     SealingError,
@@ -20,9 +22,11 @@ from keystore.errors import (
 )
 from keystore.keyservice import CommandKeyService
 from keystore.keystore import Keystore, SealingSource
+from keystore.rings import LiveRing
 from keystore.rootkeys import KeyState, load_ring, render_ring
 from keystore.secret import Secret
 from keystore.tenants import Tenant
+from tests.harness import eventually
 from tests.keystore.conftest import FakeClock, World
 
 FIRST, SECOND = "k202611a", "k202611b"
@@ -97,7 +101,7 @@ async def test_ring_keeps_its_comments_and_lines(world: World, keystore: Keystor
 
 async def test_activation_waits_for_every_replica(keystore: Keystore, tenant: Tenant, replica: Keystore) -> None:
     await keystore.sealing.add()
-    with pytest.raises(SealingRefused, match=f"1 replicas do not have the root key '{SECOND}'"):
+    with pytest.raises(SealingRefused, match=f"not every live replica has the root key '{SECOND}'"):
         await keystore.sealing.activate(SECOND)
     (lacking,) = [one.lacking for one in await keystore.sealing.status() if one.kek_id == SECOND]
     assert len(lacking) == 1
@@ -156,7 +160,7 @@ async def test_retiring_is_refused_until_it_is_time(keystore: Keystore, tenant: 
     with pytest.raises(SealingRefused, match="there is no root key 'nobody'"):
         await ops.retire("nobody")
     await ops.verify()
-    await ops.retire(FIRST)
+    assert [await ops.retire(FIRST) for _ in "12"] == [True, False]
     with pytest.raises(SealingRefused, match="is retired"):
         await ops.activate(FIRST)
 
@@ -165,6 +169,27 @@ async def test_one_key_is_pending_at_a_time(keystore: Keystore) -> None:
     await keystore.sealing.add()
     with pytest.raises(SealingRefused, match="is pending already"):
         await keystore.sealing.add()
+
+
+@pytest.mark.parametrize("how", ["first key", "rotation"])
+async def test_process_that_has_not_heard_yet_never_wraps_with_a_retired_key(
+    world: World, keystore: Keystore, tenant: Tenant, how: str
+) -> None:
+    """An import that began before, or a process that could not read the ring: what it makes must not need the old key,
+    whose line the operator takes out."""
+    behind = await world.open()
+    later = await keystore.tenants.add("later", "team")
+    ops = keystore.sealing
+    await ops.activate(await ops.add())
+    await ops.rewrap()
+    assert (await ops.verify()).failed == 0
+    await ops.retire(FIRST)
+    if how == "rotation":
+        await behind.sealing.rotate_tenant(tenant)
+    else:
+        await behind.credentials.set(later, "MINIMAX_API_KEY", VALUE)
+    assert await world.sql("SELECT DISTINCT kek_id FROM wardgate_tenant_keys") == [(SECOND,)]
+    await behind.close()
 
 
 async def test_ring_given_as_text_is_added_to_by_the_operator(world: World, keystore: Keystore) -> None:
@@ -216,6 +241,24 @@ async def test_ring_of_a_key_service_is_asked_for_at_start_and_once_a_minute(wor
     shelf.text = None
     await served.tend()  # not asked again yet
     await served.close()
+
+
+async def test_key_service_that_fails_is_asked_once_a_minute_too(world: World, keystore: Keystore) -> None:
+    shelf, minutes = Shelf(world.ring.read_text()), 0.0
+    served = await world.open(sealing=SealingSource(None, Path("/no/such/ring"), shelf))
+    ring = LiveRing(served._database, served._ring.source, served._ring.current, lambda: minutes * 60)
+    shelf.text, minutes = None, 1.5
+    with pytest.raises(RingMissing):
+        await ring.refresh()
+    asked = shelf.asked
+    await ring.refresh()
+    assert shelf.asked == asked
+    await served.close()
+
+
+async def test_key_service_that_is_away_stops_the_start(world: World, keystore: Keystore) -> None:
+    shelf = Shelf(world.ring.read_text())
+    shelf.text = None
     with pytest.raises(RingMissing, match="the shelf is away"):
         await world.open(sealing=SealingSource(None, world.ring, shelf))
 
@@ -237,6 +280,29 @@ def test_key_command_that_fails_is_told_without_what_it_printed(command: tuple[s
     with pytest.raises(SealingError, match=why) as refused:
         load_ring(source)
     assert "canary" not in str(refused.value)
+
+
+def test_key_command_that_prints_without_end_is_not_read_without_end() -> None:
+    """It would fill the memory for as long as it may run."""
+    service = CommandKeyService(("yes", "canary" * 100), timeout_s=30.0)
+    began = time.monotonic()
+    with pytest.raises(RingDamaged, match="no ring"):
+        service.fetch()
+    assert time.monotonic() - began < 10
+
+
+def test_what_a_key_command_started_ends_with_it(tmp_path: Path) -> None:
+    """Else each minute in which the service hangs leaves a process behind."""
+    noted = tmp_path / "pid"
+    command = ("sh", "-c", f"sleep 600 & echo $! > {noted}; wait")
+    with pytest.raises(RingMissing, match="did not end"):
+        CommandKeyService(command, timeout_s=1.0).fetch()
+    eventually(lambda: not _is_running(int(noted.read_text())), 5.0)
+
+
+def _is_running(process: int) -> bool:
+    status = Path(f"/proc/{process}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 async def test_ring_comes_from_a_command(world: World, keystore: Keystore) -> None:
@@ -386,6 +452,15 @@ async def test_fault_of_tending_leaves_the_ring_as_it_was(world: World, keystore
     with pytest.raises(KeystoreError):
         await keystore.tend()
     assert await key_of(keystore, tenant) == VALUE + "2"
+    # The process lives, so no root key is activated without it; and what is over is destroyed all the same.
+    assert len(await keystore.replicas.live()) == 1
+    assert await world.sql("SELECT state FROM wardgate_credentials WHERE version = 1") == [("removed",)]
     world.ring.write_text(held)
     world.ring.chmod(0o600)
     await keystore.tend()
+
+
+async def test_root_key_that_never_was_is_named_as_such_while_a_replica_lives(keystore: Keystore) -> None:
+    await keystore.tend()
+    with pytest.raises(SealingRefused, match="there is no root key 'nope'"):
+        await keystore.sealing.activate("nope")

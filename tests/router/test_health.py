@@ -30,10 +30,9 @@ def offer(provider_id: str = "minimax", model: str = "m") -> Offer:
     return replace(TEMPLATE, provider_id=provider_id, model=model)
 
 
-def holding(tenant: str, *keys: str, provider_id: str = "minimax") -> Holding:
-    return Holding(
-        provider_id, KeySource.BYOK, "canonical", "MINIMAX_API_KEY", "credentials", tenant_id=tenant, keys=keys
-    )
+def holding(tenant: str, *keys: str, provider_id: str = "minimax", former: tuple[str, ...] = ()) -> Holding:
+    known = Holding(provider_id, KeySource.BYOK, "canonical", "MINIMAX_API_KEY", "credentials", tenant_id=tenant)
+    return replace(known, keys=keys, former_keys=former)
 
 
 def attempt(step: Row, at: float) -> Attempt:
@@ -67,7 +66,8 @@ def take(view: HealthView, step: Row) -> HealthView:
     if "denied" in step:
         view = advanced(view, START + at)
         keys = step.get("keys", [step.get("key", "k1")])
-        denial = view.denial(offer(model=step.get("model", "m")), holding(step.get("tenant", "acme"), *keys))
+        held = holding(step.get("tenant", "acme"), *keys, former=tuple(step.get("former", ())))
+        denial = view.denial(offer(model=step.get("model", "m")), held)
         assert (denial.reason.value if denial else "") == step["denied"], (step, denial)
         if "says" in step:
             assert denial is not None and denial.detail == step["says"]
@@ -371,7 +371,7 @@ class Health(RuleBasedStateMachine):
             for tenant, keys in KEYS.items()
         }
         for (provider_id, model, tenant), denial in answers.items():
-            waits = [self.view.key_waits(provider_id, model, key) for key in KEYS[tenant]]
+            waits = [self.view.key_ill(provider_id, model, key) is not None for key in KEYS[tenant]]
             assert all(waits) <= (denial is not None)
             naive = self.naive.denies(provider_id, model, tenant, KEYS[tenant], self.now)
             assert (denial is not None) is naive, (provider_id, model, tenant, denial)

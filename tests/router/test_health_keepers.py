@@ -116,7 +116,8 @@ def sharing(of: HealthKeeper, url: str, **options: Any) -> HealthSharing:
 
 def asked(view: HealthView, step: Row) -> Denial | None:
     keys = step.get("keys", [step.get("key", "k1")])
-    return view.denial(offer(model=step.get("model", "m")), holding(step.get("tenant", "acme"), *keys))
+    held = holding(step.get("tenant", "acme"), *keys, former=tuple(step.get("former", ())))
+    return view.denial(offer(model=step.get("model", "m")), held)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from router.retry import (
     Progress,
     again,
     asks_to_wait,
+    lets_former_stand_in,
     most_useful,
     pause_s,
     shares_fate,
@@ -76,7 +77,8 @@ def test_a_short_wait_is_worth_it(row: Row) -> None:
 
 @pytest.mark.parametrize("row", rows("retry", "another_key"))
 def test_the_tenants_next_key_is_worth_asking_with(row: Row) -> None:
-    assert wants_another_key(failure(row["kind"]), former=row.get("former", False)) is row["wants"]
+    assert wants_another_key(failure(row["kind"])) is row["wants"]
+    assert lets_former_stand_in(failure(row["kind"])) is row["former"]
 
 
 @pytest.mark.parametrize("row", rows("retry", "bound"))

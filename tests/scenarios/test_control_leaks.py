@@ -1,12 +1,15 @@
 """What the control plane tells: never what was sent, never a value; and the document that describes it."""
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, filled
+from tests.harness import RunningGateway
+from tests.scenarios.control import NOBODY, OPENAI, VALUE, Control, Found, filled, prepared
 
 CANARY = "sk-canary-{number:04d}-Zq7wXv3RtYpL9mNb"
 # What may be told again, because it is a name that was stored: fields of answers that succeeded.
@@ -101,6 +104,22 @@ def test_nothing_of_a_query_path_or_header_is_told(control: Control, routes: lis
                 assert mark not in answer.text + str(answer.headers), (method, route.path, answer.text)
                 assert answer.status_code < 500, (method, route.path, answer.text)
     assert mark not in json.dumps(control.everything("/admin/audit", 200))
+
+
+@pytest.mark.parametrize(
+    "start", ["/v1/keys", "/keys", "/admin/tenants/acme/keys", "//v1/keys", "/V1/Keys", "/v2/keys"]
+)
+def test_path_that_leads_nowhere_is_not_told(control: Control, start: str) -> None:
+    """A value at the end of a path instead of in the body."""
+    mark = CANARY.format(number=8888)
+    for method, path in (
+        ("PUT", f"{start}/{OPENAI}/{mark}"),
+        ("POST", f"{start}/{mark}"),
+        ("GET", f"{start}/x/y/{mark}"),
+    ):
+        answer = control.ask("both", method, path)
+        assert (answer.status_code in (404, 405), mark in answer.text + str(answer.headers)) == (True, False)
+    assert mark not in control.gateway.logs.getvalue()
 
 
 def test_stored_value_is_never_told(control: Control, routes: list[Found]) -> None:
@@ -206,3 +225,33 @@ def test_there_are_no_pages_with_scripts(control: Control) -> None:
     for path in ("/docs", "/redoc", "/openapi.json", "/admin/docs", "/admin/redoc", "/admin"):
         assert control.admin("GET", path).status_code == 404
     assert control.ask(None, "GET", "/admin/openapi.json").status_code == 401
+
+
+# --- the database away -----------------------------------------------------------------------------------------------
+
+
+def test_outage_is_told_to_the_caller_and_its_cause_to_the_log(gateway: RunningGateway) -> None:
+    """While the audit cannot be written nothing is done, and the operator can see why."""
+    control = prepared(gateway)
+    before = control.state()
+    renamed(gateway, "wardgate_audit", "gone")
+    for who, method, path, body in (
+        ("admin", "GET", "/admin/tenants", None),
+        ("admin", "POST", "/admin/tokens", {"tenant": "acme"}),
+        ("both", "PUT", f"/v1/keys/{OPENAI}", {"value": VALUE + "0"}),
+        ("both", "GET", "/admin/tenants", None),
+    ):
+        answer = control.ask(who, method, path, body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keystore_unavailable")
+        assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("2", "true")
+    renamed(gateway, "gone", "wardgate_audit")
+    assert control.state() == before
+    control.client.close()
+    line = gateway.logs.records("request.not_served")[0]
+    assert line["code"] == "keystore_unavailable" and "SQLite database" in str(line["why"])
+    assert str(line["cause"]).startswith("DatabaseUnavailable <- OperationalError")
+
+
+def renamed(gateway: RunningGateway, table: str, name: str) -> None:
+    with closing(sqlite3.connect(gateway.folder / "wardgate.db")) as file:
+        file.execute(f"ALTER TABLE {table} RENAME TO {name}")

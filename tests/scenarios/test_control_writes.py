@@ -1,6 +1,8 @@
 """What the control plane does when it may: writes, protected columns, idempotency, pages and filters."""
 
+import base64
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -32,6 +34,20 @@ def of(body: dict[str, Any], *names: str) -> tuple[Any, ...]:
 
 
 # --- tenants ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_an_operator_should_know_is_said_in_words(control: Control, slug: str) -> None:
+    path = f"/admin/tenants/{slug}/plan"
+    assert control.admin("PUT", path, {"plan": "solo"}).json()["note"] is None
+    note = control.admin("PUT", path, {"plan": "free"}).json()["note"]
+    assert note.startswith("Plan free takes no keys of tenants") and note.endswith("cannot be served on it.")
+    refused = control.admin("POST", "/admin/tenants", {"slug": "No slug", "plan": "team"}).json()["error"]
+    assert refused["message"] == "slug: it must be 1 to 63 of a-z, 0-9 and '-', and begin with a letter or digit"
+    for where, kind in (("/admin/tenants", "wg_admin_"), ("/v1/keys", "wg_live_")):
+        answer = control.ask(None, "GET", where)
+        assert answer.status_code == 401 and f"Bearer {kind}..." in answer.json()["error"]["message"]
+    unknown = control.admin("GET", "/admin/keys/report?provider=nope")
+    assert code(unknown) == (404, "provider_unknown")
 
 
 def test_tenant_is_added_shown_and_moved(control: Control, slug: str) -> None:
@@ -232,17 +248,28 @@ def test_doctor_says_what_is_wrong_and_what_providers_say(control: Control, slug
     control.admin("PUT", f"{keys}/MINIMAX_2_7_API_KEY", {"value": "sk-sandbox-doctor-0123456789"})
     control.admin("PUT", f"{keys}/OPENAI_API_KEY", {"value": VALUE})
     for who, path in (("admin", f"/admin/tenants/{slug}/doctor"), ("own", "/v1/keys/doctor")):
+        base = {"admin": keys, "own": "/v1/keys"}[who]
         seen = control.ask(who, "GET", path).json()
         assert {of(key, "setting_key", "state", "live") for key in seen["keys"]} == {
             *(("MINIMAX_2_7_API_KEY", "active", None), ("OPENAI_API_KEY", "active", None)),
         }
         old = next(key for key in seen["keys"] if key["provider"] == "minimax")
         assert of(old, "answers", "level") == ([{"provider": "minimax", "via": "former"}], "note")
-        assert "--provider minimax --live" in old["next_step"]
+        assert old["next_step"] == f"Try it with one call: POST {path}?provider=minimax."
         assert any("MINIMAX_API_KEY" in finding["text"] for finding in old["findings"] if finding["check"] == "name")
         asked = control.ask(who, "POST", path).json()
         said = {key["provider"]: key["live"]["outcome"] for key in asked["keys"]}
         assert (said, asked["problems"]) == ({"minimax": "listed", "openai": "rejected"}, 1)
+        steps = {key["provider"]: key["next_step"] for key in asked["keys"]}
+        assert steps["openai"] == f'Store a valid key: PUT {base}/OPENAI_API_KEY with {{"value": "VALUE"}}.'
+        assert (
+            steps["minimax"]
+            == {
+                "admin": f'Give it its canonical name: POST /admin/keys/canonicalise with {{"tenant": "{slug}"}}.',
+                "own": "Ask the operator to give it its canonical name.",
+            }[who]
+        )
+        assert "wardgate " not in json.dumps([seen, asked])
         one = control.ask(who, "GET", path + "?provider=openai").json()
         assert [key["setting_key"] for key in one["keys"]] == ["OPENAI_API_KEY"]
         assert code(control.ask(who, "GET", path + "?provider=nobody")) == (404, "provider_unknown")
@@ -299,7 +326,7 @@ def test_token_is_refused(control: Control, who: str, body: dict[str, Any], want
 
 def test_refused_token_is_told_why(control: Control) -> None:
     told = control.admin("POST", "/admin/tokens", {"tenant": "acme", "scopes": ["admin:read"]}).json()["error"]
-    assert "A live token has no scope 'admin:read'" in told["message"]
+    assert "A token of the kind live has no scope 'admin:read'" in told["message"]
     assert "needs a tenant" in control.admin("POST", "/admin/tokens", {}).json()["error"]["message"]
 
 
@@ -316,6 +343,21 @@ def test_admin_token_for_some_addresses_makes_none_for_all(control: Control) -> 
     control.tokens["bound"] = bound["token"]
     assert code(control.ask("bound", "POST", "/admin/tokens", {"kind": "admin"})) == (403, "not_allowed")
     assert control.ask("bound", "GET", "/admin/tenants").status_code == 200
+
+
+def test_admin_token_that_ends_makes_none_that_outlives_it(control: Control) -> None:
+    def made(who: str, **body: str) -> Any:
+        return control.ask(who, "POST", "/admin/tokens", {"kind": "admin", **body})
+
+    ending = made("admin", expires_at="2100-01-01T00:00:00Z").json()
+    control.tokens["ending"] = ending["token"]
+    assert code(made("ending")) == code(made("ending", expires_at="2100-01-01T00:00:01Z")) == (403, "not_allowed")
+    assert made("ending", expires_at="2100-01-01T00:00:00Z").status_code == 201
+    forever = made("admin").json()["id"]
+    assert code(control.ask("ending", "POST", f"/admin/tokens/{forever}/rotate")) == (403, "not_allowed")
+    rotated = control.ask("ending", "POST", f"/admin/tokens/{ending['id']}/rotate", {"overlap_hours": 1})
+    assert of(rotated.json(), "expires_at") == (ending["expires_at"],)
+    assert code(made("ending", expires_at="2100-01-01T00:00:00Z")) == (403, "not_allowed")
 
 
 # --- T14: protected columns ------------------------------------------------------------------------------------------
@@ -494,12 +536,24 @@ TWICE = ("limit=1&limit=2", "cursor=a&cursor=b")
 
 
 @pytest.mark.parametrize("path", ["tenants", "tokens", "audit", "providers", "tenants/acme/keys", "sealing"])
-@pytest.mark.parametrize(
-    "cursor", ["x", "W10", "WzFd", "WyJhIl0", "eyJhIjoxfQ", "WyJhXHUwMDAwIl0", "!" * 10, "A" * 2000]
-)
+@pytest.mark.parametrize("cursor", STRANGE)
 def test_strange_cursor_is_refused_or_empty(control: Control, path: str, cursor: str) -> None:
     answer = control.admin("GET", f"/admin/{path}?cursor={cursor}")
     assert code(answer) in ((400, "invalid_request"), (200, None))
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 2**64 - 1])
+def test_number_that_no_database_holds_is_no_cursor(control: Control, number: int) -> None:
+    cursor = base64.urlsafe_b64encode(f"[{number}]".encode()).decode().rstrip("=")
+    assert code(control.admin("GET", f"/admin/audit?cursor={cursor}")) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_time_that_utc_does_not_have_is_refused(control: Control, time: str) -> None:
+    answers = [control.admin("GET", f"/admin/audit?since={time.replace('+', '%2B')}")]
+    body, key = {"tenant": "acme", "expires_at": time}, f"time-{next(_numbers)}"
+    answers += [control.admin("POST", "/admin/tokens", body, idempotency_key=key) for _ in range(2)]
+    assert {code(answer) for answer in answers} == {(400, "invalid_request")}
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "nothing=1", *TWICE])
@@ -538,6 +592,8 @@ def test_root_keys_providers_and_imports_are_told(control: Control) -> None:
     assert "MINIMAX_2_7_API_KEY" in next(row for row in providers if row["id"] == "minimax")["key_names"]
     assert control.everything("/admin/imports") == []
     assert {"free", "team"} <= {plan["name"] for plan in control.everything("/admin/plans", 1)}
-    assert code(control.admin("GET", "/admin/providers/nobody/impact/retire")) == (404, "provider_unknown")
+    for nobody in ("nobody", "x" * 65):
+        answer = control.admin("GET", f"/admin/providers/{nobody}/impact/retire")
+        assert code(answer) == (404, "provider_unknown")
     assert code(control.admin("GET", "/admin/providers/minimax/impact/rename?to=Bad%20Id")) == (400, "invalid_request")
     assert control.admin("GET", "/admin/providers/minimax/impact/rename?to=mini").status_code == 200

@@ -5,6 +5,8 @@ import threading
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
 from tests.harness import RunningGateway, eventually
@@ -48,6 +50,7 @@ def said(gateway: RunningGateway, *arguments: str) -> Any:
     return json.loads(run.stdout)
 
 
+@pytest.mark.timeout(300)  # eight commands beside the load, on whatever machine
 def test_root_key_is_rotated_under_load_without_a_failed_request(
     gateway: RunningGateway, sandbox: SandboxServer
 ) -> None:

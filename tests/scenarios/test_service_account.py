@@ -153,7 +153,7 @@ def test_exchange_that_fails_is_told(
     assert sandbox.requests() == ()
 
 
-@pytest.mark.parametrize("spoil", ["no json", "no account", "no field", "no key", "ec key"])
+@pytest.mark.parametrize("spoil", ["no json", "no account", "no field", "no key", "ec key", "long key"])
 def test_what_is_no_service_account_key_is_refused(
     gateway: RunningGateway, account: dict[str, str], spoil: str
 ) -> None:
@@ -162,6 +162,8 @@ def test_what_is_no_service_account_key_is_refused(
         "no account": json.dumps(account | {"type": "authorized_user"}),
         "no field": json.dumps({name: value for name, value in account.items() if name != "client_email"}),
         "no key": json.dumps(account | {"private_key": "canary"}),
+        # Whoever may store keys could stop everybody else for seconds: so long does it take to check one of 8192 bits.
+        "long key": json.dumps(account | {"private_key": account["private_key"] + " " * 300}),
         "ec key": json.dumps(account | {"private_key": pem(generate_ec(SECP256R1()))}),
     }
     with pytest.raises(CredentialRefused, match="service account") as refused:

@@ -128,6 +128,52 @@ def test_former_version_stands_in_while_its_grace_lasts_and_only_for_a_rejected_
     eventually(lambda: gateway.post("/v1/chat/completions", token, ASK).status_code == 424, 2.0)
 
 
+def test_value_that_was_rejected_is_not_asked_again_under_another_name(
+    gateway: RunningGateway, sandbox: SandboxServer
+) -> None:
+    """Versions 3 and 1, and a label, hold one and the same value."""
+
+    async def work(store: CredentialStore, tenant: Tenant) -> None:
+        await store.set(tenant, NAME, BAD, grace=timedelta(hours=1))
+        await store.set(tenant, NAME, GOOD, grace=timedelta(hours=1))
+        await store.set(tenant, NAME, BAD, grace=timedelta(hours=1))
+        await store.set(tenant, NAME, BAD, label="spare", position=1)
+
+    token = with_keys(gateway, work)
+    answer = gateway.post("/v1/chat/completions", token, ASK)
+    assert (answer.status_code, answer.headers["x-wardgate-key-former"]) == (200, "2")
+    assert keys_seen(sandbox) == [BAD, GOOD]
+
+
+def test_former_version_stands_in_for_its_own_successor_alone(gateway: RunningGateway, sandbox: SandboxServer) -> None:
+    """A limit of the first key and a rejected second one are no reason to ask with what the first has replaced."""
+
+    async def work(store: CredentialStore, tenant: Tenant) -> None:
+        await store.set(tenant, NAME, GOOD)
+        await store.set(tenant, NAME, OTHER, grace=timedelta(hours=1))
+        await store.set(tenant, NAME, BAD, label="spare", position=1)
+
+    token = with_keys(gateway, work)
+    sandbox.script("status=429; retry-after=9", match={"key": OTHER})
+    assert gateway.post("/v1/chat/completions", token, ASK).status_code == 424
+    assert keys_seen(sandbox) == [OTHER, BAD]
+
+
+def test_former_version_stands_in_though_a_later_label_is_at_its_limit(
+    gateway: RunningGateway, sandbox: SandboxServer
+) -> None:
+    async def work(store: CredentialStore, tenant: Tenant) -> None:
+        await store.set(tenant, NAME, GOOD)
+        await store.set(tenant, NAME, BAD, grace=timedelta(hours=1))
+        await store.set(tenant, NAME, OTHER, label="spare", position=1)
+
+    token = with_keys(gateway, work)
+    sandbox.script("status=429; retry-after=9", match={"key": OTHER})
+    answer = gateway.post("/v1/chat/completions", token, ASK)
+    assert (answer.status_code, answer.headers.get("x-wardgate-key-former")) == (200, "1")
+    assert keys_seen(sandbox) == [BAD, OTHER, GOOD]
+
+
 def test_rotation_of_a_key_under_load_costs_no_request(gateway: RunningGateway, sandbox: SandboxServer) -> None:
     """The new version serves new requests, what is under way ends on the old one, and no request mixes two."""
 
