@@ -64,18 +64,23 @@ class AccessTokens:
     @asynccontextmanager
     async def ready(self, call: UpstreamCall) -> AsyncIterator[UpstreamCall]:
         """The call as it may be sent: with an access token where the row's keys are exchanged, else as it is. A token
-        that is rejected inside is forgotten. Raises UpstreamFailed when the exchange fails."""
+        that is rejected inside is forgotten; if it was an old one, that says nothing of the key. Raises UpstreamFailed
+        when the exchange fails."""
         if call.provider.auth is not Auth.GOOGLE_SERVICE_ACCOUNT:
             yield call
             return
         key = _key_of(call)
+        known = self._tokens.get(key)
         token = await self._token(key, call)
         provider = replace(call.provider, auth=Auth.BEARER)
         try:
             yield replace(call, provider=provider, credential=replace(call.credential, secret=token.secret))
         except UpstreamFailed as failed:
-            if failed.failure.kind is FailureKind.KEY_REJECTED and self._tokens.get(key) is token:
-                del self._tokens[key]
+            if failed.failure.kind is FailureKind.KEY_REJECTED:
+                if self._tokens.get(key) is token:
+                    del self._tokens[key]
+                if token is known:
+                    raise UpstreamFailed(replace(failed.failure, of_the_key=False)) from None
             raise
 
     async def _token(self, key: bytes, call: UpstreamCall) -> _Token:

@@ -4,6 +4,7 @@ The predicate that says again or stop is the router's and pure; this module only
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from gateway.chat_request import ChatRequest
 from gateway.config import Limits
 from gateway.deciding import key_resolved
 from gateway.errors import ApiError
-from gateway.events import AttemptEnded, Events, FellBack, Outcome
+from gateway.events import AttemptEnded, Events, FellBack, Outcome, RetryRefused
 from gateway.failures import problem_of, timed_out
 from gateway.keys_in_turn import KeysInTurn
 from gateway.tally import Tally
@@ -26,9 +27,13 @@ from keystore.keyring import Credential, Keyring
 from keystore.keystore import Keystore
 from keystore.providers import Provider, Registry
 from keystore.use import UsedKey
+from router.bound_state import provider_bound
 from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
-from router.retry import Progress, again, most_useful, order_after
+from router.health_keeper import HealthKeeper
+from router.health_steps import Attempt
+from router.retry import Progress, Stop, asks_to_wait, most_useful, order_after, pause_s, stop
+from router.retry_budget import RetryBudget
 
 Reply = TypeVar("Reply")
 
@@ -51,6 +56,8 @@ class Attempts:
     registry: Registry
     events: Events
     limits: Limits
+    health: HealthKeeper
+    budget: RetryBudget
 
     async def plain(self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally) -> PlainReply:
         """The first complete answer; raises ApiError with the most useful failure when there is none."""
@@ -59,6 +66,11 @@ class Attempts:
     async def stream(self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally) -> OpenStream:
         """The first stream that begins; raises ApiError as `plain` does. The caller closes `reply`."""
         return await self._walk(request, decision, keyring, tally, self._begin)
+
+    def broke(self, failure: Failure, tally: Tally) -> None:
+        """A stream that had begun broke: its provider is the worse for it."""
+        if tally.asked is not None:
+            self.health.end(tally.asked, failure=self._whose(failure, tally))
 
     async def _walk(
         self,
@@ -70,13 +82,16 @@ class Attempts:
     ) -> Reply:
         failures: list[Failure] = []
         queue = list(decision.ranked)
-        keys, same = KeysInTurn(self.keystore, keyring), False
+        keys, same, stopped = KeysInTurn(self.keystore, keyring, self.health.view), False, None
+        self.budget.request(time.monotonic())
         while queue:
             candidate = queue.pop(0)
             sent = self._carried(candidate, request, decision)
             if sent is None:
                 continue  # no attempt: nothing would be sent
-            key = keys.next(candidate.offer.provider_id)
+            if failures and queue and self._has_fallen_ill(candidate):
+                continue
+            key = keys.next(candidate.offer.provider_id, candidate.offer.model)
             self._tell_fallback(failures, candidate, tally, key if same else None)
             self._note(candidate, keyring, key, tally, len(failures) + 1)
             tally.dropped = sent.dropped
@@ -85,15 +100,18 @@ class Attempts:
             except UpstreamFailed as failed:
                 failures.append(failed.failure)
                 same = keys.turn(failed.failure)
-                if same:
-                    queue.insert(0, candidate)
-                else:
-                    order = order_after(failed.failure, [item.offer.provider_id for item in queue])
-                    queue = [queue[place] for place in order]
-                if not self._again(failed.failure, failures, queue, tally):
+                queue = _next_in_line(failed.failure, candidate, queue, other_key=same, in_order=decision.in_order)
+                pause = self._pause(failed.failure, queue, len(failures), other_key=same)
+                stopped = self._stop(failed.failure, failures, queue, request, tally, pause)
+                if stopped is not None:
                     break
+                await self._wait(pause, tally)
         tally.outcome = Outcome.FAILED
-        raise ApiError(problem_of(most_useful(failures), failures))
+        raise ApiError(problem_of(most_useful(failures), failures, stopped))
+
+    def _has_fallen_ill(self, candidate: Candidate) -> bool:
+        """Since the decision was made."""
+        return self.health.view().denial(candidate.offer, candidate.holding) is not None
 
     def _carried(self, candidate: Candidate, request: ChatRequest, decision: Decision) -> Carried | None:
         """What is sent to this candidate; None when its wire cannot carry the request."""
@@ -111,14 +129,43 @@ class Attempts:
             key = None if next_key is None else _name_of(next_key)
             self.events.publish(FellBack(tally.request_id, last.provider_id, to, last.kind.value, to_key=key))
 
-    def _again(self, failure: Failure, failures: list[Failure], queue: list[Candidate], tally: Tally) -> bool:
+    def _pause(self, failure: Failure, queue: list[Candidate], attempts: int, *, other_key: bool) -> float:
+        if not queue:
+            return 0.0
+        provider_id = queue[0].offer.provider_id
+        return pause_s(failure, provider_id, attempts=attempts, other_key=other_key, jitter=random.random())  # noqa: S311
+
+    def _stop(
+        self,
+        failure: Failure,
+        failures: list[Failure],
+        queue: list[Candidate],
+        request: ChatRequest,
+        tally: Tally,
+        pause: float,
+    ) -> Stop | None:
+        """Why nobody else is asked; an attempt that is allowed is taken from the budget."""
+        now = time.monotonic()
         progress = Progress(
             attempts=len(failures),
             first_byte_sent=False,
-            deadline_left_s=self._left(tally),
+            deadline_left_s=self._left(tally) - pause,
             remaining_candidates=len(queue),
+            bound=provider_bound(request.body) is not None,
+            budget_left=self.budget.left(now),
         )
-        return again(failure, progress, max_attempts=self.limits.max_attempts)
+        why = stop(failure, progress, max_attempts=self.limits.max_attempts)
+        if why is None:
+            self.budget.take(now)
+        elif why is Stop.BUDGET:
+            self.events.publish(RetryRefused(tally.request_id, failure.provider_id, failure.kind.value))
+        return why
+
+    async def _wait(self, pause: float, tally: Tally) -> None:
+        """Before the same provider is asked again; it is time that the upstream took."""
+        if pause > 0:
+            await asyncio.sleep(pause)
+            tally.upstream_s += pause
 
     def _left(self, tally: Tally) -> float:
         return self.limits.answer_timeout_s - (time.monotonic() - tally.started)
@@ -143,14 +190,17 @@ class Attempts:
         assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
         started, outcome, status = time.monotonic(), "cancelled", None
         credential: Credential | None = None
+        tally.asked, failure = None, None
         try:
             credential = _unseal(keys, provider, candidate.offer.model)
+            tally.asked = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
             call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
             reply = await send(call, self._left(tally))
             outcome, status = "ok", 200
             return reply
         except UpstreamFailed as failed:
-            outcome, status = failed.failure.kind.value, failed.failure.status
+            failure = failed.failure
+            outcome, status = failure.kind.value, failure.status
             raise
         finally:
             took = time.monotonic() - started
@@ -158,10 +208,24 @@ class Attempts:
             tally.answering_s, tally.upstream_then_s = took, tally.upstream_s
             if credential is not None:
                 self._note_use(keys.tenant_id, credential, outcome, status)
+            if tally.asked is not None:
+                self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally))
             key = (tally.key_label or None, tally.key_former)
             self.events.publish(
                 AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
             )
+
+    def _begun(self, candidate: Candidate, keys: KeysInTurn, *, own: bool) -> Attempt:
+        offer = candidate.offer
+        key = keys.id_of(offer.provider_id)
+        attempt = Attempt(offer.provider_id, offer.model, keys.tenant_id, key, self.health.now(), own)
+        self.health.begin(attempt)
+        return attempt
+
+    def _whose(self, failure: Failure | None, tally: Tally) -> Failure | None:
+        """A failure that counts for health: that the request's own time ran out says nothing of a provider."""
+        ran_out = failure is not None and failure.kind is FailureKind.TIMEOUT and self._left(tally) <= 0
+        return None if ran_out else failure
 
     def _note_use(self, tenant_id: str, credential: Credential, outcome: str, status: int | None) -> None:
         rejected = status if outcome == FailureKind.KEY_REJECTED.value else None
@@ -195,6 +259,18 @@ class Attempts:
                 )
                 raise UpstreamFailed(empty) from None
             raise
+
+
+def _next_in_line(
+    failure: Failure, candidate: Candidate, queue: list[Candidate], *, other_key: bool, in_order: bool
+) -> list[Candidate]:
+    """Who is asked after a failure: the same candidate with another key, the others, or, where nobody else is left and
+    the provider asked for a short wait, the same one again."""
+    if other_key:
+        return [candidate, *queue]
+    providers = [item.offer.provider_id for item in queue]
+    others = [queue[place] for place in order_after(failure, providers, in_order=in_order)]
+    return others or ([candidate] if asks_to_wait(failure) else [])
 
 
 def _unseal(keys: KeysInTurn, provider: Provider, model: str) -> Credential:

@@ -82,6 +82,7 @@ class Route:
             allowed_models=allowed,
             habits=services.habits.of(admitted.tenant.id),
             paces=services.paces.paces,
+            health=services.health.view(),
         )
         await send_body(send, 200, orjson.dumps(to_json(decision)))
 

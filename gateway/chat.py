@@ -34,7 +34,13 @@ class ChatCompletions:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._attempts = Attempts(
-            services.lane, services.keystore, services.books.current.registry, services.events, services.limits
+            services.lane,
+            services.keystore,
+            services.books.current.registry,
+            services.events,
+            services.limits,
+            services.health,
+            services.retry_budget,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +66,7 @@ class ChatCompletions:
             enough=1,
             habits=self._services.habits.of(tenant.id),
             paces=self._services.paces.paces,
+            health=self._services.health.view(),
         )
         self._services.events.publish(Decided(tally.request_id, tenant.id, decision))
         if not decision.ranked:
@@ -82,7 +89,9 @@ class ChatCompletions:
         stream = await self._attempts.stream(request, decision, keyring, tally)
         try:
             most_s = self._services.limits.answer_timeout_s
-            await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
+            broke = await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
+            if broke is not None:
+                self._attempts.broke(broke, tally)
         finally:
             account(tally, decision, stream.reply.usage, self._services)
             await stream.reply.aclose()

@@ -10,6 +10,7 @@ from gateway.carrying import Carried, carried
 from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import Events, KeyResolved, RouteRefused
+from gateway.keys_in_turn import key_id
 from gateway.tally import Tally
 from gateway.translation import Refused
 from keystore.holdings import Holding as HeldKey
@@ -19,9 +20,10 @@ from keystore.resolve import Found, Missing
 from keystore.tenants import Tenant
 from router.aliases import NO_ALIASES, Aliases
 from router.catalogue import Catalogue, Offer
-from router.decision import Decision, Rejection, Router
+from router.decision import Decision, Rejection, Router, settled
 from router.errors import AliasError, PreferenceError
 from router.explain import refusal
+from router.health import ALL_WELL, HealthView
 from router.needs import Needs, read_needs
 from router.plans import Plans
 from router.preferences import read_preferences
@@ -47,11 +49,12 @@ KEYRINGS = 10_000  # whose holdings are remembered
 def holdings(keyring: Keyring) -> Holdings:
     """What the tenant can use, in the router's words: the names under which its keys are stored, never a value."""
     return Holdings(
-        _holding(found, keyring.choices.get(provider_id, ())) for provider_id, found in keyring.resolutions.items()
+        _holding(found, keyring.choices.get(provider_id, ()), keyring.tenant_id)
+        for provider_id, found in keyring.resolutions.items()
     )
 
 
-def _holding(found: Found | Missing, choices: Sequence[HeldKey]) -> Holding | Lacking:
+def _holding(found: Found | Missing, choices: Sequence[HeldKey], tenant_id: str) -> Holding | Lacking:
     skipped = tuple((item.setting_key, item.why.value) for item in found.skipped)
     if isinstance(found, Missing):
         return Lacking(found.provider_id, tried=found.tried, unusable=skipped)
@@ -64,6 +67,9 @@ def _holding(found: Found | Missing, choices: Sequence[HeldKey]) -> Holding | La
         conflicts=found.conflicts,
         skipped=skipped,
         labels=_labels(choices),
+        tenant_id=tenant_id,
+        keys=tuple(key_id(tenant_id, one) for one in choices if one.grace_until is None),
+        former_keys=tuple(key_id(tenant_id, one) for one in choices if one.grace_until is not None),
     )
 
 
@@ -119,6 +125,7 @@ def decide(
     enough: int | None = None,
     habits: Habits = NO_HABITS,
     paces: Paces = NO_PACES,
+    health: HealthView = ALL_WELL,
 ) -> Decision:
     """Rank what this tenant may use for `request` today; raises ApiError when the tenant's plan has no row.
     `allowed_models` are those that the caller's token is for; empty: all.
@@ -135,8 +142,10 @@ def decide(
         habits=habits,
         paces=paces,
     )
-    decision = book.router.route_again(query, book.held.of(keyring))
-    return _without_untranslatable(decision, request, book.registry, enough)
+    fitting = book.router.fitting(query, book.held.of(keyring))
+    if health.troubled or not query.preferences.allow_fallbacks:  # who is left alone must be able to carry the request
+        return settled(_without_untranslatable(fitting, request, book.registry, None), health)
+    return _without_untranslatable(settled(fitting, health), request, book.registry, enough)
 
 
 def _aliases(tenant: Tenant, book: RuleBook) -> Aliases:

@@ -131,6 +131,30 @@ class FellBack:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryRefused:
+    """Another attempt might have helped, and the retry budget of the gateway was spent."""
+
+    request_id: str
+    provider: str
+    reason: str  # router.failure.FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """A mark was made or renewed, or its subject is well again. Times are ISO 8601."""
+
+    ill: str  # router.health.Ill
+    provider: str
+    change: str  # ill | well
+    model: str | None = None  # None: all models
+    whose: str | None = None  # the id of a key or of a tenant; None: everybody
+    why: str | None = None
+    since: str | None = None
+    until: str | None = None
+    elsewhere: bool = False  # another process found it out
+
+
+@dataclass(frozen=True, slots=True)
 class RouteRefused:
     """No candidate was left; how many were rejected for which router.reasons.Reason."""
 
@@ -141,7 +165,7 @@ class RouteRefused:
     nearest_miss: str = ""
 
 
-Event = RequestCompleted | Decided | KeyResolved | AttemptEnded | FellBack | RouteRefused
+Event = RequestCompleted | Decided | KeyResolved | AttemptEnded | FellBack | RetryRefused | HealthChanged | RouteRefused
 Subscriber = Callable[[Event], None]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.errors import Problem
 from router.failure import Failure, FailureKind
+from router.retry import Stop
 
 # {provider} and {model} are row and model ids, {message} is the provider's own sentence, scrubbed.
 SENTENCES: Mapping[FailureKind, str] = {
@@ -32,12 +33,23 @@ def timed_out(provider_id: str, model: str, wait_s: float) -> Failure:
     return Failure(FailureKind.TIMEOUT, provider_id, model, message=message)
 
 
-def problem_of(chosen: Failure, failures: Sequence[Failure]) -> Problem:
-    """What the caller is told: the most useful failure, with a line for each attempt that was made."""
+# Why nobody else was asked, where the reason is not in the failures themselves.
+STOPPED: Mapping[Stop, str] = {
+    Stop.BOUND: " Nobody else was asked: the request refers to what only this provider has.",
+    Stop.BUDGET: " Nobody else was asked: too many requests are failing now, and the retry budget is spent.",
+}
+
+
+def problem_of(chosen: Failure, failures: Sequence[Failure], stopped: Stop | None = None) -> Problem:
+    """What the caller is told: the most useful failure, with a line for each attempt that was made, and why there was
+    no other where that was the gateway's choice."""
     consequence = chosen.consequence
     sentence = SENTENCES[chosen.kind].format(
         provider=chosen.provider_id, model=chosen.model, message=chosen.message.rstrip(". ")
     )
+    extra: dict[str, object] = {"attempts": [_line(failure) for failure in failures], "upstream_status": chosen.status}
+    if stopped is not None and stopped in STOPPED:
+        sentence, extra["stopped_by"] = sentence + STOPPED[stopped], stopped.value
     return Problem(
         consequence.status,
         consequence.code,
@@ -46,7 +58,7 @@ def problem_of(chosen: Failure, failures: Sequence[Failure]) -> Problem:
         param="model" if chosen.kind is FailureKind.MODEL_UNAVAILABLE else chosen.param,
         retry_after_s=chosen.retry_after_s if consequence.caller_may_retry else None,
         caller_may_retry=consequence.caller_may_retry,
-        extra={"attempts": [_line(failure) for failure in failures], "upstream_status": chosen.status},
+        extra=extra,
     )
 
 

@@ -18,7 +18,18 @@ from typing import Final, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-from gateway.events import AttemptEnded, Decided, Endpoint, Event, FellBack, KeyResolved, RequestCompleted, RouteRefused
+from gateway.events import (
+    AttemptEnded,
+    Decided,
+    Endpoint,
+    Event,
+    FellBack,
+    HealthChanged,
+    KeyResolved,
+    RequestCompleted,
+    RetryRefused,
+    RouteRefused,
+)
 from gateway.scrub import KEY_SHAPES, MASK
 from keystore.resolve import Store, Via
 from router.reasons import Fault
@@ -184,6 +195,8 @@ class LogSubscriber:
             KeyResolved: self._key_resolved,
             AttemptEnded: self._attempt_ended,
             FellBack: self._fell_back,
+            RetryRefused: self._retry_refused,
+            HealthChanged: self._health_changed,
             RouteRefused: self._route_refused,
         }
 
@@ -214,6 +227,13 @@ class LogSubscriber:
 
     def _fell_back(self, event: FellBack) -> None:
         self._log.warning("fallback", **_facts(event))
+
+    def _retry_refused(self, event: RetryRefused) -> None:
+        self._log.warning("retry.refused", **_facts(event))
+
+    def _health_changed(self, event: HealthChanged) -> None:
+        level = logging.DEBUG if event.elsewhere else logging.INFO if event.change == "well" else logging.WARNING
+        self._log.log(level, "health.changed", **_facts(event))
 
     def _route_refused(self, event: RouteRefused) -> None:
         self._log.warning("route.refused", **_facts(event))

@@ -4,9 +4,10 @@ A subscriber of events: the code that serves a call never mentions a metric. Mus
 that a caller sent: every label value comes from a closed set, and anything else is counted as `other`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -20,8 +21,6 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from gateway.events import (
     AttemptEnded,
@@ -29,14 +28,18 @@ from gateway.events import (
     Endpoint,
     Event,
     FellBack,
+    HealthChanged,
     KeyResolved,
     Outcome,
     RequestCompleted,
+    RetryRefused,
     RouteRefused,
 )
+from gateway.metrics_page import KeptElsewhere, WithoutCreated
 from gateway.pricing.refreshing import Outcome as PriceOutcome
 from keystore.resolve import Store, Via
 from router.failure import FailureKind
+from router.health import Ill
 from router.query import KeySource
 from router.reasons import Fault, Reason
 
@@ -151,6 +154,25 @@ SPECS: Final = (
         "Times the next candidate was asked because one failed, by both providers and the kind of failure.",
         *(*_FROM_TO, _closed("reason", FailureKind)),
     ),
+    RETRY_BUDGET_EXHAUSTED := _counter(
+        "wardgate_retry_budget_exhausted_total",
+        "Extra attempts that might have helped and were not made, because the retry budget was spent.",
+        *(_PROVIDER, _closed("reason", FailureKind)),
+    ),
+    HEALTH_CHANGES := _counter(
+        "wardgate_health_changes_total",
+        "Marks made or renewed (ill) and ended by an answer (well): of keys, of keys at their limit, of providers.",
+        *(_PROVIDER, _closed("ill", Ill), _closed("change", ("ill", "well"))),
+    ),
+    HEALTH_MARKS := _gauge(
+        "wardgate_health_marks",
+        "Marks that keep a key, a model or a provider from being asked now.",
+        _closed("ill", Ill),
+    ),
+    HEALTH_SHARED := _gauge(
+        "wardgate_health_shared",
+        "1 while health is shared with other processes through Redis, else 0.",
+    ),
     KEY_RESOLUTIONS := _counter(
         "wardgate_key_resolutions_total",
         "Look-ups of provider keys, by the kind of name under which the key was found, or missing.",
@@ -217,7 +239,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, *, providers: Collection[str], models: Collection[str]) -> None:
         given = {"providers": frozenset(providers), "models": frozenset(models), "build": frozenset[str]()}
         self._given = given
-        self._page = _WithoutCreated(registry)
+        self._page = WithoutCreated(registry)
         self._allowed = _allowed(given)
         self._counters = {
             spec: Counter(spec.name, spec.help, spec.label_names, registry=registry)
@@ -234,7 +256,7 @@ class Metrics:
             for spec in SPECS
             if spec.kind is Kind.GAUGE
         }
-        self._elsewhere = {spec: _KeptElsewhere(spec) for spec in _KEPT_ELSEWHERE}
+        self._elsewhere = {spec: KeptElsewhere(spec.name, spec.help) for spec in _KEPT_ELSEWHERE}
         for each in self._elsewhere.values():
             registry.register(each)
         ProcessCollector(registry=registry)
@@ -247,6 +269,8 @@ class Metrics:
             KeyResolved: self._key_resolved,
             AttemptEnded: self._attempt_ended,
             FellBack: self._fell_back,
+            RetryRefused: self._retry_refused,
+            HealthChanged: self._health_changed,
             RouteRefused: self._route_refused,
         }
 
@@ -279,6 +303,15 @@ class Metrics:
     def price_refreshed(self, outcome: PriceOutcome) -> None:
         """One refresh of prices has ended."""
         self._count(PRICE_REFRESHES, outcome)
+
+    def set_health_shared(self, shared: bool) -> None:
+        """Whether other processes hear of this one's marks."""
+        self._gauges[HEALTH_SHARED].set(1 if shared else 0)
+
+    def watch_health(self, denying: Callable[[Ill], int]) -> None:
+        """`denying` gives the marks of an ill; it is asked at every scrape."""
+        for ill in Ill:
+            self._gauges[HEALTH_MARKS].labels(ill.value).set_function(partial(denying, ill))
 
     def watch_event_failures(self, count: Callable[[], int]) -> None:
         """`count` gives Events.failures; it is read at every scrape."""
@@ -331,6 +364,13 @@ class Metrics:
     def _fell_back(self, event: FellBack) -> None:
         self._count(FALLBACKS, event.from_provider, event.to_provider, event.reason)
 
+    def _retry_refused(self, event: RetryRefused) -> None:
+        self._count(RETRY_BUDGET_EXHAUSTED, event.provider, event.reason)
+
+    def _health_changed(self, event: HealthChanged) -> None:
+        if not event.elsewhere:  # each change counts once in the fleet
+            self._count(HEALTH_CHANGES, event.provider, event.ill, event.change)
+
     def _route_refused(self, event: RouteRefused) -> None:
         for reason, candidates in event.counts.items():
             self._count(REJECTIONS, reason, by=candidates)
@@ -361,52 +401,3 @@ class Metrics:
 def _allowed(given: Mapping[str, frozenset[str]]) -> dict[Spec, tuple[frozenset[str], ...]]:
     """The closed sets of every spec's labels, in their order."""
     return {spec: tuple(label.values or given[label.source] for label in spec.labels) for spec in SPECS}
-
-
-class _KeptElsewhere(Collector):
-    """A counter whose number is kept by another part and read at every scrape."""
-
-    def __init__(self, spec: Spec) -> None:
-        self._spec = spec
-        self.count: Callable[[], int] = int
-
-    def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(self._spec.name, self._spec.help, value=self.count())
-
-
-class _WithoutCreated(Collector):
-    """The registry's families without their `_created` samples, which double the page and which nobody reads."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
-
-
-# --- documentation ---------------------------------------------------------------------------------------------------
-
-_SOURCES: Final = {"providers": "provider ids of the registry", "models": "models of the catalogue", "build": "any"}
-
-
-def document() -> str:
-    """The generated part of docs/metrics.md: a table of the metrics and one of their label values."""
-    metrics = "".join(
-        f"| `{spec.name}` | {spec.kind} | {', '.join(f'`{name}`' for name in spec.label_names)} | {spec.help} |\n"
-        for spec in SPECS
-    )
-    used: dict[Label, list[str]] = {}
-    for spec in SPECS:
-        for label in spec.labels:
-            used.setdefault(label, []).append(f"`{spec.name}`")
-    labels = "".join(
-        f"| `{label.name}` | {', '.join(names)} | "
-        f"{', '.join(f'`{value}`' for value in sorted(label.values)) or _SOURCES[label.source]} |\n"
-        for label, names in used.items()
-    )
-    return (
-        f"| metric | type | labels | meaning |\n|---|---|---|---|\n{metrics}\n"
-        f"| label | of | values |\n|---|---|---|\n{labels}"
-    )

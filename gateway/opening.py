@@ -17,6 +17,7 @@ from gateway.control.gate import Control
 from gateway.deciding import RuleBook
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
+from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
@@ -36,6 +37,7 @@ from keystore.secret import Secret
 from router.catalogue import Catalogue
 from router.errors import PriceMapError
 from router.plans import check_known
+from router.retry_budget import RetryBudget
 
 
 def sealing_source(settings: Settings) -> SealingSource:
@@ -78,6 +80,7 @@ async def open_services(
 ) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
+    check_redis_url(settings)
     keystore = await open_keystore(settings, rules, create=True)
     try:
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
@@ -109,6 +112,8 @@ async def open_services(
     events = Events(metrics, LogSubscriber(log), keeper)
     metrics.watch_event_failures(lambda: events.failures)
     metrics.watch_decisions_dropped(lambda: keeper.dropped)
+    health = open_health(events, metrics)
+    retry_budget = RetryBudget()
     return Services(
         books=books,
         keystore=keystore,
@@ -124,6 +129,9 @@ async def open_services(
         habits=HabitKeeper(),
         paces=PaceKeeper(),
         readiness=Readiness(),
+        health=health,
+        retry_budget=retry_budget,
+        sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
     )
 
@@ -161,6 +169,8 @@ async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:
 
 async def close_services(services: Services) -> None:
     """Close what was opened."""
+    if services.sharing is not None:
+        await services.sharing.close()
     await services.lane.aclose()
     await services.transport.aclose()
     await services.keeper.close()

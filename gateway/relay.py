@@ -15,6 +15,7 @@ from gateway.events import Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
 from gateway.upstream import UpstreamFailed
+from router.failure import Failure
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -30,9 +31,11 @@ def event(payload: bytes) -> bytes:
     return b"data: " + payload.replace(b"\n", b" ") + b"\n\n"
 
 
-async def relay_stream(send: Send, stream: OpenStream, tally: Tally, *, include_usage: bool, most_s: float) -> None:
-    """Send a begun stream to its end, at most `most_s` after the request began; returns also when it broke, with the
-    outcome in `tally`."""
+async def relay_stream(
+    send: Send, stream: OpenStream, tally: Tally, *, include_usage: bool, most_s: float
+) -> Failure | None:
+    """Send a begun stream to its end, at most `most_s` after the request began; returns how it broke, if it did, with
+    the outcome in `tally`."""
     await send({"type": "http.response.start", "status": 200, "headers": encode_headers(STREAM_HEADERS)})
     tally.first_token_s = time.monotonic() - tally.started
     chunk: bytes | None = stream.first
@@ -42,10 +45,11 @@ async def relay_stream(send: Send, stream: OpenStream, tally: Tally, *, include_
             chunk = await _next(stream.rest, tally, most_s)
     except UpstreamFailed as failed:
         await _break_off(send, failed, tally)
-        return
+        return failed.failure
     if include_usage and stream.reply.usage_chunk is not None:
         await _write(send, event(stream.reply.usage_chunk), tally, most_s)
     await send({"type": "http.response.body", "body": DONE, "more_body": False})
+    return None
 
 
 async def _write(send: Send, body: bytes, tally: Tally, most_s: float) -> None:

@@ -174,6 +174,8 @@ async def serve(
     services = await open_services(settings, _Report(log), log)
     beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
     beside.add(asyncio.create_task(services.prices.keep()))
+    if services.sharing is not None:
+        beside.add(asyncio.create_task(services.sharing.run()))
     try:
         await _listen(settings, services, on_ready, log)
     finally:

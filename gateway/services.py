@@ -16,6 +16,9 @@ from gateway.pricing.keeping import PriceKeeper
 from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.keystore import Keystore
+from router.health_keeper import HealthKeeper
+from router.health_sharing import HealthSharing
+from router.retry_budget import RetryBudget
 
 
 def utc_now() -> datetime:
@@ -48,5 +51,8 @@ class Services:
     habits: HabitKeeper
     paces: PaceKeeper
     readiness: Readiness
+    health: HealthKeeper
+    retry_budget: RetryBudget
+    sharing: HealthSharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

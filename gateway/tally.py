@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from gateway.errors import Problem
 from gateway.events import Endpoint, Outcome, RequestCompleted, TokenUsage
+from router.health_steps import Attempt
 from router.reasons import Fault
 
 KEY = "wardgate.tally"  # where the edge leaves it in the ASGI scope
@@ -46,6 +47,7 @@ class Tally:
     key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
     dropped: tuple[str, ...] = ()  # parameters that were left out of the last attempt, which the request allowed
+    asked: Attempt | None = None  # the last of them, as health knows it
     client_request_id: str | None = None
     stream: bool = False
     upstream_s: float = 0.0

@@ -134,7 +134,8 @@ def failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException | No
     """The failure of an attempt that ended in `error`, by what the exchange saw of it."""
     if exchange.status is not None and exchange.status >= 300:
         facts = read_error(bytes(exchange.body))
-        return _by_table(call, exchange.status, facts, retry_after_s(exchange.headers, datetime.now(UTC)))
+        asked = wait_asked_s if exchange.status == 429 else retry_after_s
+        return _by_table(call, exchange.status, facts, asked(exchange.headers, datetime.now(UTC)))
     if exchange.seen.blocked is not None:
         return failure(
             call, FailureKind.CONTENT_FILTER, f"the prompt was blocked ({exchange.seen.blocked})", status=200
@@ -261,6 +262,39 @@ def _retry_info(details: object) -> float | None:
         if isinstance(delay, str) and re.fullmatch(r"\d+(?:\.\d+)?s", delay):
             return min(float(delay[:-1]), LONGEST_WAIT_S)
     return None
+
+
+# How providers tell when a limit that is used up is reset: what is left, and when. OpenAI and Groq write durations
+# ("6m0s", "20ms"), Anthropic times (RFC 3339).
+LIMITS: Final = (
+    *((f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}") for of in ("requests", "tokens")),
+    *(
+        (f"anthropic-ratelimit-{of}-remaining", f"anthropic-ratelimit-{of}-reset")
+        for of in ("requests", "tokens", "input-tokens", "output-tokens")
+    ),
+)
+DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+UNITS_S: Final = (3600.0, 60.0, 1.0, 0.001)
+
+
+def wait_asked_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """`retry_after_s`; else the latest reset of the limits that are used up, in seconds from `now`."""
+    asked = retry_after_s(headers, now)
+    if asked is not None:
+        return asked
+    resets = [_until_s(headers.get(reset, ""), now) for left, reset in LIMITS if headers.get(left) == "0"]
+    return max((wait for wait in resets if wait is not None), default=None)
+
+
+def _until_s(text: str, now: datetime) -> float | None:
+    duration = DURATION.fullmatch(text) if text else None
+    if duration:
+        parts = zip(duration.groups(), UNITS_S, strict=True)
+        return min(sum(float(part) * unit for part, unit in parts if part), LONGEST_WAIT_S)
+    try:
+        return min(max(0.0, (datetime.fromisoformat(text) - now).total_seconds()), LONGEST_WAIT_S)
+    except (TypeError, ValueError):
+        return None
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:

@@ -6,13 +6,14 @@ randomness; the order of what it is given does not matter. Must not know how a d
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, overload
 
 from keystore.providers import Registry
 from router.catalogue import Catalogue, Offer
 from router.entitlement import Entitlements
 from router.filters import Circumstances, Filter, fit_filters, judge
+from router.health import ALL_WELL, HealthView, fit_to_serve
 from router.objective import Objective
 from router.plans import Plans
 from router.query import Holding, Lacking, Query
@@ -20,7 +21,7 @@ from router.ranking import Candidate, CostBasis, candidate, rank
 from router.reasons import Denial, Reason
 from router.selection import Group, Selection, Selector, default_id
 
-__all__ = ["Candidate", "CostBasis", "Decision", "Rejection", "Rejections", "Router", "route", "usable"]
+__all__ = ["Candidate", "CostBasis", "Decision", "Rejection", "Rejections", "Router", "route", "settled", "usable"]
 
 Holdings = Mapping[str, Holding | Lacking]
 REMEMBERED: Final = 256  # decisions; one over a thousand candidates holds some 300 kB
@@ -99,6 +100,7 @@ class Decision:
     ranked: tuple[Candidate, ...]
     rejected: Rejections
     aliases: tuple[str, ...] = ()  # those that were asked for
+    in_order: bool = False  # the request itself says in which order they are tried
 
     @property
     def considered(self) -> int:
@@ -125,17 +127,18 @@ class Router:
         self._selector = Selector(catalogue, registry)
         self._known: OrderedDict[tuple[Query, Holdings], Decision] = OrderedDict()
 
-    def route(self, query: Query, holdings: Holdings) -> Decision:
+    def route(self, query: Query, holdings: Holdings, health: HealthView = ALL_WELL) -> Decision:
         """Who may answer the query, in which order, and why the others may not. `holdings` says for each provider which
         key there is; a provider that is absent has none."""
-        return self._decide(query, self._selector.select(query), holdings)
+        return settled(self._decide(query, self._selector.select(query), holdings), health)
 
-    def route_again(self, query: Query, holdings: Holdings) -> Decision:
-        """`route`, remembered. `holdings` must be hashable, and must not change."""
+    def fitting(self, query: Query, holdings: Holdings) -> Decision:
+        """`route` before it is `settled`: whoever fits, whatever their health. Remembered; `holdings` must be hashable,
+        and must not change."""
         asked = (query, holdings)
         known = self._known.get(asked)
         if known is None:
-            known = self._known[asked] = self.route(query, holdings)
+            known = self._known[asked] = self._decide(query, self._selector.select(query), holdings)
             if len(self._known) > REMEMBERED:
                 self._known.popitem(last=False)
         return known
@@ -151,30 +154,48 @@ class Router:
             fresh = [each for each in judging.passing(group) if each.offer.id not in ranked]
             objective = group.objective or query.preferences.objective or Objective.CHEAPEST
             ranked |= {each.offer.id: each for each in rank(fresh, objective, query.preferences.order)}
-        best, left_out = _without_fallbacks(query, list(ranked.values()))
-        rejected = Rejections(lambda: judging.rejections(selection, ranked), left_out)
-        version = self._catalogue.version
-        default = default_id(query, self._registry)
-        return Decision(query, selection.asked, default, version, tuple(best), rejected, selection.aliases)
+        return Decision(
+            query=query,
+            asked=selection.asked,
+            default_id=default_id(query, self._registry),
+            catalogue_version=self._catalogue.version,
+            ranked=tuple(ranked.values()),
+            rejected=Rejections(lambda: judging.rejections(selection, ranked)),
+            aliases=selection.aliases,
+            in_order=len(selection.groups) > 1 or bool(query.preferences.order),
+        )
 
 
-def route(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:
+def settled(decision: Decision, health: HealthView) -> Decision:
+    """The decision without whoever is ill, and, where the request wants no fallbacks and names no order, without
+    everybody behind the first."""
+    well, ill = fit_to_serve(decision.ranked, health)
+    wishes = decision.query.preferences
+    behind: Sequence[Candidate] = ()
+    if not (wishes.allow_fallbacks or wishes.order):
+        well, behind = well[:1], well[1:]
+    if not ill and not behind:
+        return decision if well == decision.ranked else replace(decision, ranked=well)
+    told = Denial(Reason.EXCLUDED_BY_REQUEST, "another candidate comes first, and `provider.allow_fallbacks` is false")
+    lost = [*(_rejection(each.offer, no) for each, no in ill), *(_rejection(each.offer, told) for each in behind)]
+    return replace(decision, ranked=well, rejected=decision.rejected.and_also(lost))
+
+
+def route(
+    query: Query,
+    catalogue: Catalogue,
+    registry: Registry,
+    plans: Plans,
+    holdings: Holdings,
+    health: HealthView = ALL_WELL,
+) -> Decision:
     """One decision, as Router.route."""
-    return Router(catalogue, registry, plans).route(query, holdings)
+    return Router(catalogue, registry, plans).route(query, holdings, health)
 
 
 def usable(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans, holdings: Holdings) -> Decision:
     """What the tenant could name now, as Router.usable."""
     return Router(catalogue, registry, plans).usable(query, holdings)
-
-
-def _without_fallbacks(query: Query, ranked: list[Candidate]) -> tuple[list[Candidate], tuple[Rejection, ...]]:
-    """The first candidate alone where the request wants no other and names no order."""
-    wishes = query.preferences
-    if wishes.allow_fallbacks or wishes.order:
-        return ranked, ()
-    told = "another candidate comes first, and `provider.allow_fallbacks` is false"
-    return ranked[:1], tuple(_rejection(each.offer, Denial(Reason.EXCLUDED_BY_REQUEST, told)) for each in ranked[1:])
 
 
 def _rejection(offer: Offer, denial: Denial) -> Rejection:

@@ -27,7 +27,7 @@ class KeySource(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Holding:
     """A usable key for a provider. `skipped` are the names that are held with a value that is not used, each with the
-    word why; `conflicts` the names that hold another usable value; `labels` its several keys."""
+    word why; `conflicts` the names that hold another usable value; `labels` its several keys. No value is in it."""
 
     provider_id: str
     source: KeySource
@@ -37,6 +37,9 @@ class Holding:
     conflicts: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     labels: tuple[str, ...] = ()  # empty when there is one key and it has no label
+    tenant_id: str = ""  # whose requests it serves
+    keys: tuple[str, ...] = ()  # an id for each key; it changes when the key changes
+    former_keys: tuple[str, ...] = ()  # of former versions that may stand in
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,21 @@
 """Again, or stop: the one predicate of failover, and which of several failures the caller is told.
 
-Owns both rules; tests/vectors/retry.toml are their rows. Must not know clocks: the time that is left is handed in.
+Owns these rules and the pause between two attempts; tests/vectors/retry.toml are their rows. Must not know clocks: the
+time that is left is handed in.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
 from router.failure import Failure, FailureKind
 
 MAX_ATTEMPTS: Final = 3  # upstream calls for one request
+SHORT_WAIT_S: Final = 1.0  # a provider that asks for no more than this is waited for, when nobody else is left
+BACKOFF_S: Final = 0.25  # before the same provider is asked again: full jitter up to it, doubled each time
+BACKOFF_MOST_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +24,57 @@ class Progress:
 
     attempts: int  # made so far, the failed one included
     first_byte_sent: bool  # to the client: after it no other model may speak
-    deadline_left_s: float
+    deadline_left_s: float  # after the pause before the next attempt
     remaining_candidates: int
+    bound: bool = False  # it refers to what only this provider has (router.bound_state)
+    budget_left: bool = True  # the gateway may make another extra attempt (router.retry_budget)
+
+
+class Stop(StrEnum):
+    """Why nobody else is asked."""
+
+    FIRST_BYTE = "first_byte"
+    FINAL = "final"  # nobody would do better
+    BOUND = "provider_state"
+    ATTEMPTS = "attempts"
+    DEADLINE = "deadline"
+    NO_CANDIDATE = "no_candidate"
+    BUDGET = "retry_budget"
+
+
+def stop(failure: Failure, progress: Progress, *, max_attempts: int = MAX_ATTEMPTS) -> Stop | None:
+    """Why nobody is asked after this failure; None: the next candidate is. The budget stands last, so that it is named
+    only where nothing else stood against another attempt."""
+    against = (
+        (Stop.FIRST_BYTE, progress.first_byte_sent),
+        (Stop.FINAL, not failure.consequence.try_next),
+        (Stop.BOUND, progress.bound),
+        (Stop.ATTEMPTS, progress.attempts >= max_attempts),
+        (Stop.DEADLINE, progress.deadline_left_s <= 0),
+        (Stop.NO_CANDIDATE, progress.remaining_candidates <= 0),
+        (Stop.BUDGET, not progress.budget_left),
+    )
+    return next((why for why, stands in against if stands), None)
 
 
 def again(failure: Failure, progress: Progress, *, max_attempts: int = MAX_ATTEMPTS) -> bool:
     """Whether the next candidate is to be asked after this failure."""
-    if progress.first_byte_sent:
-        return False
-    if not failure.consequence.try_next:
-        return False
-    if progress.attempts >= max_attempts:
-        return False
-    if progress.deadline_left_s <= 0:
-        return False
-    return progress.remaining_candidates > 0
+    return stop(failure, progress, max_attempts=max_attempts) is None
+
+
+def asks_to_wait(failure: Failure) -> bool:
+    """Whether a provider asked for a wait so short that it is worth it where nobody else is left."""
+    wait_s = failure.retry_after_s
+    return failure.kind in _ASKED_TO_WAIT and wait_s is not None and wait_s <= SHORT_WAIT_S
+
+
+def pause_s(failure: Failure, next_provider: str, *, attempts: int, other_key: bool, jitter: float) -> float:
+    """How long to wait before the next attempt, in seconds: no time where another provider or another account is
+    asked; else full jitter, beyond the wait that a provider asked for. `jitter` is in [0, 1)."""
+    if next_provider != failure.provider_id or other_key or failure.kind not in _PROVIDER_IN_TROUBLE:
+        return 0.0
+    asked_s = failure.retry_after_s if asks_to_wait(failure) else 0.0
+    return (asked_s or 0.0) + jitter * min(BACKOFF_S * 2.0 ** (attempts - 1), BACKOFF_MOST_S)
 
 
 # Of the failures of one request, which says most about what to mend: a key, then the request, then a limit, then the
@@ -96,13 +137,15 @@ _PROVIDER_IN_TROUBLE: Final = frozenset(
         FailureKind.TRUNCATED,
     }
 )
+_ASKED_TO_WAIT: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.RATE_LIMITED})
 
 
-def order_after(failure: Failure, provider_ids: Sequence[str]) -> list[int]:
+def order_after(failure: Failure, provider_ids: Sequence[str], *, in_order: bool = False) -> list[int]:
     """Which of the remaining candidates, given by their providers, to ask next and in which order: those that share
-    the failure's fate are left out, and those of a provider in trouble come after the others."""
+    the failure's fate are left out, and those of a provider in trouble come after the others, unless the request itself
+    says in which order."""
     left = [place for place, provider_id in enumerate(provider_ids) if not shares_fate(failure, provider_id)]
-    if failure.kind not in _PROVIDER_IN_TROUBLE:
+    if in_order or failure.kind not in _PROVIDER_IN_TROUBLE:
         return left
     return sorted(left, key=lambda place: provider_ids[place] == failure.provider_id)
 

@@ -56,6 +56,7 @@ class RunningGateway:
     folder: Path
     config: str
     database_url: str = ""
+    redis_url: str | None = None
     logs: LogLines = field(default_factory=LogLines)
     _listening: Listening | None = None
     _thread: threading.Thread | None = None
@@ -72,6 +73,7 @@ class RunningGateway:
     def settings(self) -> Settings:
         return Settings(
             database_url=self.database_url,
+            redis_url=self.redis_url,
             sealing_keys_file=self.folder / "sealing-keys",
             config=self.folder / "wardgate.toml",
             port=0,

@@ -155,7 +155,7 @@ def _routing(model: str, world: World, *, again: bool = False) -> Callable[[], o
     decision = router.route(query, held)
     if not decision.ranked:
         raise BenchmarkError(refusal(decision).message)
-    return partial(router.route_again if again else router.route, query, held)
+    return partial(router.fitting if again else router.route, query, held)
 
 
 async def _timed(name: str, title: str, work: Callable[[], object], seconds: float) -> Timed:

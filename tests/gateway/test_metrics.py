@@ -17,22 +17,25 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import metrics
+from gateway import metrics, metrics_document
 from gateway.events import (
     AttemptEnded,
     Endpoint,
     Event,
     Events,
     FellBack,
+    HealthChanged,
     KeyResolved,
     Outcome,
     RequestCompleted,
+    RetryRefused,
     RouteRefused,
     TokenUsage,
 )
 from gateway.metrics import Kind, Metrics
 from gateway.metrics_server import MetricsPortError, MetricsServer
 from gateway.pricing.refreshing import Outcome as PriceOutcome
+from router.health import Ill
 
 PROJECT = Path(__file__).parents[2]
 PROVIDERS = ("minimax", "deepseek")
@@ -67,6 +70,8 @@ ONE_OF_EACH: tuple[Event, ...] = (
     replace(RESOLVED, store="legacy"),
     AttemptEnded("req_1", "minimax", "MiniMax-M2", "timeout", 0.5),
     FellBack("req_1", "minimax", "deepseek", "timeout"),
+    RetryRefused("req_1", "minimax", "timeout"),
+    HealthChanged("erring", "minimax", "ill", model="MiniMax-M2"),
     RouteRefused("req_2", "acme", "auto", {"no_credential": 3, "model_not_in_plan": 1}),
 )
 
@@ -241,6 +246,7 @@ def test_every_metric_is_on_the_page_with_the_labels_of_its_spec() -> None:
         subject(event)
     subject.set_build(version="0.1.0", catalogue="c1", registry="r1")
     subject.price_refreshed(PriceOutcome.LIVE)
+    subject.watch_health(lambda ill: len(ill))
     families = {family.name: family for family in text_string_to_metric_families(subject.render().decode())}
     for spec in metrics.SPECS:
         family = families.pop(spec.name.removesuffix("_total"))
@@ -261,6 +267,8 @@ def test_unknown_label_values_become_other() -> None:
         KeyResolved("r", "acme", "x", "y"),
         AttemptEnded("r", "x", "y", "z", 1.0),
         FellBack("r", "x", "y", "z"),
+        RetryRefused("r", "x", "z"),
+        HealthChanged("x", "y", "z"),
         RouteRefused("r", "acme", "m", {"x": 2}),
     )
     assert page["wardgate_requests_total{code_class=other,endpoint=chat_completions,fault=other,outcome=failed}"] == 1
@@ -268,7 +276,26 @@ def test_unknown_label_values_become_other() -> None:
     assert page["wardgate_key_resolutions_total{provider=other,via=other}"] == 1
     assert page["wardgate_upstream_attempts_total{outcome=other,provider=other}"] == 1
     assert page["wardgate_fallbacks_total{from_provider=other,reason=other,to_provider=other}"] == 1
+    assert page["wardgate_retry_budget_exhausted_total{provider=other,reason=other}"] == 1
+    assert page["wardgate_health_changes_total{change=other,ill=other,provider=other}"] == 1
     assert page["wardgate_route_rejections_total{reason=other}"] == 2
+
+
+def test_health_that_another_process_found_out_is_counted_there() -> None:
+    assert told(HealthChanged("erring", "minimax", "ill", elsewhere=True)) == {}
+    page = told(HealthChanged("erring", "minimax", "ill"), HealthChanged("erring", "minimax", "well"))
+    at = "ill=erring,provider=minimax"
+    assert page == {
+        f"wardgate_health_changes_total{{change=ill,{at}}}": 1,
+        f"wardgate_health_changes_total{{change=well,{at}}}": 1,
+    }
+
+
+def test_marks_are_counted_when_the_page_is_read() -> None:
+    subject = fresh()
+    subject.watch_health(lambda ill: 3 if ill is Ill.ERRING else 0)
+    subject.set_health_shared(True)
+    assert samples(subject) == {"wardgate_health_marks{ill=erring}": 3, "wardgate_health_shared": 1}
 
 
 def random_names(count: int) -> Iterator[str]:
@@ -299,6 +326,8 @@ def test_page_stops_growing_when_names_from_inside_are_unknown() -> None:
         subject(replace(RESOLVED, provider=name, setting_key=name, via=name))
         subject(AttemptEnded(name, name, name, name, 0.1))
         subject(FellBack(name, name, name, name))
+        subject(RetryRefused(name, name, name))
+        subject(HealthChanged(name, name, name, name, name))
         subject(RouteRefused(name, name, name, {name: 1}))
         if number in (0, 999):
             sizes.append(subject.render().count(b"\n"))
@@ -454,5 +483,5 @@ def test_documentation_lists_the_metrics_as_they_are() -> None:
     page = (PROJECT / "docs" / "metrics.md").read_text(encoding="utf-8")
     generated = page.split("<!-- generated -->\n")
     assert len(generated) == 3, "docs/metrics.md has lost its two <!-- generated --> marks"
-    hint = "write gateway.metrics.document() between the marks of docs/metrics.md"
-    assert generated[1] == metrics.document(), hint
+    hint = "write gateway.metrics_document.document() between the marks of docs/metrics.md"
+    assert generated[1] == metrics_document.document(), hint

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.upstream_errors import kind_of, read_error, retry_after_s, status_inside
+from gateway.upstream_errors import kind_of, read_error, retry_after_s, status_inside, wait_asked_s
 from router.failure import FailureKind as Kind
 
 OPENAI = '{"error": {"message": "%s", "type": "invalid_request_error", "param": null, "code": "%s"}}'
@@ -120,6 +120,41 @@ WAITS: list[tuple[dict[str, str], float | None]] = [
 @pytest.mark.parametrize(("headers", "wait"), WAITS)
 def test_wait_is_read_from_every_form_of_retry_after(headers: dict[str, str], wait: float | None) -> None:
     assert retry_after_s(headers, NOW) == wait
+
+
+RESETS: list[tuple[dict[str, str], float | None]] = [
+    ({}, None),
+    ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360.0),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h2m59.5s"}, 3_779.5),
+    ({"x-ratelimit-remaining-tokens": "7", "x-ratelimit-reset-tokens": "20s"}, None),
+    ({"x-ratelimit-remaining-tokens": "0"}, None),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "soon"}, None),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "999999h"}, 86_400.0),
+    (
+        {
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "1s",
+            "x-ratelimit-remaining-tokens": "0",
+            "x-ratelimit-reset-tokens": "3s",
+        },
+        3.0,
+    ),
+    (
+        {
+            "anthropic-ratelimit-input-tokens-remaining": "0",
+            "anthropic-ratelimit-input-tokens-reset": "2026-11-20T12:00:30Z",
+        },
+        30.0,
+    ),
+    ({"anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "2026-11-20T12:00:30"}, None),
+    ({"retry-after": "9", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "3s"}, 9.0),
+]
+
+
+@pytest.mark.parametrize(("headers", "wait"), RESETS)
+def test_reset_of_a_limit_that_is_used_up_is_the_wait(headers: dict[str, str], wait: float | None) -> None:
+    assert wait_asked_s(headers, NOW) == wait
 
 
 def test_field_and_wait_that_the_provider_names_are_kept() -> None:

@@ -162,10 +162,10 @@ def test_rejections_are_a_sequence_in_order_of_their_ids() -> None:
 def test_what_was_decided_is_forgotten_when_there_is_too_much() -> None:
     router, held = Router(world.catalogue(), world.registry(), world.plans()), Holdings([world.holding("openai")])
     query = world.query({"model": "openai/gpt-4o"})
-    first = router.route_again(query, held)
+    first = router.fitting(query, held)
     for number in range(REMEMBERED):
-        router.route_again(replace(query, needs=Needs(number)), held)
-    again = router.route_again(query, held)
+        router.fitting(replace(query, needs=Needs(number)), held)
+    again = router.fitting(query, held)
     assert again == first and again is not first
 
 

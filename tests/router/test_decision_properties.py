@@ -166,8 +166,8 @@ def test_a_decision_that_is_remembered_is_the_one_that_would_be_made(
     query: Query, held: dict[str, Holding | Lacking]
 ) -> None:
     router, kept = Router(world.catalogue(), world.registry(), world.plans()), Holdings(held.values())
-    first = router.route_again(query, kept)
-    assert router.route_again(replace(query), kept) is first
+    first = router.fitting(query, kept)
+    assert router.fitting(replace(query), kept) is first
     assert first == decide(query, held)
 
 

@@ -20,7 +20,7 @@ def test_memory_does_not_grow_with_decisions() -> None:
 
     def decide(number: int) -> None:
         """Each other than the last REMEMBERED ones, so that each is made and one is forgotten for it."""
-        decision = router.route_again(replace(query, needs=Needs(input_tokens=number % (4 * REMEMBERED))), held)
+        decision = router.fitting(replace(query, needs=Needs(input_tokens=number % (4 * REMEMBERED))), held)
         assert decision.ranked
         if number % 7 == 0:
             assert decision.counts

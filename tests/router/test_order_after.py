@@ -23,3 +23,9 @@ def test_another_provider_is_asked_first_when_this_one_is_in_trouble(
     kind: FailureKind, providers: list[str], order: list[int]
 ) -> None:
     assert order_after(Failure(kind, "a", "m"), providers) == order
+
+
+def test_the_order_that_the_request_names_is_kept() -> None:
+    failure = Failure(FailureKind.SERVER_ERROR, "a", "m")
+    assert order_after(failure, ["a", "b"], in_order=True) == [0, 1]
+    assert order_after(Failure(FailureKind.CONNECT, "a", "m"), ["a", "b", "a"], in_order=True) == [1]

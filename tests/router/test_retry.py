@@ -1,11 +1,25 @@
 """Again, or stop; and which failure the caller is told."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.bound_state import provider_bound
 from router.failure import Failure, FailureKind
-from router.retry import MAX_ATTEMPTS, Progress, again, most_useful, shares_fate
+from router.retry import (
+    MAX_ATTEMPTS,
+    Progress,
+    again,
+    asks_to_wait,
+    lets_former_stand_in,
+    most_useful,
+    pause_s,
+    shares_fate,
+    stop,
+    wants_another_key,
+)
 from tests.router.vectors import Row, rows
 
 
@@ -24,12 +38,62 @@ def test_the_next_candidate_is_asked_or_not(row: Row) -> None:
     assert again(failure(row["kind"]), progress, max_attempts=row.get("max_attempts", MAX_ATTEMPTS)) is row["again"]
 
 
+@pytest.mark.parametrize("row", rows("retry", "stop"))
+def test_what_stands_against_another_attempt(row: Row) -> None:
+    progress = Progress(
+        attempts=row.get("attempts", 1),
+        first_byte_sent=row.get("first_byte_sent", False),
+        deadline_left_s=float(row.get("deadline_left_s", 30)),
+        remaining_candidates=row.get("remaining_candidates", 1),
+        bound=row.get("bound", False),
+        budget_left=row.get("budget_left", True),
+    )
+    assert (stop(failure(row.get("kind", "server_error")), progress) or "") == row["why"]
+
+
+def _asked(row: Row, kind: str) -> Failure:
+    wait = row.get("wait")
+    return Failure(
+        FailureKind(row.get("kind", kind)), "minimax", "m", retry_after_s=None if wait is None else float(wait)
+    )
+
+
+@pytest.mark.parametrize("row", rows("retry", "pause"))
+def test_pause_before_the_next_attempt(row: Row) -> None:
+    found = pause_s(
+        _asked(row, "server_error"),
+        row.get("next", "minimax"),
+        attempts=row.get("attempts", 1),
+        other_key=row.get("other_key", False),
+        jitter=0.5,
+    )
+    assert found == row["seconds"]
+
+
+@pytest.mark.parametrize("row", rows("retry", "asks_to_wait"))
+def test_a_short_wait_is_worth_it(row: Row) -> None:
+    assert asks_to_wait(_asked(row, "rate_limited")) is row["asks"]
+
+
+@pytest.mark.parametrize("row", rows("retry", "another_key"))
+def test_the_tenants_next_key_is_worth_asking_with(row: Row) -> None:
+    assert wants_another_key(failure(row["kind"])) is row["wants"]
+    assert lets_former_stand_in(failure(row["kind"])) is row["former"]
+
+
+@pytest.mark.parametrize("row", rows("retry", "bound"))
+def test_a_request_is_bound_to_a_provider_or_not(row: Row) -> None:
+    assert (provider_bound(json.loads(row["body"])) or "") == row["field"]
+
+
 PROGRESS = st.builds(
     Progress,
     attempts=st.integers(1, 5),
     first_byte_sent=st.booleans(),
     deadline_left_s=st.floats(-5, 5),
     remaining_candidates=st.integers(0, 3),
+    bound=st.booleans(),
+    budget_left=st.booleans(),
 )
 
 
@@ -42,6 +106,7 @@ def test_again_means_that_nothing_stands_against_it(kind: FailureKind, progress:
         assert progress.deadline_left_s > 0
         assert progress.remaining_candidates > 0
         assert found.consequence.try_next
+        assert progress.budget_left and not progress.bound
 
 
 @pytest.mark.parametrize("row", rows("retry", "shares_fate"))

@@ -1,7 +1,9 @@
 """Answers that real providers send and libraries stumble over: what came is passed on, what did not is not told."""
 
 import json
+import uuid
 from collections.abc import Iterator
+from itertools import count
 
 import httpx
 import pytest
@@ -29,6 +31,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: RawUpstream) -> 
 def token(gateway: RunningGateway) -> str:
     keys = {"MINIMAX_API_KEY": "Zq7-plainLookingKey.0123456789", "OPENAI_API_KEY": "another.Key-without-shape-42"}
     return gateway.tenant("acme", "team", keys | {"ANTHROPIC_API_KEY": "third.Key-without-shape-4711"})
+
+
+@pytest.fixture
+def tokens(gateway: RunningGateway) -> Iterator[str]:
+    """Tokens of new tenants with a key each: what is rejected once is not sent again."""
+    return (
+        gateway.tenant(f"t-{uuid.uuid4().hex[:12]}", "team", {"MINIMAX_API_KEY": f"Key.{n}-0123456789"})
+        for n in count()
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -114,19 +125,21 @@ ERRORS: dict[str, tuple[dict[str, object], int, str]] = {
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_error_inside_a_success_keeps_its_kind_and_words(
-    gateway: RunningGateway, token: str, upstream: RawUpstream, name: str
+    gateway: RunningGateway, tokens: Iterator[str], upstream: RawUpstream, name: str
 ) -> None:
     error, status, code = ERRORS[name]
     upstream.events(json.dumps({"error": error}))
-    first = ask(gateway, token, stream=True)
+    first = ask(gateway, next(tokens), stream=True)
     assert (first.status_code, first.json()["error"]["code"]) == (status, code)
     assert str(error["message"]) in first.json()["error"]["message"]
     upstream.events(chunk("a"), json.dumps({"error": error}))
-    later = ask(gateway, token, stream=True)  # with a status of its own when the error was read before the first byte
+    later = ask(
+        gateway, next(tokens), stream=True
+    )  # with a status of its own when the error was read before the first byte
     told = json.loads(datas(later)[-1]) if later.status_code == 200 else later.json()
     assert told["error"]["code"] == code and "[DONE]" not in later.text
     upstream.plain(json.dumps({"error": error}))
-    plain = ask(gateway, token, stream=False)
+    plain = ask(gateway, next(tokens), stream=False)
     assert (plain.status_code, plain.json()["error"]["code"]) == (status, code)
 
 
@@ -180,9 +193,8 @@ def test_field_and_wait_that_the_provider_names_reach_the_caller(
 
 
 @pytest.mark.parametrize("status", ["401 Unauthorized", "500 Oops", "400 Bad Request"])
-def test_key_that_a_provider_echoes_reaches_nobody(
-    gateway: RunningGateway, token: str, upstream: RawUpstream, status: str
-) -> None:
+def test_key_that_a_provider_echoes_reaches_nobody(gateway: RunningGateway, upstream: RawUpstream, status: str) -> None:
+    token = gateway.tenant(f"echo-{status[:3]}", "team", {"MINIMAX_API_KEY": "Zq7-plainLookingKey.0123456789"})
     upstream.plain('{"error": {"message": "you sent Zq7-plainLookingKey.0123456789, really"}}', status)
     answer = ask(gateway, token, stream=False)
     assert "you sent" in answer.text and "plainLooking" not in answer.text

@@ -113,6 +113,16 @@ def test_rejected_access_token_is_exchanged_anew(
     assert len(token_endpoint.requests) == 2
 
 
+def test_fresh_access_token_that_is_rejected_is_the_keys_fault(
+    gateway: RunningGateway, sandbox: SandboxServer, token_endpoint: RawUpstream, account: dict[str, str]
+) -> None:
+    token = gateway.tenant("acme", keys={NAME: json.dumps(account)})
+    sandbox.script("status=401")
+    for _ in range(2):
+        assert gateway.post("/v1/chat/completions", token, ASK).status_code == 424
+    assert len(sandbox.requests()) == 1  # the second request found the key marked
+
+
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [
