@@ -41,6 +41,7 @@ class _Average:
 class _Tenant:
     ratio: _Average = field(default_factory=_Average)
     outputs: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
+    answers: deque[int] = field(default_factory=lambda: deque(maxlen=LAST))
     cached: dict[str, _Average] = field(default_factory=dict)
     said: Habits = NO_HABITS
 
@@ -65,14 +66,16 @@ class HabitKeeper:
         said = tenant.said
         ratio = _ratio(tenant.ratio, estimated, usage)
         share = _share(tenant.cached.setdefault(provider_id, _Average()), usage)
-        usual = _usual(tenant.outputs, offer_id, usage.output_tokens)
-        known = said.outputs.get(offer_id)
-        if ratio != said.input_ratio or share != said.cached.get(provider_id, 0) or _tokens(usual) != _tokens(known):
+        of_model = _of_model(tenant.outputs, offer_id, usage.output_tokens)
+        usual = _median(tenant.answers, usage.output_tokens)
+        was = (said.input_ratio, said.cached.get(provider_id, 0), said.outputs.get(offer_id), said.usual)
+        if _noticed(ratio, share, of_model, usual) != _noticed(*was):
             outputs = {one: median for one, median in said.outputs.items() if one in tenant.outputs}
             tenant.said = Habits(
                 input_ratio=ratio,
                 samples=tenant.ratio.count,
-                outputs=MappingProxyType(outputs | ({offer_id: usual} if usual else {})),
+                usual=usual,
+                outputs=MappingProxyType(outputs | ({offer_id: of_model} if of_model else {})),
                 cached=MappingProxyType({**said.cached, provider_id: share}),
             )
 
@@ -91,19 +94,24 @@ def _share(seen: _Average, usage: TokenUsage) -> Decimal:
     return _in_steps(seen.value) if seen.count >= LEAST else Decimal(0)
 
 
-def _usual(outputs: OrderedDict[str, deque[int]], offer_id: str, tokens: int) -> Median | None:
+def _of_model(outputs: OrderedDict[str, deque[int]], offer_id: str, tokens: int) -> Median | None:
     """The median of this model's answers, once there are enough."""
+    seen = outputs.setdefault(offer_id, deque(maxlen=LAST))
+    outputs.move_to_end(offer_id)
+    if len(outputs) > MODELS:
+        outputs.popitem(last=False)
+    return _median(seen, tokens)
+
+
+def _median(seen: deque[int], tokens: int) -> Median | None:
     if tokens > 0:
-        outputs.setdefault(offer_id, deque(maxlen=LAST)).append(tokens)
-        outputs.move_to_end(offer_id)
-        if len(outputs) > MODELS:
-            outputs.popitem(last=False)
-    seen = outputs.get(offer_id, ())
+        seen.append(tokens)
     return Median(_rounded(sorted(seen)[len(seen) // 2]), len(seen)) if len(seen) >= LEAST else None
 
 
-def _tokens(median: Median | None) -> int | None:
-    return None if median is None else median.tokens
+def _noticed(ratio: Decimal, share: Decimal | int, of_model: Median | None, usual: Median | None) -> tuple[object, ...]:
+    """What ranking could notice; from how many answers something is known it does not."""
+    return ratio, share, of_model and of_model.tokens, usual and usual.tokens
 
 
 def _in_steps(value: float) -> Decimal:

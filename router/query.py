@@ -109,6 +109,7 @@ class Habits:
 
     input_ratio: Decimal = Decimal(1)  # input tokens as they were to input tokens as they had been estimated
     samples: int = 0  # from how many requests the ratio is known
+    usual: Median | None = None  # of its answers of all models
     outputs: Mapping[str, Median] = field(default_factory=lambda: MappingProxyType({}))  # by the offer's id
     # Share of the input that a provider's cache had, by the provider's id.
     cached: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))

@@ -26,6 +26,7 @@ class OutputFrom(StrEnum):
 
     LIMIT = "limit"  # the caller's
     HABIT = "habit"  # the median of this tenant's answers of this model
+    TENANT = "tenant"  # the median of all its answers: it has none of this model, or few
     ASSUMED = "assumed"
 
 
@@ -95,6 +96,8 @@ def _output(offer: Offer, query: Query) -> tuple[int, OutputFrom]:
         return limit, OutputFrom.LIMIT
     if usual is not None:
         return usual.tokens, OutputFrom.HABIT
+    if query.habits.usual is not None:
+        return query.habits.usual.tokens, OutputFrom.TENANT
     return ASSUMED_OUTPUT_TOKENS, OutputFrom.ASSUMED
 
 

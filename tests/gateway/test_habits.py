@@ -31,6 +31,7 @@ def test_what_was_used_corrects_the_next_estimate() -> None:
     assert said.input_ratio == Decimal("1.25")
     assert said.samples == LEAST
     assert dict(said.outputs) == {"p/m": Median(200, LEAST)}
+    assert said.usual == Median(200, LEAST)
     assert dict(said.cached) == {"p": Decimal("0.5")}
     assert keeper.of("another") is NO_HABITS
 

@@ -136,7 +136,8 @@ def habits(row: Row) -> Habits:
     given = row.get("habits")
     if given is None:
         return NO_HABITS
-    return Habits(outputs={name: Median(tokens, 9) for name, tokens in given["outputs"].items()})
+    usual = Median(given["usual"], 9) if "usual" in given else None
+    return Habits(usual=usual, outputs={name: Median(tokens, 9) for name, tokens in given["outputs"].items()})
 
 
 def paces(row: Row) -> Paces:
