@@ -46,6 +46,7 @@ class TokenUsage:
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
+    service_tier: str | None = None  # that the provider says it answered on
     cache_write_1h_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0

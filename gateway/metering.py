@@ -5,6 +5,7 @@ Must not know prices.
 
 from gateway.events import TokenUsage
 from router.charge import Usage
+from router.prices import service_of
 
 
 def metered(tokens: TokenUsage) -> Usage:
@@ -19,4 +20,5 @@ def metered(tokens: TokenUsage) -> Usage:
         audio_input_tokens=tokens.audio_input_tokens,
         audio_output_tokens=tokens.audio_output_tokens,
         reasoning_tokens=tokens.reasoning_tokens,
+        service=service_of(tokens.service_tier or ""),
     )

@@ -44,8 +44,8 @@ def usage_object(usage: object) -> Json:
     return counts
 
 
-def token_usage(usage: object) -> TokenUsage | None:
-    """The counts that cost is reckoned from; None when there are none."""
+def token_usage(usage: object, service_tier: str | None = None) -> TokenUsage | None:
+    """The counts that cost is reckoned from, on the tier that the provider names; None when there are none."""
     if not isinstance(usage, Mapping) or usage.get("prompt_tokens") is None:
         return None
     written = _count(usage.get("cache_creation_input_tokens"))
@@ -58,6 +58,7 @@ def token_usage(usage: object) -> TokenUsage | None:
         cache_write_1h_tokens=_stored_for_an_hour(usage),
         audio_input_tokens=_detail(usage, "prompt_tokens_details", "audio_tokens"),
         audio_output_tokens=_detail(usage, "completion_tokens_details", "audio_tokens"),
+        service_tier=service_tier,
     )
 
 

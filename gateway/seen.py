@@ -26,6 +26,7 @@ class Seen:
     error: Mapping[str, object] | None = None  # an error object inside a successful answer
     blocked: str | None = None  # Gemini: why the prompt itself was refused
     malformed: bool = False
+    service_tier: str | None = None  # that the provider says it answered on
 
     def note_event(self, event: Event) -> None:
         """Learn from one event of a stream."""
@@ -64,6 +65,7 @@ class Seen:
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self.finish[index] = reason
+        self._serve(document.get("service_tier"))
         self._use(document.get("usage"))
 
     def _anthropic(self, document: Mapping[str, object]) -> None:
@@ -92,8 +94,13 @@ class Seen:
             self.blocked = feedback["blockReason"]
         self._use(document.get("usageMetadata"))
 
+    def _serve(self, tier: object) -> None:
+        if isinstance(tier, str) and tier:
+            self.service_tier = tier
+
     def _use(self, usage: object) -> None:
         if isinstance(usage, dict) and usage:
+            self._serve(usage.get("service_tier"))  # Anthropic's place for it
             self.usage = {**(self.usage or {}), **usage}
 
 

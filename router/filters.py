@@ -14,7 +14,7 @@ from keystore.providers import Provider
 from router.catalogue import Capability, Offer
 from router.entitlement import Entitlements
 from router.needs import Needs
-from router.prices import MTOK, prices_at, usd
+from router.prices import MTOK, ServiceTier, prices_at, usd
 from router.query import Holding, KeySource, Lacking, Query
 from router.reasons import Denial, Reason
 
@@ -156,12 +156,14 @@ AUTO_LEAST_WINDOW: Final = 8_192
 
 def is_priced(offer: Offer, at: Circumstances) -> Denial | None:
     """An unpriced model is never free, and never below a limit."""
-    if offer.prices.known:
+    service = at.query.needs.service
+    if offer.prices.of(service).known:
         return None
     wishes = at.query.preferences
     limited = wishes.max_input_price is not None or wishes.max_output_price is not None
+    tier = "" if service is ServiceTier.STANDARD else f" on the service tier {service.value}"
     tail = ", so it cannot be held to `provider.max_price`" if limited else ""
-    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known{tail}", certain=limited)
+    return Denial(Reason.UNPRICED, f"the price of {offer.id}{tier} is not known{tail}", certain=limited)
 
 
 def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
@@ -169,7 +171,8 @@ def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
     wishes = at.query.preferences
     if wishes.max_input_price is None and wishes.max_output_price is None:
         return None
-    prices = prices_at(offer.prices, at.query.needs.input_tokens)
+    needs = at.query.needs
+    prices = prices_at(offer.prices.of(needs.service), needs.input_tokens)
     for what, price, most in (
         ("prompt", prices.input, wishes.max_input_price),
         ("completion", prices.output, wishes.max_output_price),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from router.price_rows import Capability
+from router.prices import ServiceTier, service_of
 
 # Estimates, corrected by nothing yet: English runs at 4 to 4.7 UTF-8 bytes a token with today's tokenizers, code at 3
 # to 4, Chinese at 3 to 5.
@@ -39,6 +40,7 @@ class Needs:
     max_output_tokens: int | None = None
     capabilities: frozenset[Capability] = frozenset()
     stream: bool = False
+    service: ServiceTier = ServiceTier.STANDARD  # as the request asks
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
 
 
@@ -50,6 +52,7 @@ def read_needs(body: Mapping[str, object]) -> Needs:
         max_output_tokens=_max_output_tokens(body),
         capabilities=frozenset((*_asked_capabilities(body), *_part_capabilities(parts))),
         stream=body.get("stream") is True,
+        service=service_of(tier) if isinstance(tier := body.get("service_tier"), str) else ServiceTier.STANDARD,
     )
 
 

@@ -65,9 +65,10 @@ def candidate(
     """The offer as a candidate for this query."""
     basis = cost_basis(offer, query)
     expected = None
-    if offer.prices.known:
+    prices = offer.prices.of(query.needs.service)
+    if prices.known:
         expected = cost(
-            offer.prices,
+            prices,
             input_tokens=basis.input_tokens,
             output_tokens=basis.output_tokens,
             cached_input_tokens=basis.cached_input_tokens,

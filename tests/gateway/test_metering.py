@@ -5,6 +5,7 @@ from decimal import Decimal
 from gateway.events import TokenUsage
 from gateway.metering import metered
 from gateway.openai_shape import token_usage
+from gateway.seen import Seen
 from router.charge import Usage, charge
 from router.price_rows import Notes, read_row
 
@@ -60,3 +61,24 @@ def test_an_hour_in_the_cache_costs_its_own_price() -> None:
     prices = read_row(row, mode="chat", free=False, notes=Notes()).prices
     tokens = TokenUsage(10_000, 0, cached_input_tokens=5000, cache_write_tokens=4000, cache_write_1h_tokens=1000)
     assert charge(prices, metered(tokens)).usd == Decimal("0.02175")
+
+
+def test_an_answer_is_charged_on_the_tier_that_it_names() -> None:
+    row = {"input_cost_per_token": Decimal("2e-6"), "output_cost_per_token": Decimal("8e-6")}
+    row |= {"input_cost_per_token_flex": Decimal("1e-6"), "output_cost_per_token_flex": Decimal("4e-6")}
+    prices = read_row(row, mode="chat", free=False, notes=Notes()).prices
+    costs = {}
+    for tier in ("default", "flex", "priority", "scale", ""):
+        seen = Seen()
+        seen.note({"choices": [], "service_tier": tier, "usage": {"prompt_tokens": 10, "completion_tokens": 5}})
+        tokens = token_usage(seen.usage, seen.service_tier)
+        assert tokens is not None
+        costs[tier] = charge(prices, metered(tokens)).usd
+    standard, flex = Decimal("0.00006"), Decimal("0.00003")
+    assert costs == {"default": standard, "flex": flex, "priority": None, "scale": standard, "": standard}
+
+
+def test_anthropic_names_its_tier_beside_the_counts() -> None:
+    seen = Seen()
+    seen.note({"type": "message_start", "message": {"usage": {"input_tokens": 3, "service_tier": "priority"}}})
+    assert seen.service_tier == "priority"

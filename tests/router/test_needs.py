@@ -129,3 +129,12 @@ def test_no_body_raises(body: dict[str, Any]) -> None:
 def test_a_longer_text_is_never_estimated_shorter(text: str, more: str) -> None:
     short, long = ({"messages": [{"content": each}]} for each in (text, text + more))
     assert read_needs(short).input_tokens <= read_needs(long).input_tokens
+
+
+@pytest.mark.parametrize(
+    ("tier", "service"),
+    [("flex", "flex"), ("Priority", "priority"), ("auto", "default"), ("default", "default"), ("x", "default")],
+)
+def test_service_tier_is_read(tier: str, service: str) -> None:
+    assert read_needs({"messages": [], "service_tier": tier}).service.value == service
+    assert read_needs({"messages": [], "service_tier": 5}).service.value == "default"

@@ -15,6 +15,7 @@ from router.catalogue import Capability, Catalogue, Offer, build_catalogue
 from router.needs import Needs
 from router.objective import Objective
 from router.plans import Plans, load_plans
+from router.prices import ServiceTier
 from router.quality import Quality
 from router.query import (
     NO_HABITS,
@@ -110,6 +111,7 @@ def needs(row: Row) -> Needs:
         input_tokens=given.get("input_tokens", 1000),
         max_output_tokens=None if given.get("unlimited") else given.get("max_output_tokens", 500),
         capabilities=frozenset(Capability(word) for word in given.get("capabilities", [])),
+        service=ServiceTier(given.get("service", "default")),
     )
 
 
