@@ -220,7 +220,7 @@ def _rows(ids: Sequence[str], registry: Registry, seals: _Seals) -> Iterator[tup
         rows: Rows = {table.name: [] for table in TABLES}
         chunk = ids[start : start + CHUNK]
         for tenant_id in chunk:
-            rows[tenants.name].append((tenant_id, f"t-{tenant_id}", "crowd", "team", None, now, now))
+            rows[tenants.name].append((tenant_id, f"t-{tenant_id}", "crowd", "team", None, now, now, None))
             rows[tenant_names.name].append((tenant_id.replace("-", ""), tenant_id))
             dek, dek_id = os.urandom(KEY_BYTES), uuid.uuid4().hex[:20]
             key = wrap(

@@ -59,7 +59,7 @@ async def test_edited_row_is_refused(world: World, keystore: Keystore, tenant: T
         allowed_addresses=["10.0.0.0/8"],
     )
     await world.sql(
-        "INSERT INTO wardgate_tenants VALUES ('other-tenant', 'other', '', 'team', NULL, :now, :now)",
+        "INSERT INTO wardgate_tenants VALUES ('other-tenant', 'other', '', 'team', NULL, :now, :now, NULL)",
         now="2026-11-20 12:00:00.000000" if world.is_sqlite else START,
     )
     await keystore.tokens.authenticate(made.token, START)
