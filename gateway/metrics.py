@@ -256,9 +256,7 @@ class Metrics:
             for spec in SPECS
             if spec.kind is Kind.GAUGE
         }
-        self._elsewhere = {spec: KeptElsewhere(spec.name, spec.help) for spec in _KEPT_ELSEWHERE}
-        for each in self._elsewhere.values():
-            registry.register(each)
+        self._elsewhere = {spec: KeptElsewhere(spec.name, spec.help, registry) for spec in _KEPT_ELSEWHERE}
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -324,8 +322,6 @@ class Metrics:
     def render(self) -> bytes:
         """The page in Prometheus's text format, of type CONTENT_TYPE."""
         return generate_latest(self._page)
-
-    # one method an event
 
     def _request_completed(self, event: RequestCompleted) -> None:
         code_class = f"{event.status // 100}xx"

@@ -13,10 +13,11 @@ from prometheus_client.registry import Collector
 class KeptElsewhere(Collector):
     """A counter whose number is kept by another part and read at every scrape."""
 
-    def __init__(self, name: str, meaning: str) -> None:
+    def __init__(self, name: str, meaning: str, registry: CollectorRegistry) -> None:
         self._name = name
         self._meaning = meaning
         self.count: Callable[[], int] = int
+        registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(self._name, self._meaning, value=self.count())

@@ -34,8 +34,8 @@ from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
 from keystore.secret import Secret
-from router.catalogue import Catalogue
-from router.errors import PriceMapError
+from router.catalogue import Catalogue, check_overrides
+from router.errors import ModelError, PriceMapError
 from router.plans import check_known
 from router.retry_budget import RetryBudget
 
@@ -87,7 +87,7 @@ async def open_services(
         check_known(rules.plans, in_use)
         await keystore.begin_serving()
         prices = await _prices(keystore, log)
-        catalogue = await catalogue_of(prices, rules)
+        catalogue = await _catalogue(prices, rules, log)
     except BaseException:
         await keystore.close()
         raise
@@ -156,6 +156,19 @@ def _pricing(
     moved(books.current.catalogue)
     told = metrics.price_refreshed
     return PriceKeeper(keystore, rules, control, books, log, serving=serving, moved=moved, refreshed=told, now=utc_now)
+
+
+async def _catalogue(prices: LivePrices, rules: Rules, log: FilteringBoundLogger) -> Catalogue:
+    """The first catalogue. A row of `[models]` over nothing stops the start; over a model that a later release lost, it
+    is told: a gateway that ran with it must be able to start again."""
+    catalogue = await catalogue_of(prices, rules)
+    try:
+        check_overrides(rules.overrides, catalogue)
+    except ModelError as error:
+        if prices.number is None:
+            raise
+        log.warning("models.override_without_model", why=str(error))
+    return catalogue
 
 
 async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:

@@ -97,7 +97,7 @@ CONFIGS = {
     "incomplete provider": ('[providers.acme]\nname = "Acme"\n', "acme"),
     "host not allowed": ('[providers.minimax]\nbase_url = "http://127.0.0.1:1/v1"\n', "hosts"),
     "not TOML": ("[providers\n", "TOML"),
-    "alias": ('[models.fast]\nis = "x"\n', "aliases"),
+    "alias": ('[models.fast]\nobjektive = "best"\n', "objective"),
     "unknown model field": ('[models."openai/gpt-4o"]\nmax_input_token = 1\n', "max_input_tokens"),
     "model of an unknown provider": ('[models."opena/gpt-4o"]\ndisabled = true\n', "openai"),
     "model that the map does not have": ('[models."openai/gpt-4oo"]\ndisabled = true\n', "openai/gpt-4o"),
