@@ -12,7 +12,7 @@ from typing import Final, overload
 from keystore.providers import Registry
 from router.catalogue import Catalogue, Offer
 from router.entitlement import Entitlements
-from router.filters import Circumstances, Filter, fit_filters, judge
+from router.filters import OFFER_FILTERS, Circumstances, Filter, Passed, fit_filters, judge, lacks_key
 from router.health import ALL_WELL, HealthView, fit_to_serve
 from router.objective import Objective
 from router.plans import Plans
@@ -43,12 +43,13 @@ class Rejections(Sequence[Rejection]):
     """Rejections by the offers' ids, worded when they are first looked at: most requests are served, and nobody asks
     why the others were not."""
 
-    __slots__ = ("_found", "_more", "_work")
+    __slots__ = ("_counts", "_found", "_more", "_work")
 
     def __init__(self, work: Callable[[], Iterable[Rejection]], more: tuple[Rejection, ...] = ()) -> None:
         self._work = work
         self._more = more
         self._found: tuple[Rejection, ...] | None = None
+        self._counts: dict[str, int] | None = None
 
     @classmethod
     def of(cls, known: Iterable[Rejection]) -> "Rejections":
@@ -59,6 +60,14 @@ class Rejections(Sequence[Rejection]):
     def and_also(self, more: Iterable[Rejection]) -> "Rejections":
         """These and others."""
         return Rejections(self._work, (*self._more, *more))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are for each reason, by the reason's word."""
+        if self._counts is None:
+            counted = Counter(each.reason for each in self._all())
+            self._counts = dict(sorted((reason.value, count) for reason, count in counted.items()))
+        return dict(self._counts)
 
     def _all(self) -> tuple[Rejection, ...]:
         if self._found is None:
@@ -110,7 +119,7 @@ class Decision:
     @property
     def counts(self) -> dict[str, int]:
         """How many were rejected for each reason, by the reason's word."""
-        return dict(sorted(Counter(rejection.reason.value for rejection in self.rejected).items()))
+        return self.rejected.counts
 
 
 class Router:
@@ -245,11 +254,32 @@ class _Judging:
                 yield Rejection(asked, group.provider_id, asked, miss.reason, detail)
             for provider_id, offers in group.offers.items():
                 at = self._circumstances(group, provider_id)
+                asked_all = self._asked_all(at)
                 for offer in offers:
-                    verdict = None if offer.id in seen else judge(offer, at, self._fits)
-                    seen.add(offer.id)
-                    if isinstance(verdict, Denial):
-                        yield _rejection(offer, verdict)
+                    if offer.id not in seen:
+                        seen.add(offer.id)
+                        verdict = asked_all(offer)
+                        if isinstance(verdict, Denial):
+                            yield _rejection(offer, verdict)
+
+    def _asked_all(self, at: Circumstances) -> Callable[[Offer], Passed | Denial]:
+        """`judge` for the offers of one provider. Where it has no key and the plan takes keys, all of its offers that
+        are offers at all lack the same one."""
+        if not (isinstance(at.key, Lacking) and at.query.plan.byok):
+            return lambda offer: judge(offer, at, self._fits)
+        lacking: list[Denial] = []
+
+        def without_key(offer: Offer) -> Denial:
+            for ask in OFFER_FILTERS:
+                denial = ask(offer, at)
+                if denial is not None:
+                    return denial
+            if not lacking:
+                assert isinstance(at.key, Lacking)  # noqa: S101 - as asked above
+                lacking.append(lacks_key(offer, at, at.key))
+            return lacking[0]
+
+        return without_key
 
     def _circumstances(self, group: Group, provider_id: str) -> Circumstances:
         provider = self._registry.get(provider_id)

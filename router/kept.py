@@ -11,7 +11,7 @@ from typing import Final
 from router.decision import Decision, Rejection, Rejections
 from router.explain import fix_of, nearest_miss, summary, to_json
 
-MOST_RANKED: Final = 50  # a request makes three attempts
+MOST_RANKED: Final = 20  # a request makes three attempts
 MOST_REJECTED: Final = 200
 
 
@@ -35,10 +35,10 @@ def kept_json(decision: Decision) -> dict[str, object]:
 
 
 def _chosen(decision: Decision) -> tuple[Rejection, ...]:
-    """The first rejections; the nearest miss is among them."""
+    """The first rejections; where nobody is ranked, the nearest miss is among them."""
     rejected = tuple(decision.rejected)
     if len(rejected) <= MOST_REJECTED:
         return rejected
     chosen = rejected[:MOST_REJECTED]
-    miss = nearest_miss(decision)
+    miss = None if decision.ranked else nearest_miss(decision)
     return chosen if miss is None or miss in chosen else (miss, *chosen[:-1])

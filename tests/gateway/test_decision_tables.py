@@ -76,7 +76,7 @@ def test_many_are_counted_and_what_was_not_kept_is_said(capsys: Capture) -> None
     print_decision(kept_json(many))
     told = capsys.readouterr().out
     ranked = len(many.ranked)
-    assert f"... and {min(ranked, 50) - 10} more; --json has them all\n... and {ranked - 50} more that were not" in told
+    assert f"... and {min(ranked, 20) - 10} more; --json has them all\n... and {ranked - 20} more that were not" in told
     assert "... and 180 more; --json has them all\n... and 30 more that were not kept" in told
     assert "10. " in told and "11. " not in told
 
