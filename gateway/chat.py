@@ -136,6 +136,8 @@ def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsag
     offer, needs = served.offer, decision.query.needs
     estimated = needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
     services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, usage)
+    if tally.asked is not None and tally.asked.own_endpoint:
+        return  # its pace is this tenant's alone, and what it says of itself is nobody else's measure
     rest_s = tally.upstream_s - tally.upstream_then_s
     if tally.stream:
         services.paces.note(offer.id, tally.answering_s, rest_s, usage.output_tokens)

@@ -13,6 +13,7 @@ from gateway.events import TokenUsage
 
 LIBRARY_FIELDS: Final = frozenset({"provider_specific_fields", "_hidden_params"})
 ANSWER_FIELDS: Final = ("id", "object", "created", "model", "service_tier")
+MOST_TOKENS: Final = 10**12  # of one call: a greater number is no count, and some arithmetic would not bear it
 Json = dict[str, object]
 
 
@@ -45,8 +46,10 @@ def usage_object(usage: object) -> Json:
 
 
 def token_usage(usage: object) -> TokenUsage | None:
-    """The counts that cost is reckoned from; None when there are none."""
+    """The counts that cost is reckoned from; None when there are none, or no call could have used so many."""
     if not isinstance(usage, Mapping) or usage.get("prompt_tokens") is None:
+        return None
+    if any(_is_absurd(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")):
         return None
     written = _count(usage.get("cache_creation_input_tokens"))
     return TokenUsage(
@@ -129,7 +132,11 @@ def _objects(value: object) -> list[Mapping[str, object]]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else 0
+
+
+def _is_absurd(value: object) -> bool:
+    return isinstance(value, int) and value > MOST_TOKENS
 
 
 def _detail(usage: Mapping[str, object], group: str, name: str) -> int:

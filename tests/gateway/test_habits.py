@@ -1,11 +1,16 @@
 """What is remembered of requests: rounded, bounded, and the same object until it changes noticeably."""
 
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from gateway import habits
+from gateway.chat import account
 from gateway.events import TokenUsage
 from gateway.habits import LEAST, MODELS, HabitKeeper, PaceKeeper
+from gateway.tally import Tally
+from router.health_steps import Attempt
 from router.query import NO_HABITS, NO_PACES, Median, Pace
+from tests.router.test_decision import decide
 
 
 def used(input_tokens: int = 1000, output_tokens: int = 200, cached: int = 0) -> TokenUsage:
@@ -122,3 +127,25 @@ def test_paces_are_bounded() -> None:
     for _ in range(LEAST):
         keeper.note("p/1", 0.1, 1.0, 10)
     assert set(keeper.paces.seen) == {"p/1"}
+
+
+@dataclass
+class Keepers:
+    """What of the services learns from a request."""
+
+    habits: HabitKeeper = field(default_factory=HabitKeeper)
+    paces: PaceKeeper = field(default_factory=PaceKeeper)
+
+
+def test_an_endpoint_of_a_tenants_own_says_nothing_of_how_fast_a_model_is_for_others() -> None:
+    decision = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
+    found: list[bool] = []
+    for own in (True, False):
+        keepers = Keepers()
+        for _ in range(LEAST):
+            tally = Tally("req_x", "POST", 0.0, tenant_id="t", provider="minimax", model="MiniMax-M2", answering_s=1.0)
+            tally.asked = Attempt("minimax", "MiniMax-M2", "t", "k", 0.0, own)
+            account(tally, decision, used(output_tokens=10**9), keepers)  # type: ignore[arg-type]
+        assert keepers.habits.of("t") is not NO_HABITS
+        found.append("minimax/MiniMax-M2" in keepers.paces.paces.seen)
+    assert found == [False, True]

@@ -60,3 +60,11 @@ def test_an_hour_in_the_cache_costs_its_own_price() -> None:
     prices = read_row(row, mode="chat", free=False, notes=Notes()).prices
     tokens = TokenUsage(10_000, 0, cached_input_tokens=5000, cache_write_tokens=4000, cache_write_1h_tokens=1000)
     assert charge(prices, metered(tokens)).usd == Decimal("0.02175")
+
+
+def test_a_count_that_no_call_can_have_is_no_count() -> None:
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert token_usage({"prompt_tokens": 1, "completion_tokens": 1} | {name: 10**400}) is None
+    tokens = token_usage({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**400}})
+    assert tokens is not None
+    assert tokens.cached_input_tokens == 0
