@@ -18,6 +18,7 @@ from keystore.keyring import Keyring
 from keystore.tenants import Tenant
 from router.charge import charge
 from router.decision import Candidate, Decision
+from router.prices import ServiceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services
     if usage is not None and served is not None and tally.outcome is None:
         _learn(tally, served, decision, usage, services)
     if usage is not None and served is not None:
-        tally.cost_usd = charge(served.offer.prices, metered(usage)).usd
+        asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else decision.query.needs.service
+        tally.cost_usd = charge(served.offer.prices, metered(usage, asked)).usd
 
 
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:

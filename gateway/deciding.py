@@ -18,7 +18,7 @@ from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
 from keystore.resolve import Found, Missing
 from keystore.tenants import Tenant
-from router.aliases import NO_ALIASES, Aliases
+from router.aliases import ALIAS_NAME, AUTO, NO_ALIASES, Aliases
 from router.catalogue import Catalogue, Offer
 from router.decision import Decision, Rejection, Router, settled
 from router.errors import AliasError, PreferenceError
@@ -137,7 +137,7 @@ def decide(
     query = replace(
         _query(request.model, needs, tenant, book, today, allowed_models),
         models=request.models,
-        aliases=_aliases(tenant, book),
+        aliases=_aliases(request, tenant, book),
         preferences=_preferences(request, book.registry),
         habits=habits,
         paces=paces,
@@ -148,12 +148,20 @@ def decide(
     return _without_untranslatable(settled(fitting, health), request, book.registry, enough)
 
 
-def _aliases(tenant: Tenant, book: RuleBook) -> Aliases:
+def _aliases(request: ChatRequest, tenant: Tenant, book: RuleBook) -> Aliases:
     try:
         return book.aliases_of.of(tenant)
     except AliasError as error:
+        if not any(_may_be_alias(name) for name in (request.model, *request.models)):
+            return book.aliases  # a name that cannot be an alias means the same under any
         message = f"The tenant's aliases for models cannot be used: {error}."
         raise ApiError(Problem(400, "alias_invalid", message, Fault.CALLER, param="model")) from None
+
+
+def _may_be_alias(name: str) -> bool:
+    """ "auto" and its objectives are none, "default" may stand for one."""
+    word = name.lower()
+    return word == "default" or (ALIAS_NAME.fullmatch(word) is not None and word != AUTO)
 
 
 def corrected(needs: Needs, habits: Habits) -> Needs:

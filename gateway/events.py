@@ -49,6 +49,7 @@ class TokenUsage:
     cache_write_1h_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
+    service_tier: str | None = None  # as the provider says that it answered; None: it does not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,7 +225,7 @@ def openai_reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
         text = "the provider's answer holds no choice"
         raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
-    return PlainReply(bytes(exchange.body), openai_shape.token_usage(body.get("usage")))
+    return PlainReply(bytes(exchange.body), openai_shape.token_usage(body.get("usage"), body.get("service_tier")))
 
 
 def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> PlainReply:
@@ -239,7 +239,8 @@ def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> P
         for choice in choices:
             seen = exchange.seen.finish.get(choice["index"])
             choice["finish_reason"] = None if seen is None else told_reason(seen, choice["finish_reason"], call)
-        usage = openai_shape.token_usage(dumped.get("usage")) if exchange.seen.usage else None
+        counted = dumped.get("usage") if exchange.seen.usage else None
+        usage = openai_shape.token_usage(counted, dumped.get("service_tier"))
         if usage is None:
             body.pop("usage", None)
         return PlainReply(openai_shape.encode(body), usage)

@@ -45,8 +45,9 @@ def usage_object(usage: object) -> Json:
     return counts
 
 
-def token_usage(usage: object) -> TokenUsage | None:
-    """The counts that cost is reckoned from; None when there are none, or no call could have used so many."""
+def token_usage(usage: object, service_tier: object = None) -> TokenUsage | None:
+    """The counts that cost is reckoned from; None when there are none, or no call could have used so many.
+    `service_tier` is what the answer says of it."""
     if not isinstance(usage, Mapping) or usage.get("prompt_tokens") is None:
         return None
     if any(_is_absurd(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")):
@@ -61,6 +62,7 @@ def token_usage(usage: object) -> TokenUsage | None:
         cache_write_1h_tokens=_stored_for_an_hour(usage),
         audio_input_tokens=_detail(usage, "prompt_tokens_details", "audio_tokens"),
         audio_output_tokens=_detail(usage, "completion_tokens_details", "audio_tokens"),
+        service_tier=service_tier if isinstance(service_tier, str) else None,
     )
 
 

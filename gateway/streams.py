@@ -53,7 +53,7 @@ class OpenAIStream:
         if not isinstance(chunk, dict):
             return data
         if chunk.get("usage"):
-            self.usage = openai_shape.token_usage(chunk["usage"])
+            self.usage = openai_shape.token_usage(chunk["usage"], chunk.get("service_tier"))
             if not chunk.get("choices"):
                 self.usage_chunk = data
                 return None
@@ -132,7 +132,7 @@ class TranslatedStream:
     def _note_usage(self, dumped: Mapping[str, object]) -> None:
         usage = dumped.get("usage")
         if usage is not None and self._exchange.seen.usage:
-            self.usage = openai_shape.token_usage(usage)
+            self.usage = openai_shape.token_usage(usage, dumped.get("service_tier"))
             head = openai_shape.chunk({**dumped, "choices": []})
             self.usage_chunk = openai_shape.encode(head | {"usage": openai_shape.usage_object(usage)})
 

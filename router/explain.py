@@ -113,7 +113,7 @@ def refusal(decision: Decision) -> Refusal:
 
 
 def nearest_miss(decision: Decision) -> Rejection | None:
-    """The rejection that came nearest to a candidate: not of a provider that the request leaves out, unless nothing else
+    """The rejection that came nearest to a candidate: not of a provider that the request leaves out, unless that alone
     stood against it; of the most useful reason; the default model's before its provider's, before all others by id."""
     default = decision.default_id.lower()
     provider_id = default.partition("/")[0]
@@ -255,6 +255,7 @@ def _needs(needs: Needs, habits: Habits) -> dict[str, object]:
         "max_output_tokens": needs.max_output_tokens,
         "capabilities": sorted(capability.value for capability in needs.capabilities),
         "stream": needs.stream,
+        "service_tier": needs.service.value,
     }
 
 

@@ -14,7 +14,7 @@ from keystore.providers import Provider
 from router.catalogue import Capability, Offer
 from router.entitlement import Entitlements
 from router.needs import Needs
-from router.prices import MTOK, prices_at, usd
+from router.prices import MTOK, Prices, ServiceTier, prices_at, usd
 from router.query import Holding, KeySource, Lacking, Preferences, Query
 from router.reasons import Denial, Reason
 
@@ -142,13 +142,22 @@ AUTO_LEAST_WINDOW: Final = 8_192
 
 
 def is_priced(offer: Offer, at: Circumstances) -> Denial | None:
-    """An unpriced model is never free, and never below a limit."""
-    if offer.prices.known:
+    """An unpriced model is never free, and never below a limit; nor is one whose price is not known for so long an
+    input, or at the service tier that is asked for."""
+    needs, wishes = at.query.needs, at.query.preferences
+    if _prices_for(offer, needs).known:
         return None
-    wishes = at.query.preferences
     limited = wishes.max_input_price is not None or wishes.max_output_price is not None
+    where = (
+        "" if not offer.prices.known else f" for {needs.input_tokens} tokens at service tier {needs.service.value!r}"
+    )
     tail = ", so it cannot be held to `provider.max_price`" if limited else ""
-    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known{tail}", certain=limited)
+    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known{where}{tail}", certain=limited)
+
+
+def _prices_for(offer: Offer, needs: Needs) -> Prices:
+    prices = offer.prices
+    return prices_at(prices if needs.service is ServiceTier.STANDARD else prices.of(needs.service), needs.input_tokens)
 
 
 def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
@@ -156,7 +165,7 @@ def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
     wishes = at.query.preferences
     if wishes.max_input_price is None and wishes.max_output_price is None:
         return None
-    prices = prices_at(offer.prices, at.query.needs.input_tokens)
+    prices = _prices_for(offer, at.query.needs)
     for what, price, most in (
         ("prompt", prices.input, wishes.max_input_price),
         ("completion", prices.output, wishes.max_output_price),

@@ -65,12 +65,13 @@ def candidate(
     """The offer as a candidate for this query."""
     basis = cost_basis(offer, query)
     expected = None
-    if offer.prices.known:
+    if offer.prices.known:  # at this size and service tier they may still not be
         expected = cost(
             offer.prices,
             input_tokens=basis.input_tokens,
             output_tokens=basis.output_tokens,
             cached_input_tokens=basis.cached_input_tokens,
+            service=query.needs.service,
         )
     seconds = query.paces.seconds(offer.id, basis.output_tokens)
     return Candidate(offer, holding, expected, basis, doubts, objective or Objective.CHEAPEST, seconds)

@@ -1,6 +1,6 @@
 """What is remembered of requests: rounded, bounded, and the same object until it changes noticeably."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway import habits
@@ -8,9 +8,16 @@ from gateway.chat import account
 from gateway.events import TokenUsage
 from gateway.habits import LEAST, MODELS, HabitKeeper, PaceKeeper
 from gateway.tally import Tally
+from router.entitlement import Entitlements
+from router.filters import Circumstances, is_priced
 from router.health_steps import Attempt
+from router.plans import Plans
+from router.prices import Prices, ServiceTier
 from router.query import NO_HABITS, NO_PACES, Median, Pace
+from router.ranking import candidate
+from router.reasons import Reason
 from tests.router.test_decision import decide
+from tests.router.world import provider, registry
 
 
 def used(input_tokens: int = 1000, output_tokens: int = 200, cached: int = 0) -> TokenUsage:
@@ -149,3 +156,34 @@ def test_an_endpoint_of_a_tenants_own_says_nothing_of_how_fast_a_model_is_for_ot
         assert keepers.habits.of("t") is not NO_HABITS
         found.append("minimax/MiniMax-M2" in keepers.paces.paces.seen)
     assert found == [False, True]
+
+
+def test_a_request_costs_what_its_service_tier_costs() -> None:
+    dear = Prices(input=Decimal(2), output=Decimal(2))
+    plain = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
+    offer = replace(plain.ranked[0].offer, prices=Prices(Decimal(1), Decimal(1), services={ServiceTier.PRIORITY: dear}))
+    query = replace(plain.query, needs=replace(plain.query.needs, service=ServiceTier.PRIORITY))
+    decision = replace(plain, query=query, ranked=(candidate(offer, plain.ranked[0].holding, query),))
+    assert decision.ranked[0].expected_cost == 3000
+    costs = []
+    for answered, dropped in ((None, ()), ("default", ()), (None, ("service_tier",))):
+        tally = Tally("req_x", "POST", 0.0, tenant_id="t", provider="minimax", model="MiniMax-M2", dropped=dropped)
+        usage = TokenUsage(1, 1, service_tier=answered)
+        account(tally, decision, usage, Keepers())  # type: ignore[arg-type]
+        costs.append(tally.cost_usd)
+    assert costs == [4, 2, 2]
+
+
+def test_a_limit_holds_nobody_whose_price_is_not_known_for_this_size_or_tier() -> None:
+    wishes = {"max_input_price": "1", "max_output_price": "1"}
+    decision = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"], "preferences": wishes})
+    (found,) = decision.ranked
+    query = decision.query
+    at = Circumstances(query, True, provider("minimax"), found.holding, Entitlements(Plans([]), registry()))
+    assert is_priced(found.offer, at) is None
+    for prices, needs in (
+        (replace(found.offer.prices, known_up_to=10), query.needs),
+        (found.offer.prices, replace(query.needs, service=ServiceTier.FLEX)),
+    ):
+        no = is_priced(replace(found.offer, prices=prices), replace(at, query=replace(query, needs=needs)))
+        assert no is not None and no.reason is Reason.UNPRICED and no.certain

@@ -7,6 +7,7 @@ from gateway.metering import metered
 from gateway.openai_shape import token_usage
 from router.charge import Usage, charge
 from router.price_rows import Notes, read_row
+from router.prices import ServiceTier
 
 # claude-sonnet-4-5, as LiteLLM passes on Anthropic's usage
 SAID = {
@@ -68,3 +69,17 @@ def test_a_count_that_no_call_can_have_is_no_count() -> None:
     tokens = token_usage({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**400}})
     assert tokens is not None
     assert tokens.cached_input_tokens == 0
+
+
+def test_what_the_answer_says_of_its_service_tier_goes_before_what_was_asked_for() -> None:
+    said = {"prompt_tokens": 10, "completion_tokens": 1}
+    for answered, asked, charged in (
+        ("default", ServiceTier.PRIORITY, ServiceTier.STANDARD),
+        ("priority", ServiceTier.STANDARD, ServiceTier.PRIORITY),
+        (None, ServiceTier.FLEX, ServiceTier.FLEX),
+        ("on_demand", ServiceTier.FLEX, ServiceTier.FLEX),
+        (3, ServiceTier.STANDARD, ServiceTier.STANDARD),
+    ):
+        tokens = token_usage(said, answered)
+        assert tokens is not None
+        assert metered(tokens, asked).service is charged
