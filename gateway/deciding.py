@@ -144,8 +144,8 @@ def decide(
     )
     fitting = book.router.fitting(query, book.held.of(keyring))
     if health.troubled or not query.preferences.allow_fallbacks:  # who is left alone must be able to carry the request
-        return settled(_without_untranslatable(fitting, request, book.registry, None), health)
-    return _without_untranslatable(settled(fitting, health), request, book.registry, enough)
+        return settled(_without_untranslatable(fitting, request, book.registry, enough, health), health)
+    return _without_untranslatable(settled(fitting, health), request, book.registry, enough, health)
 
 
 def _aliases(request: ChatRequest, tenant: Tenant, book: RuleBook) -> Aliases:
@@ -180,21 +180,24 @@ def _preferences(request: ChatRequest, registry: Registry) -> Preferences:
 
 
 def _without_untranslatable(
-    decision: Decision, request: ChatRequest, registry: Registry, enough: int | None
+    decision: Decision, request: ChatRequest, registry: Registry, enough: int | None, health: HealthView
 ) -> Decision:
-    """The decision without candidates on a wire into which this request cannot be translated without loss."""
+    """The decision without candidates on a wire into which this request cannot be translated without loss. Behind
+    `enough` that can take it and are well, nobody is looked at: each look costs as much as the body is long."""
     ranked: list[Candidate] = []
+    good = 0
     rejected: list[Rejection] = []
     whole_wire: dict[tuple[Wire, str], Refused] = {}  # what messages hold is refused for every model of a wire
     may_drop = decision.query.preferences.drop_parameters
     for candidate in decision.ranked:
         offer, provider = candidate.offer, registry.get(candidate.offer.provider_id)
-        if provider is None or (enough is not None and len(ranked) >= enough):
+        if provider is None or (enough is not None and good >= enough):
             ranked.append(candidate)
             continue
         wire = (provider.wire, provider.litellm_prefix)
         found = whole_wire.get(wire) or carried(provider, offer, request, may_drop=may_drop)
         if isinstance(found, Carried):
+            good += health.denial(offer, candidate.holding) is None
             ranked.append(replace(candidate, dropped=found.dropped) if found.dropped else candidate)
             continue
         if found.param.startswith("messages"):
