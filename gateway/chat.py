@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`: one request as a straight line of named steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
@@ -137,7 +137,8 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:
     offer, needs = served.offer, decision.query.needs
     estimated = needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
-    services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, usage)
+    one = replace(usage, output_tokens=usage.output_tokens // needs.answers)
+    services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, one)
     if tally.asked is not None and tally.asked.own_endpoint:
         return  # its pace is this tenant's alone, and what it says of itself is nobody else's measure
     rest_s = tally.upstream_s - tally.upstream_then_s

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from weakref import ref
 
 from gateway.aliasing import AliasesOf
 from gateway.carrying import Carried, carried
@@ -79,18 +80,19 @@ def _labels(choices: Sequence[HeldKey]) -> tuple[str, ...]:
 
 
 class Held:
-    """What was said of the keyrings that were used last: worked out once for each."""
+    """What was said of the keyrings that were used last: worked out once for each. The keyrings themselves, which may
+    hold keys in plain text, are kept by nobody here."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, tuple[Keyring, Holdings]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[ref[Keyring], Holdings]] = OrderedDict()
 
     def of(self, keyring: Keyring) -> Holdings:
         """The holdings of this very keyring."""
         known = self._known.get(id(keyring))
-        if known is None or known[0] is not keyring:
-            known = self._known[id(keyring)] = (keyring, holdings(keyring))
+        if known is None or known[0]() is not keyring:
+            known = self._known[id(keyring)] = (ref(keyring), holdings(keyring))
             if len(self._known) > KEYRINGS:
                 self._known.popitem(last=False)
         return known[1]

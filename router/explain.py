@@ -256,6 +256,7 @@ def _needs(needs: Needs, habits: Habits) -> dict[str, object]:
         "capabilities": sorted(capability.value for capability in needs.capabilities),
         "stream": needs.stream,
         "service_tier": needs.service.value,
+        "answers": needs.answers,
     }
 
 

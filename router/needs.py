@@ -43,6 +43,7 @@ class Needs:
     capabilities: frozenset[Capability] = frozenset()
     stream: bool = False
     service: ServiceTier = ServiceTier.STANDARD
+    answers: int = 1  # `n`: each as long as one, and all are paid for
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
 
 
@@ -54,6 +55,7 @@ def read_needs(body: Mapping[str, object]) -> Needs:
         max_output_tokens=_max_output_tokens(body),
         capabilities=frozenset((*_asked_capabilities(body), *_part_capabilities(parts))),
         stream=body.get("stream") is True,
+        answers=_answers(body.get("n")),
         service=service_tier(body.get("service_tier")) or ServiceTier.STANDARD,
     )
 
@@ -123,6 +125,10 @@ def _max_output_tokens(body: Mapping[str, object]) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return None
+
+
+def _answers(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 def _part_capabilities(parts: Sequence[Mapping[str, object]]) -> Iterator[Capability]:

@@ -78,13 +78,14 @@ def candidate(
 
 
 def cost_basis(offer: Offer, query: Query) -> CostBasis:
-    """The tokens that the request is expected to have with this offer: the caller's limit, else what the tenant's
-    answers of this model usually have, but no more than the model writes; of the input the share that this provider's
-    cache had of the tenant's requests lately."""
+    """The tokens that the request is expected to have with this offer: for each answer that is asked for the caller's
+    limit, else what the tenant's answers of this model usually have, but no more than the model writes; of the input
+    the share that this provider's cache had of the tenant's requests lately."""
     output_tokens, output_from = _output(offer, query)
     room = offer.max_output_tokens
     if room is not None and output_tokens > room:
         output_tokens = room
+    output_tokens *= query.needs.answers
     input_tokens = query.needs.input_tokens
     share = query.habits.cached.get(offer.provider_id)
     cached = 0 if not share else int(input_tokens * share)

@@ -1,15 +1,19 @@
 """What a decision looks at before it is served: no more of a long body than the first who can take it."""
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import orjson
 import pytest
 
 from gateway.chat_request import ChatRequest, read_chat_request
-from gateway.deciding import RuleBook, _without_untranslatable
+from gateway.deciding import Held, RuleBook, _without_untranslatable
 from gateway.pricing.live import bundled
+from keystore.keyring import build_keyring
+from keystore.resolve import NameTable
 from router.catalogue import build_catalogue
 from router.decision import settled
 from router.health import ALL_WELL, EVERYBODY, HealthView, Ill, Mark, Phase, Subject
@@ -68,3 +72,14 @@ def test_nobody_is_looked_at_behind_the_first_who_is_well(
     assert counted.looks < whole.looks
     if troubled in (None, "groq"):
         assert counted.looks <= 2
+
+
+def test_a_keyring_that_nobody_uses_any_more_is_not_kept_in_memory() -> None:
+    registry, held = world.registry(), Held()
+    keyring = build_keyring("t", [], registry, NameTable(registry))
+    found = held.of(keyring)
+    assert held.of(keyring) is found
+    gone = ref(keyring)
+    del keyring
+    gc.collect()
+    assert gone() is None

@@ -11,6 +11,7 @@ from gateway.tally import Tally
 from router.entitlement import Entitlements
 from router.filters import Circumstances, is_priced
 from router.health_steps import Attempt
+from router.needs import read_needs
 from router.plans import Plans
 from router.prices import Prices, ServiceTier
 from router.query import NO_HABITS, NO_PACES, Median, Pace
@@ -187,3 +188,17 @@ def test_a_limit_holds_nobody_whose_price_is_not_known_for_this_size_or_tier() -
     ):
         no = is_priced(replace(found.offer, prices=prices), replace(at, query=replace(query, needs=needs)))
         assert no is not None and no.reason is Reason.UNPRICED and no.certain
+
+
+def test_several_answers_are_expected_to_cost_as_many_and_one_of_them_is_usual() -> None:
+    plain = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
+    (one,) = plain.ranked
+    query = replace(plain.query, needs=replace(plain.query.needs, answers=4))
+    decision = replace(plain, query=query, ranked=(candidate(one.offer, one.holding, query),))
+    assert decision.ranked[0].basis.output_tokens == 4 * one.basis.output_tokens
+    keepers = Keepers()
+    for _ in range(LEAST):
+        tally = Tally("req_x", "POST", 0.0, tenant_id="t", provider="minimax", model="MiniMax-M2")
+        account(tally, decision, used(output_tokens=400), keepers)  # type: ignore[arg-type]
+    assert keepers.habits.of("t").usual == Median(100, LEAST)
+    assert [read_needs({"n": n}).answers for n in (3, 0, True, None)] == [3, 1, 1, 1]

@@ -184,6 +184,7 @@ def test_a_decision_is_told_whole() -> None:
             "capabilities": [],
             "stream": False,
             "service_tier": "default",
+            "answers": 1,
         },
         "ranked": [
             {
