@@ -22,14 +22,26 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 
 def own_rows(tenant: Tenant) -> dict[str, Mapping[str, Any]]:
-    """The tenant's own rows: name -> fields."""
-    found: dict[str, Mapping[str, Any]] = orjson.loads(tenant.aliases) if tenant.aliases else {}
+    """The tenant's own rows: name -> fields. AliasError when what is kept is not that."""
+    return _rows(tenant.aliases)
+
+
+def _rows(text: str | None) -> dict[str, Mapping[str, Any]]:
+    try:
+        found = orjson.loads(text) if text else {}
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(row, dict) for row in found.values()):
+        raise AliasError("what is kept of them is no table of aliases; an operator has to set them again")
     return found
 
 
 def own_aliases(tenant: Tenant) -> list[Alias]:
-    """The tenant's own aliases, by name."""
-    return [alias_from_row(name, row) for name, row in sorted(own_rows(tenant).items())]
+    """The tenant's own aliases, by name. AliasRefused when what is kept cannot be read."""
+    try:
+        return [alias_from_row(name, row) for name, row in sorted(own_rows(tenant).items())]
+    except AliasError as error:
+        raise AliasRefused(str(error)) from None
 
 
 def overlaid(operators: Aliases, own: Rows) -> Aliases:
@@ -64,10 +76,10 @@ class AliasesOf:
 
 def setting(name: str, row: Mapping[str, Any], operators: Aliases) -> Callable[[str | None], str | None]:
     """The change that sets one alias. AliasRefused when it could not be used, or there are too many."""
-    fields = {field: value for field, value in row.items() if value not in (None, [], False)}
+    fields = {field: value for field, value in row.items() if value is not None and value is not False and value != []}
 
     def edit(text: str | None) -> str:
-        rows = (orjson.loads(text) if text else {}) | {name: fields}
+        rows = _editable(text) | {name: fields}
         if len(rows) > MOST:
             raise AliasRefused(f"a tenant has at most {MOST} aliases")
         _check(operators, rows)
@@ -80,7 +92,7 @@ def removing(name: str, operators: Aliases) -> Callable[[str | None], str | None
     """The change that removes one alias. AliasRefused when there is none."""
 
     def edit(text: str | None) -> str | None:
-        rows = orjson.loads(text) if text else {}
+        rows = _editable(text)
         if name not in rows:
             raise AliasRefused(f"the tenant has no alias {name!r}{did_you_mean(name, rows)}")
         del rows[name]
@@ -88,6 +100,13 @@ def removing(name: str, operators: Aliases) -> Callable[[str | None], str | None
         return orjson.dumps(rows, option=orjson.OPT_SORT_KEYS).decode() if rows else None
 
     return edit
+
+
+def _editable(text: str | None) -> dict[str, Mapping[str, Any]]:
+    try:
+        return _rows(text)
+    except AliasError:
+        return {}  # nothing of it could be used
 
 
 def _check(operators: Aliases, rows: Rows) -> None:

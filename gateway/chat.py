@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`: one request as a straight line of named steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
@@ -18,6 +18,7 @@ from keystore.keyring import Keyring
 from keystore.tenants import Tenant
 from router.charge import charge
 from router.decision import Candidate, Decision
+from router.prices import ServiceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +130,17 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services
     if usage is not None and served is not None and tally.outcome is None:
         _learn(tally, served, decision, usage, services)
     if usage is not None and served is not None:
-        tally.cost_usd = charge(served.offer.prices, metered(usage)).usd
+        asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else decision.query.needs.service
+        tally.cost_usd = charge(served.offer.prices, metered(usage, asked)).usd
 
 
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:
     offer, needs = served.offer, decision.query.needs
     estimated = needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
-    services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, usage)
+    one = replace(usage, output_tokens=usage.output_tokens // needs.answers)
+    services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, one)
+    if tally.asked is not None and tally.asked.own_endpoint:
+        return  # its pace is this tenant's alone, and what it says of itself is nobody else's measure
     rest_s = tally.upstream_s - tally.upstream_then_s
     if tally.stream:
         services.paces.note(offer.id, tally.answering_s, rest_s, usage.output_tokens)

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from weakref import ref
 
 from gateway.aliasing import AliasesOf
 from gateway.carrying import Carried, carried
@@ -18,7 +19,7 @@ from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
 from keystore.resolve import Found, Missing
 from keystore.tenants import Tenant
-from router.aliases import NO_ALIASES, Aliases
+from router.aliases import ALIAS_NAME, AUTO, NO_ALIASES, Aliases
 from router.catalogue import Catalogue, Offer
 from router.decision import Decision, Rejection, Router, settled
 from router.errors import AliasError, PreferenceError
@@ -79,18 +80,19 @@ def _labels(choices: Sequence[HeldKey]) -> tuple[str, ...]:
 
 
 class Held:
-    """What was said of the keyrings that were used last: worked out once for each."""
+    """What was said of the keyrings that were used last: worked out once for each. The keyrings themselves, which may
+    hold keys in plain text, are kept by nobody here."""
 
     __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._known: OrderedDict[int, tuple[Keyring, Holdings]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[ref[Keyring], Holdings]] = OrderedDict()
 
     def of(self, keyring: Keyring) -> Holdings:
         """The holdings of this very keyring."""
         known = self._known.get(id(keyring))
-        if known is None or known[0] is not keyring:
-            known = self._known[id(keyring)] = (keyring, holdings(keyring))
+        if known is None or known[0]() is not keyring:
+            known = self._known[id(keyring)] = (ref(keyring), holdings(keyring))
             if len(self._known) > KEYRINGS:
                 self._known.popitem(last=False)
         return known[1]
@@ -137,23 +139,31 @@ def decide(
     query = replace(
         _query(request.model, needs, tenant, book, today, allowed_models),
         models=request.models,
-        aliases=_aliases(tenant, book),
+        aliases=_aliases(request, tenant, book),
         preferences=_preferences(request, book.registry),
         habits=habits,
         paces=paces,
     )
     fitting = book.router.fitting(query, book.held.of(keyring))
     if health.troubled or not query.preferences.allow_fallbacks:  # who is left alone must be able to carry the request
-        return settled(_without_untranslatable(fitting, request, book.registry, None), health)
-    return _without_untranslatable(settled(fitting, health), request, book.registry, enough)
+        return settled(_without_untranslatable(fitting, request, book.registry, enough, health), health)
+    return _without_untranslatable(settled(fitting, health), request, book.registry, enough, health)
 
 
-def _aliases(tenant: Tenant, book: RuleBook) -> Aliases:
+def _aliases(request: ChatRequest, tenant: Tenant, book: RuleBook) -> Aliases:
     try:
         return book.aliases_of.of(tenant)
     except AliasError as error:
+        if not any(_may_be_alias(name) for name in (request.model, *request.models)):
+            return book.aliases  # a name that cannot be an alias means the same under any
         message = f"The tenant's aliases for models cannot be used: {error}."
         raise ApiError(Problem(400, "alias_invalid", message, Fault.CALLER, param="model")) from None
+
+
+def _may_be_alias(name: str) -> bool:
+    """ "auto" and its objectives are none, "default" may stand for one."""
+    word = name.lower()
+    return word == "default" or (ALIAS_NAME.fullmatch(word) is not None and word != AUTO)
 
 
 def corrected(needs: Needs, habits: Habits) -> Needs:
@@ -172,21 +182,24 @@ def _preferences(request: ChatRequest, registry: Registry) -> Preferences:
 
 
 def _without_untranslatable(
-    decision: Decision, request: ChatRequest, registry: Registry, enough: int | None
+    decision: Decision, request: ChatRequest, registry: Registry, enough: int | None, health: HealthView
 ) -> Decision:
-    """The decision without candidates on a wire into which this request cannot be translated without loss."""
+    """The decision without candidates on a wire into which this request cannot be translated without loss. Behind
+    `enough` that can take it and are well, nobody is looked at: each look costs as much as the body is long."""
     ranked: list[Candidate] = []
+    good = 0
     rejected: list[Rejection] = []
     whole_wire: dict[tuple[Wire, str], Refused] = {}  # what messages hold is refused for every model of a wire
     may_drop = decision.query.preferences.drop_parameters
     for candidate in decision.ranked:
         offer, provider = candidate.offer, registry.get(candidate.offer.provider_id)
-        if provider is None or (enough is not None and len(ranked) >= enough):
+        if provider is None or (enough is not None and good >= enough):
             ranked.append(candidate)
             continue
         wire = (provider.wire, provider.litellm_prefix)
         found = whole_wire.get(wire) or carried(provider, offer, request, may_drop=may_drop)
         if isinstance(found, Carried):
+            good += health.denial(offer, candidate.holding) is None
             ranked.append(replace(candidate, dropped=found.dropped) if found.dropped else candidate)
             continue
         if found.param.startswith("messages"):

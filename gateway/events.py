@@ -46,10 +46,10 @@ class TokenUsage:
     cached_input_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
-    service_tier: str | None = None  # that the provider says it answered on
     cache_write_1h_tokens: int = 0
     audio_input_tokens: int = 0
     audio_output_tokens: int = 0
+    service_tier: str | None = None  # as the provider says that it answered; None: it does not say
 
 
 @dataclass(frozen=True, slots=True)

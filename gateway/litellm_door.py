@@ -239,9 +239,8 @@ def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> P
         for choice in choices:
             seen = exchange.seen.finish.get(choice["index"])
             choice["finish_reason"] = None if seen is None else told_reason(seen, choice["finish_reason"], call)
-        usage = (
-            openai_shape.token_usage(dumped.get("usage"), exchange.seen.service_tier) if exchange.seen.usage else None
-        )
+        counted = dumped.get("usage") if exchange.seen.usage else None
+        usage = openai_shape.token_usage(counted, exchange.seen.service_tier)
         if usage is None:
             body.pop("usage", None)
         return PlainReply(openai_shape.encode(body), usage)

@@ -13,6 +13,7 @@ from gateway.events import TokenUsage
 
 LIBRARY_FIELDS: Final = frozenset({"provider_specific_fields", "_hidden_params"})
 ANSWER_FIELDS: Final = ("id", "object", "created", "model", "service_tier")
+MOST_TOKENS: Final = 10**12  # of one call: a greater number is no count, and some arithmetic would not bear it
 Json = dict[str, object]
 
 
@@ -44,9 +45,12 @@ def usage_object(usage: object) -> Json:
     return counts
 
 
-def token_usage(usage: object, service_tier: str | None = None) -> TokenUsage | None:
-    """The counts that cost is reckoned from, on the tier that the provider names; None when there are none."""
+def token_usage(usage: object, service_tier: object = None) -> TokenUsage | None:
+    """The counts that cost is reckoned from; None when there are none, or no call could have used so many.
+    `service_tier` is what the answer says of it."""
     if not isinstance(usage, Mapping) or usage.get("prompt_tokens") is None:
+        return None
+    if any(_is_absurd(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")):
         return None
     written = _count(usage.get("cache_creation_input_tokens"))
     return TokenUsage(
@@ -58,7 +62,7 @@ def token_usage(usage: object, service_tier: str | None = None) -> TokenUsage | 
         cache_write_1h_tokens=_stored_for_an_hour(usage),
         audio_input_tokens=_detail(usage, "prompt_tokens_details", "audio_tokens"),
         audio_output_tokens=_detail(usage, "completion_tokens_details", "audio_tokens"),
-        service_tier=service_tier,
+        service_tier=service_tier if isinstance(service_tier, str) else None,
     )
 
 
@@ -130,7 +134,11 @@ def _objects(value: object) -> list[Mapping[str, object]]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else 0
+
+
+def _is_absurd(value: object) -> bool:
+    return isinstance(value, int) and value > MOST_TOKENS
 
 
 def _detail(usage: Mapping[str, object], group: str, name: str) -> int:

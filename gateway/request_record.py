@@ -64,7 +64,7 @@ def document(ended: Ended) -> bytes:
         "attempts": _attempts(ended.draft.attempts),
         "decision": kept_json(decided.decision),
     }
-    said = f"{decided.decision.query.model} {done.client_request_id or ''}"
+    said = f"{decided.decision.query.model} {decided.decision.asked} {done.client_request_id or ''}"
     return orjson.dumps(redact(record) if KEY_SHAPES.search(said) else record)
 
 

@@ -15,7 +15,7 @@ from keystore.resolve import Found, HeldName, Missing, Names, NameTable, Store, 
 from keystore.secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Keyring:
     """What one tenant can use now. `resolutions` has every live row of the registry; `choices` has the usable keys of
     each provider that was found, those of former versions last. The sealed values travel along, so that unsealing

@@ -12,7 +12,7 @@ from typing import Final, overload
 from keystore.providers import Registry
 from router.catalogue import Catalogue, Offer
 from router.entitlement import Entitlements
-from router.filters import OFFER_FILTERS, Circumstances, Filter, Passed, fit_filters, judge, lacks_key
+from router.filters import OFFER_FILTERS, Circumstances, Filter, Passed, fit_filters, judge, lacks_key, left_out
 from router.health import ALL_WELL, HealthView, fit_to_serve
 from router.objective import Objective
 from router.plans import Plans
@@ -231,10 +231,11 @@ class _Judging:
         self._fits = fits
 
     def passing(self, group: Group) -> Iterator[Candidate]:
-        """The candidates of a group. An offer whose provider has no key is not even asked about."""
+        """The candidates of a group. An offer whose provider has no key, or is left out, is not even asked
+        about."""
         query, objective = self._query, group.objective or self._query.preferences.objective
         for provider_id, offers in group.offers.items():
-            if not isinstance(self._holdings.get(provider_id), Holding):
+            if not isinstance(self._holdings.get(provider_id), Holding) or left_out(query.preferences, provider_id):
                 continue
             at = self._circumstances(group, provider_id)
             for offer in offers:

@@ -12,7 +12,7 @@ from typing import Final
 
 from router.decision import Candidate, Decision, Rejection
 from router.errors import quoted
-from router.filters import describe_unusable
+from router.filters import describe_unusable, left_out
 from router.fixes import fix_for
 from router.needs import Needs
 from router.prices import MTOK, Prices, usd
@@ -113,14 +113,16 @@ def refusal(decision: Decision) -> Refusal:
 
 
 def nearest_miss(decision: Decision) -> Rejection | None:
-    """The rejection that came nearest to a candidate: of the most useful reason, the default model's before its
-    provider's, before all others by id."""
+    """The rejection that came nearest to a candidate: not of a provider that the request leaves out, unless that alone
+    stood against it; of the most useful reason; the default model's before its provider's, before all others by id."""
     default = decision.default_id.lower()
     provider_id = default.partition("/")[0]
 
-    def distance(each: Rejection) -> tuple[int, bool, bool, str]:
+    def distance(each: Rejection) -> tuple[bool, int, bool, bool, str]:
         is_default = each.offer_id.lower() == default
-        return (_USEFULNESS[each.reason], not is_default, each.provider_id != provider_id, each.offer_id)
+        alone = each.reason is Reason.EXCLUDED_BY_REQUEST or not each.provider_id
+        unwanted = not alone and left_out(decision.query.preferences, each.provider_id) is not None
+        return (unwanted, _USEFULNESS[each.reason], not is_default, each.provider_id != provider_id, each.offer_id)
 
     return min(decision.rejected, key=distance, default=None)
 
@@ -253,6 +255,8 @@ def _needs(needs: Needs, habits: Habits) -> dict[str, object]:
         "max_output_tokens": needs.max_output_tokens,
         "capabilities": sorted(capability.value for capability in needs.capabilities),
         "stream": needs.stream,
+        "service_tier": needs.service.value,
+        "answers": needs.answers,
     }
 
 

@@ -14,8 +14,8 @@ from keystore.providers import Provider
 from router.catalogue import Capability, Offer
 from router.entitlement import Entitlements
 from router.needs import Needs
-from router.prices import MTOK, ServiceTier, prices_at, usd
-from router.query import Holding, KeySource, Lacking, Query
+from router.prices import MTOK, Prices, ServiceTier, prices_at, usd
+from router.query import Holding, KeySource, Lacking, Preferences, Query
 from router.reasons import Denial, Reason
 
 
@@ -63,19 +63,6 @@ def is_current(offer: Offer, at: Circumstances) -> Denial | None:
     if offer.deprecated_on is None or at.query.today < offer.deprecated_on:
         return None
     return Denial(Reason.MODEL_DEPRECATED, f"{offer.id} was withdrawn by its provider on {offer.deprecated_on}")
-
-
-def is_wanted(_: Offer, at: Circumstances) -> Denial | None:
-    """Whom the request leaves out with `provider.only`, `provider.ignore`, or `provider.order` without fallbacks."""
-    wishes, provider_id = at.query.preferences, at.provider.id
-    if wishes.only and provider_id not in wishes.only:
-        return Denial(Reason.EXCLUDED_BY_REQUEST, f"`provider.only` is {', '.join(wishes.only)}")
-    if provider_id in wishes.ignore:
-        return Denial(Reason.EXCLUDED_BY_REQUEST, f"`provider.ignore` names {provider_id}")
-    if wishes.order and not wishes.allow_fallbacks and provider_id not in wishes.order:
-        told = f"`provider.order` is {', '.join(wishes.order)}, and `provider.allow_fallbacks` is false"
-        return Denial(Reason.EXCLUDED_BY_REQUEST, told)
-    return None
 
 
 # --- key and plan ---------------------------------------------------------------------------------------------------
@@ -155,15 +142,22 @@ AUTO_LEAST_WINDOW: Final = 8_192
 
 
 def is_priced(offer: Offer, at: Circumstances) -> Denial | None:
-    """An unpriced model is never free, and never below a limit."""
-    service = at.query.needs.service
-    if offer.prices.of(service).known:
+    """An unpriced model is never free, and never below a limit; nor is one whose price is not known for so long an
+    input, or at the service tier that is asked for."""
+    needs, wishes = at.query.needs, at.query.preferences
+    if _prices_for(offer, needs).known:
         return None
-    wishes = at.query.preferences
     limited = wishes.max_input_price is not None or wishes.max_output_price is not None
-    tier = "" if service is ServiceTier.STANDARD else f" on the service tier {service.value}"
+    where = (
+        "" if not offer.prices.known else f" for {needs.input_tokens} tokens at service tier {needs.service.value!r}"
+    )
     tail = ", so it cannot be held to `provider.max_price`" if limited else ""
-    return Denial(Reason.UNPRICED, f"the price of {offer.id}{tier} is not known{tail}", certain=limited)
+    return Denial(Reason.UNPRICED, f"the price of {offer.id} is not known{where}{tail}", certain=limited)
+
+
+def _prices_for(offer: Offer, needs: Needs) -> Prices:
+    prices = offer.prices
+    return prices_at(prices if needs.service is ServiceTier.STANDARD else prices.of(needs.service), needs.input_tokens)
 
 
 def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
@@ -171,8 +165,7 @@ def is_affordable(offer: Offer, at: Circumstances) -> Denial | None:
     wishes = at.query.preferences
     if wishes.max_input_price is None and wishes.max_output_price is None:
         return None
-    needs = at.query.needs
-    prices = prices_at(offer.prices.of(needs.service), needs.input_tokens)
+    prices = _prices_for(offer, at.query.needs)
     for what, price, most in (
         ("prompt", prices.input, wishes.max_input_price),
         ("completion", prices.output, wishes.max_output_price),
@@ -270,9 +263,30 @@ def _ability(capability: Capability) -> Filter:
     return is_able
 
 
+# --- whom the request wants -----------------------------------------------------------------------------------------
+
+
+def left_out(wishes: Preferences, provider_id: str) -> str | None:
+    """Why the request leaves a provider out with `provider.only`, `provider.ignore`, or `provider.order` without
+    fallbacks; None when it does not."""
+    if wishes.only and provider_id not in wishes.only:
+        return f"`provider.only` is {', '.join(wishes.only)}"
+    if provider_id in wishes.ignore:
+        return f"`provider.ignore` names {provider_id}"
+    if wishes.order and not wishes.allow_fallbacks and provider_id not in wishes.order:
+        return f"`provider.order` is {', '.join(wishes.order)}, and `provider.allow_fallbacks` is false"
+    return None
+
+
+def is_wanted(_: Offer, at: Circumstances) -> Denial | None:
+    """Asked last: what is left out would have done, so that another request is all it takes."""
+    told = left_out(at.query.preferences, at.provider.id)
+    return Denial(Reason.EXCLUDED_BY_REQUEST, told) if told else None
+
+
 # In the order in which they are asked. The first denial that counts is the offer's reason, so a reason further down
 # means a nearer miss.
-OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_enabled, is_served, is_current, is_wanted)
+OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_enabled, is_served, is_current)
 KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, token_allows, plan_allows)
 FIT_FILTERS: Final[tuple[Filter, ...]] = (
     is_priced,
@@ -289,9 +303,9 @@ ABILITY_FILTERS: Final[Mapping[Capability, Filter]] = MappingProxyType(
 def fit_filters(needs: Needs) -> tuple[Filter, ...]:
     """What is asked about the fit of an offer to a request with these needs, in order."""
     if not needs.capabilities:
-        return (*FIT_FILTERS, is_good_enough)
+        return (*FIT_FILTERS, is_good_enough, is_wanted)
     able = (ask for capability, ask in ABILITY_FILTERS.items() if capability in needs.capabilities)
-    return (*FIT_FILTERS, *able, is_good_enough)
+    return (*FIT_FILTERS, *able, is_good_enough, is_wanted)
 
 
 @dataclass(frozen=True, slots=True)

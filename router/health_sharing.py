@@ -8,6 +8,7 @@ clocks of the processes need not agree. Ids and words alone are written, never a
 import asyncio
 import contextlib
 import json
+import math
 import random
 import secrets
 from collections import deque
@@ -31,6 +32,7 @@ TRIALS: Final = 3  # in vain, one after the other, and Redis is away
 LONGEST: Final = 10_000  # entries of the stream
 REMEMBERED_S: Final = 3_600  # what a process that starts reads back, and no mark lasts longer
 ALIVE_S: Final = 10  # a process that was not seen for so long is gone
+_MOST_LEVEL: Final = 16  # of failed probes; no time doubles beyond it
 OUTBOX: Final = 1_000  # marks that wait for Redis; the oldest are dropped
 
 
@@ -64,6 +66,7 @@ class HealthSharing:
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
+            encoding_errors="replace",  # what is no text is no mark of ours, and stops nothing
         )
         self._say = tell
         self._replicas = replicas
@@ -180,9 +183,18 @@ def _read(text: str, written_at: float) -> tuple[Subject, Mark | None] | None:
         subject = Subject(Ill(record["ill"]), *(str(record[name]) for name in ("provider_id", "model", "whose")))
         if "until" not in record:
             return subject, None
-        lasts = min(float(record["until"]), REMEMBERED_S)
-        since, opened = (written_at - min(abs(float(record[name])), 1e9) for name in ("since", "opened"))
-        mark = Mark(Phase.OPEN, since, opened, written_at + lasts, int(record["level"]), str(record["why"])[:64])
-    except (ValueError, TypeError, KeyError, OverflowError):
+        lasts = min(_finite(record["until"]), REMEMBERED_S)
+        since, opened = (written_at - min(abs(_finite(record[name])), 1e9) for name in ("since", "opened"))
+        level = min(max(int(record["level"]), 0), _MOST_LEVEL)
+        mark = Mark(Phase.OPEN, since, opened, written_at + lasts, level, str(record["why"])[:64])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
     return subject, mark
+
+
+def _finite(value: Any) -> float:
+    """A number of seconds. ValueError for NaN and infinity, which no time ends."""
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError
+    return seconds

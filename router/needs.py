@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from router.price_rows import Capability
-from router.prices import ServiceTier, service_of
+from router.prices import ServiceTier
 
 # Estimates, corrected by nothing yet: English runs at 4 to 4.7 UTF-8 bytes a token with today's tokenizers, code at 3
 # to 4, Chinese at 3 to 5.
@@ -17,6 +17,8 @@ _BYTES_PER_TOKEN: Final = 4
 _TOKENS_PER_MESSAGE: Final = 4  # role and separators (OpenAI cookbook, "How to count tokens")
 _TOKENS_PER_IMAGE: Final = 765  # 1024 x 1024 in high detail (OpenAI vision guide)
 _TOKENS_PER_FILE: Final = 1_500  # a page or two of a PDF; the size of the rest is not known here
+
+_SERVICES: Final[Mapping[str, ServiceTier]] = {tier.value: tier for tier in ServiceTier}
 
 _PART_NEEDS: Final[Mapping[str, Capability]] = {
     "image_url": Capability.VISION,
@@ -40,7 +42,8 @@ class Needs:
     max_output_tokens: int | None = None
     capabilities: frozenset[Capability] = frozenset()
     stream: bool = False
-    service: ServiceTier = ServiceTier.STANDARD  # as the request asks
+    service: ServiceTier = ServiceTier.STANDARD
+    answers: int = 1  # `n`: each as long as one, and all are paid for
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
 
 
@@ -52,8 +55,14 @@ def read_needs(body: Mapping[str, object]) -> Needs:
         max_output_tokens=_max_output_tokens(body),
         capabilities=frozenset((*_asked_capabilities(body), *_part_capabilities(parts))),
         stream=body.get("stream") is True,
-        service=service_of(tier) if isinstance(tier := body.get("service_tier"), str) else ServiceTier.STANDARD,
+        answers=_answers(body.get("n")),
+        service=service_tier(body.get("service_tier")) or ServiceTier.STANDARD,
     )
+
+
+def service_tier(word: object) -> ServiceTier | None:
+    """The tier that a request or an answer names; None for what leaves it open ("auto") or is a provider's own word."""
+    return _SERVICES.get(word) if isinstance(word, str) else None
 
 
 def _messages(value: object) -> Iterator[dict[str, object]]:
@@ -116,6 +125,10 @@ def _max_output_tokens(body: Mapping[str, object]) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
     return None
+
+
+def _answers(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 def _part_capabilities(parts: Sequence[Mapping[str, object]]) -> Iterator[Capability]:

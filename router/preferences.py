@@ -4,8 +4,9 @@ Owns the fields, their meaning and what is wrong with a value; what Wardgate doe
 passed over. Meanings: openrouter.ai/docs/features/provider-routing. Must not know offers or keys.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ _MOST: Final = 100  # providers in one list
 # costs some cents.
 _LEAST_USD_PER_MTOK: Final = Decimal("0.001")
 _MOST_USD_PER_MTOK: Final = Decimal(1_000_000)
+_PRICE: Final = re.compile(r"[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20}", re.ASCII)  # as text
 _SORTS: Final[Mapping[str, Objective]] = MappingProxyType(
     {"price": Objective.CHEAPEST, "throughput": Objective.FASTEST, "latency": Objective.FASTEST}
 )
@@ -146,15 +148,14 @@ def _price(value: object, at: str) -> Decimal:
     rule = f'`{at}` must be USD for a million tokens, above 0, as a number or text like "1.5"'
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise PreferenceError(at, rule)
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        raise PreferenceError(at, rule) from None
+    if isinstance(value, str) and not _PRICE.fullmatch(value):
+        raise PreferenceError(at, rule)
+    amount = Decimal(str(value))
     if not amount.is_finite() or not 0 <= amount <= _MOST_USD_PER_MTOK or len(amount.as_tuple().digits) > 17:
         raise PreferenceError(at, rule)
     if 0 < amount < _LEAST_USD_PER_MTOK:
         raise PreferenceError(at, f"{rule}; {amount} looks like a price for one token")
-    return amount / MTOK
+    return amount / MTOK if amount else Decimal(0)  # a zero may have an exponent that makes a text of a million zeros
 
 
 def _quality(value: object, at: str, _: Registry) -> dict[str, Any]:

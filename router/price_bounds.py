@@ -5,6 +5,7 @@ when it is new, while the others go on; a list that lost too much is refused who
 by its name, so that a price class that nobody reads yet is held to the bounds too. Must not know where rows come from.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +20,8 @@ _PER_TOKEN: Final = ("per_token", "token_cost")
 _MOST_PER_TOKEN: Final = Decimal(1)  # dollars; above it a price per million was written into the wrong field
 _MOST_DIGITS: Final = 17  # more would not multiply exactly within Decimal's 28 (router.price_rows reads no more)
 _WHOLE: Final = 2**63  # a whole number that no 64 bits hold is no size and no price
+_SPECIAL: Final = re.compile(r"_above_\d{1,7}k?_tokens|_(?:priority|flex|batches)\Z")
+_CACHED: Final = "cache_read_input_token_cost"
 _LONGEST: Final = 300  # characters of a name
 _DEEPEST: Final = 8
 
@@ -209,7 +212,8 @@ def _encodes(text: str) -> bool:
 
 def _moved(live: Row, row: Row, bounds: Bounds) -> tuple[Why, str] | None:
     """What a price did that a person should see: went, became nothing, or moved too far."""
-    before, after = _amounts(live), _amounts(row)
+    known, after = _amounts(live), _amounts(row)
+    before = known | {path: known[of] for path in after.keys() - known.keys() if (of := _instead(path)) in known}
     for path in sorted(before):
         old, new = before[path], after.get(path)
         if new is None and old > 0:
@@ -218,9 +222,18 @@ def _moved(live: Row, row: Row, bounds: Bounds) -> tuple[Why, str] | None:
             continue
         if new == 0:
             return Why.BECAME_FREE, f"{_shown(path)} was {_plain(old)} and is 0"
+        if path == _CACHED and path not in known:
+            continue  # what a cache had costs a tenth, or a twentieth
         if old > 0 and (new > old * bounds.max_factor or old > new * bounds.max_factor):
             return Why.JUMPED, f"{_shown(path)} went from {_plain(old)} to {_plain(new)}"
     return None
+
+
+def _instead(path: str) -> str:
+    """The price that held so far in the place of a new one: of an input of any size, at the usual service tier, and not
+    from a cache."""
+    usual = _SPECIAL.sub("", path)
+    return "input_cost_per_token" if usual == _CACHED and usual == path else usual
 
 
 def _amounts(row: Row) -> dict[str, Decimal]:

@@ -67,17 +67,6 @@ class ServiceTier(StrEnum):
     ULTRAFAST = "ultrafast"
 
 
-# What providers and callers call the standard tier, and what is a choice that the provider makes itself.
-_STANDARD_WORDS: Final = frozenset({"", "default", "auto", "standard", "standard_only", "on_demand", "scale"})
-
-
-def service_of(word: str) -> ServiceTier:
-    """The tier that a request asks for or an answer was given on. An unknown word is the standard tier's."""
-    lower = word.lower()
-    known = lower not in _STANDARD_WORDS and lower in {tier.value for tier in ServiceTier}
-    return ServiceTier(lower) if known else ServiceTier.STANDARD
-
-
 class Caveat(StrEnum):
     """What the price map says of a model's prices and these prices do not hold."""
 

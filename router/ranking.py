@@ -65,26 +65,27 @@ def candidate(
     """The offer as a candidate for this query."""
     basis = cost_basis(offer, query)
     expected = None
-    prices = offer.prices.of(query.needs.service)
-    if prices.known:
+    if offer.prices.known:  # at this size and service tier they may still not be
         expected = cost(
-            prices,
+            offer.prices,
             input_tokens=basis.input_tokens,
             output_tokens=basis.output_tokens,
             cached_input_tokens=basis.cached_input_tokens,
+            service=query.needs.service,
         )
     seconds = query.paces.seconds(offer.id, basis.output_tokens)
     return Candidate(offer, holding, expected, basis, doubts, objective or Objective.CHEAPEST, seconds)
 
 
 def cost_basis(offer: Offer, query: Query) -> CostBasis:
-    """The tokens that the request is expected to have with this offer: the caller's limit, else what the tenant's
-    answers of this model usually have, but no more than the model writes; of the input the share that this provider's
-    cache had of the tenant's requests lately."""
+    """The tokens that the request is expected to have with this offer: for each answer that is asked for the caller's
+    limit, else what the tenant's answers of this model usually have, but no more than the model writes; of the input
+    the share that this provider's cache had of the tenant's requests lately."""
     output_tokens, output_from = _output(offer, query)
     room = offer.max_output_tokens
     if room is not None and output_tokens > room:
         output_tokens = room
+    output_tokens *= query.needs.answers
     input_tokens = query.needs.input_tokens
     share = query.habits.cached.get(offer.provider_id)
     cached = 0 if not share else int(input_tokens * share)

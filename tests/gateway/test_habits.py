@@ -1,11 +1,24 @@
 """What is remembered of requests: rounded, bounded, and the same object until it changes noticeably."""
 
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway import habits
+from gateway.chat import account
 from gateway.events import TokenUsage
 from gateway.habits import LEAST, MODELS, HabitKeeper, PaceKeeper
+from gateway.tally import Tally
+from router.entitlement import Entitlements
+from router.filters import Circumstances, is_priced
+from router.health_steps import Attempt
+from router.needs import read_needs
+from router.plans import Plans
+from router.prices import Prices, ServiceTier
 from router.query import NO_HABITS, NO_PACES, Median, Pace
+from router.ranking import candidate
+from router.reasons import Reason
+from tests.router.test_decision import decide
+from tests.router.world import provider, registry
 
 
 def used(input_tokens: int = 1000, output_tokens: int = 200, cached: int = 0) -> TokenUsage:
@@ -122,3 +135,70 @@ def test_paces_are_bounded() -> None:
     for _ in range(LEAST):
         keeper.note("p/1", 0.1, 1.0, 10)
     assert set(keeper.paces.seen) == {"p/1"}
+
+
+@dataclass
+class Keepers:
+    """What of the services learns from a request."""
+
+    habits: HabitKeeper = field(default_factory=HabitKeeper)
+    paces: PaceKeeper = field(default_factory=PaceKeeper)
+
+
+def test_an_endpoint_of_a_tenants_own_says_nothing_of_how_fast_a_model_is_for_others() -> None:
+    decision = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
+    found: list[bool] = []
+    for own in (True, False):
+        keepers = Keepers()
+        for _ in range(LEAST):
+            tally = Tally("req_x", "POST", 0.0, tenant_id="t", provider="minimax", model="MiniMax-M2", answering_s=1.0)
+            tally.asked = Attempt("minimax", "MiniMax-M2", "t", "k", 0.0, own)
+            account(tally, decision, used(output_tokens=10**9), keepers)  # type: ignore[arg-type]
+        assert keepers.habits.of("t") is not NO_HABITS
+        found.append("minimax/MiniMax-M2" in keepers.paces.paces.seen)
+    assert found == [False, True]
+
+
+def test_a_request_costs_what_its_service_tier_costs() -> None:
+    dear = Prices(input=Decimal(2), output=Decimal(2))
+    plain = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
+    offer = replace(plain.ranked[0].offer, prices=Prices(Decimal(1), Decimal(1), services={ServiceTier.PRIORITY: dear}))
+    query = replace(plain.query, needs=replace(plain.query.needs, service=ServiceTier.PRIORITY))
+    decision = replace(plain, query=query, ranked=(candidate(offer, plain.ranked[0].holding, query),))
+    assert decision.ranked[0].expected_cost == 3000
+    costs = []
+    for answered, dropped in ((None, ()), ("default", ()), (None, ("service_tier",))):
+        tally = Tally("req_x", "POST", 0.0, tenant_id="t", provider="minimax", model="MiniMax-M2", dropped=dropped)
+        usage = TokenUsage(1, 1, service_tier=answered)
+        account(tally, decision, usage, Keepers())  # type: ignore[arg-type]
+        costs.append(tally.cost_usd)
+    assert costs == [4, 2, 2]
+
+
+def test_a_limit_holds_nobody_whose_price_is_not_known_for_this_size_or_tier() -> None:
+    wishes = {"max_input_price": "1", "max_output_price": "1"}
+    decision = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"], "preferences": wishes})
+    (found,) = decision.ranked
+    query = decision.query
+    at = Circumstances(query, True, provider("minimax"), found.holding, Entitlements(Plans([]), registry()))
+    assert is_priced(found.offer, at) is None
+    for prices, needs in (
+        (replace(found.offer.prices, known_up_to=10), query.needs),
+        (found.offer.prices, replace(query.needs, service=ServiceTier.FLEX)),
+    ):
+        no = is_priced(replace(found.offer, prices=prices), replace(at, query=replace(query, needs=needs)))
+        assert no is not None and no.reason is Reason.UNPRICED and no.certain
+
+
+def test_several_answers_are_expected_to_cost_as_many_and_one_of_them_is_usual() -> None:
+    plain = decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
+    (one,) = plain.ranked
+    query = replace(plain.query, needs=replace(plain.query.needs, answers=4))
+    decision = replace(plain, query=query, ranked=(candidate(one.offer, one.holding, query),))
+    assert decision.ranked[0].basis.output_tokens == 4 * one.basis.output_tokens
+    keepers = Keepers()
+    for _ in range(LEAST):
+        tally = Tally("req_x", "POST", 0.0, tenant_id="t", provider="minimax", model="MiniMax-M2")
+        account(tally, decision, used(output_tokens=400), keepers)  # type: ignore[arg-type]
+    assert keepers.habits.of("t").usual == Median(100, LEAST)
+    assert [read_needs({"n": n}).answers for n in (3, 0, True, None)] == [3, 1, 1, 1]

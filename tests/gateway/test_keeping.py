@@ -123,11 +123,14 @@ async def test_request_without_a_decision_is_not_kept_and_none_is_when_it_is_swi
     assert [bench.keeper.dropped, off.keeper.dropped] == [0, 0]
 
 
-@pytest.mark.parametrize("where", ["model", "client"])
+@pytest.mark.parametrize("where", ["model", "models", "client"])
 async def test_key_in_the_place_of_a_name_is_masked(where: str) -> None:
     bench, key = Bench(), "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
     asked = key if where == "model" else "minimax/MiniMax-M2"
-    bench.request(decision=decide({"model": asked}), client_request_id=key if where == "client" else None)
+    others = [key] if where == "models" else []
+    bench.request(
+        decision=decide({"model": asked, "models": others}), client_request_id=key if where == "client" else None
+    )
     await bench.keeper.flush()
     told = bench.store.written[0].document.decode()
     assert "sk-proj" not in told and "[redacted]" in told

@@ -8,6 +8,7 @@ from gateway.openai_shape import token_usage
 from gateway.seen import Seen
 from router.charge import Usage, charge
 from router.price_rows import Notes, read_row
+from router.prices import ServiceTier
 
 # claude-sonnet-4-5, as LiteLLM passes on Anthropic's usage
 SAID = {
@@ -63,22 +64,29 @@ def test_an_hour_in_the_cache_costs_its_own_price() -> None:
     assert charge(prices, metered(tokens)).usd == Decimal("0.02175")
 
 
-def test_an_answer_is_charged_on_the_tier_that_it_names() -> None:
-    row = {"input_cost_per_token": Decimal("2e-6"), "output_cost_per_token": Decimal("8e-6")}
-    row |= {"input_cost_per_token_flex": Decimal("1e-6"), "output_cost_per_token_flex": Decimal("4e-6")}
-    prices = read_row(row, mode="chat", free=False, notes=Notes()).prices
-    costs = {}
-    for tier in ("default", "flex", "priority", "scale", ""):
-        seen = Seen()
-        seen.note({"choices": [], "service_tier": tier, "usage": {"prompt_tokens": 10, "completion_tokens": 5}})
-        tokens = token_usage(seen.usage, seen.service_tier)
-        assert tokens is not None
-        costs[tier] = charge(prices, metered(tokens)).usd
-    standard, flex = Decimal("0.00006"), Decimal("0.00003")
-    assert costs == {"default": standard, "flex": flex, "priority": None, "scale": standard, "": standard}
-
-
 def test_anthropic_names_its_tier_beside_the_counts() -> None:
     seen = Seen()
     seen.note({"type": "message_start", "message": {"usage": {"input_tokens": 3, "service_tier": "priority"}}})
     assert seen.service_tier == "priority"
+
+
+def test_a_count_that_no_call_can_have_is_no_count() -> None:
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert token_usage({"prompt_tokens": 1, "completion_tokens": 1} | {name: 10**400}) is None
+    tokens = token_usage({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**400}})
+    assert tokens is not None
+    assert tokens.cached_input_tokens == 0
+
+
+def test_what_the_answer_says_of_its_service_tier_goes_before_what_was_asked_for() -> None:
+    said = {"prompt_tokens": 10, "completion_tokens": 1}
+    for answered, asked, charged in (
+        ("default", ServiceTier.PRIORITY, ServiceTier.STANDARD),
+        ("priority", ServiceTier.STANDARD, ServiceTier.PRIORITY),
+        (None, ServiceTier.FLEX, ServiceTier.FLEX),
+        ("on_demand", ServiceTier.FLEX, ServiceTier.FLEX),
+        (3, ServiceTier.STANDARD, ServiceTier.STANDARD),
+    ):
+        tokens = token_usage(said, answered)
+        assert tokens is not None
+        assert metered(tokens, asked).service is charged

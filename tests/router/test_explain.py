@@ -183,6 +183,8 @@ def test_a_decision_is_told_whole() -> None:
             "max_output_tokens": 500,
             "capabilities": [],
             "stream": False,
+            "service_tier": "default",
+            "answers": 1,
         },
         "ranked": [
             {

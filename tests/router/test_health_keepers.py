@@ -254,9 +254,12 @@ GOOD = {"ill": "erring", "provider_id": "p", "model": "m", "whose": "", "since":
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "1", '{"ill": "new"}', json.dumps(GOOD), json.dumps(GOOD | {"why": "x", "until": "soon"})]
-    + [json.dumps(GOOD | {"why": "x", name: float("inf")}) for name in ("level",)],
+    + [json.dumps(GOOD | {"why": "x", name: float("inf")}) for name in ("level",)]
+    + [json.dumps(GOOD | {"why": "x", name: float("nan")}) for name in ("since", "opened", "until")]
+    + ["[" * 100_000, b"\xff\xfe"],
+    ids=lambda text: str(text[:80]),
 )
-async def test_what_is_no_mark_is_passed_over(text: str, fresh_redis: str) -> None:
+async def test_what_is_no_mark_is_passed_over(text: str | bytes, fresh_redis: str) -> None:
     kept = keeper(FakeClock())
     with redis.Redis.from_url(fresh_redis) as client:
         client.xadd(STREAM, {"by": "another", "mark": text})
@@ -265,6 +268,19 @@ async def test_what_is_no_mark_is_passed_over(text: str, fresh_redis: str) -> No
     subject = sharing(kept, fresh_redis)
     await subject.keep_step()
     assert [each.provider_id for each in kept.view().marks] == ["q"]
+    await subject.close()
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("level", [-(10**400), 10**400])
+async def test_a_level_from_outside_is_bounded(level: int, fresh_redis: str) -> None:
+    clock = FakeClock()
+    kept = keeper(clock)
+    with redis.Redis.from_url(fresh_redis) as client:
+        client.xadd(STREAM, {"by": "another", "mark": json.dumps(GOOD | {"why": "x", "level": level})})
+    subject = sharing(kept, fresh_redis)
+    await subject.keep_step()
+    assert [0 <= mark.level <= 16 for mark in kept.view().marks.values()] == [True]
     await subject.close()
 
 

@@ -133,7 +133,7 @@ def test_a_longer_text_is_never_estimated_shorter(text: str, more: str) -> None:
 
 @pytest.mark.parametrize(
     ("tier", "service"),
-    [("flex", "flex"), ("Priority", "priority"), ("auto", "default"), ("default", "default"), ("x", "default")],
+    [("flex", "flex"), ("priority", "priority"), ("auto", "default"), ("default", "default"), ("x", "default")],
 )
 def test_service_tier_is_read(tier: str, service: str) -> None:
     assert read_needs({"messages": [], "service_tier": tier}).service.value == service
