@@ -205,7 +205,7 @@ def _without_untranslatable(
         if found.param.startswith("messages"):
             whole_wire[wire] = found
         reason = Reason.LACKS_PARAMETER
-        rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, found.sentence))
+        rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, found.sentence.rstrip(".")))
     if not rejected and tuple(ranked) == decision.ranked:
         return decision
     return replace(decision, ranked=tuple(ranked), rejected=decision.rejected.and_also(rejected))

@@ -206,8 +206,8 @@ class LogSubscriber:
 
     def _request_completed(self, event: RequestCompleted) -> None:
         level = LEVEL_OF_FAULT.get(event.fault, logging.ERROR)
-        if event.endpoint is Endpoint.OPS and event.status < 400:
-            level = logging.DEBUG  # health probes, several a minute
+        if event.endpoint is Endpoint.OPS:  # health probes, several a minute
+            level = logging.DEBUG if event.status < 400 else logging.INFO
         facts = _facts(event)
         usage = facts.pop("usage", None)
         counted = {} if usage is None else _facts(usage)

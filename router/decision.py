@@ -37,6 +37,7 @@ class Rejection:
     model: str
     reason: Reason
     detail: str  # a sentence without a full stop
+    margin: int = 0  # as Denial.margin
 
 
 class Rejections(Sequence[Rejection]):
@@ -208,7 +209,7 @@ def usable(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans,
 
 
 def _rejection(offer: Offer, denial: Denial) -> Rejection:
-    return Rejection(offer.id, offer.provider_id, offer.model, denial.reason, denial.detail)
+    return Rejection(offer.id, offer.provider_id, offer.model, denial.reason, denial.detail, denial.margin)
 
 
 class _Judging:

@@ -114,15 +114,17 @@ def refusal(decision: Decision) -> Refusal:
 
 def nearest_miss(decision: Decision) -> Rejection | None:
     """The rejection that came nearest to a candidate: not of a provider that the request leaves out, unless that alone
-    stood against it; of the most useful reason; the default model's before its provider's, before all others by id."""
+    stood against it; of the most useful reason; the one that missed by the least; the default model's before its
+    provider's, before all others by id."""
     default = decision.default_id.lower()
     provider_id = default.partition("/")[0]
 
-    def distance(each: Rejection) -> tuple[bool, int, bool, bool, str]:
+    def distance(each: Rejection) -> tuple[bool, int, int, bool, bool, str]:
         is_default = each.offer_id.lower() == default
         alone = each.reason is Reason.EXCLUDED_BY_REQUEST or not each.provider_id
         unwanted = not alone and left_out(decision.query.preferences, each.provider_id) is not None
-        return (unwanted, _USEFULNESS[each.reason], not is_default, each.provider_id != provider_id, each.offer_id)
+        place = (not is_default, each.provider_id != provider_id, each.offer_id)
+        return (unwanted, _USEFULNESS[each.reason], each.margin, *place)
 
     return min(decision.rejected, key=distance, default=None)
 

@@ -218,7 +218,7 @@ def is_good_enough(offer: Offer, at: Circumstances) -> Denial | None:
     if offer.quality.score >= at.min_quality:
         return None
     told = f"{offer.id} has the quality {offer.quality.score}, and the floor for automatic choice is {at.min_quality}"
-    return Denial(Reason.BELOW_MIN_QUALITY, told)
+    return Denial(Reason.BELOW_MIN_QUALITY, told, margin=at.min_quality - offer.quality.score)
 
 
 # --- abilities ------------------------------------------------------------------------------------------------------

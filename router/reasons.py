@@ -97,3 +97,4 @@ class Denial:
     reason: Reason
     detail: str
     certain: bool = True
+    margin: int = 0  # by how much it missed, where that can be told: of two that missed, the nearer is told

@@ -12,7 +12,7 @@ from keystore.tenants import Tenant
 from router.objective import Objective
 
 app = typer.Typer(
-    help="A tenant's own names for models; the operator's are [models.<alias>] in wardgate.toml.", no_args_is_help=True
+    help="A tenant's own names for models; the operator's stand in wardgate.toml, below `models`.", no_args_is_help=True
 )
 Name = Annotated[str, typer.Argument(help="The alias: a-z, 0-9, '.', '_' and '-'.")]
 

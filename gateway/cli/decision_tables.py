@@ -6,6 +6,7 @@ that was kept.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from gateway.cli.console import print_table
@@ -13,6 +14,15 @@ from gateway.cli.console import print_table
 Json = Mapping[str, Any]
 CANDIDATES: Final = 10  # shown; --json has all
 REJECTIONS: Final = 20  # rows of the table
+
+OUTPUT_FROM: Final = MappingProxyType(
+    {
+        "limit": "",
+        "habit": " (usual for this model)",
+        "tenant": " (usual for this tenant)",
+        "assumed": " (assumed)",
+    }
+)
 
 
 def print_request(record: Json) -> None:
@@ -98,8 +108,7 @@ def _candidate(each: Json, plan: str) -> list[str]:
 
 
 def _basis(basis: Json) -> str:
-    assumed = " (assumed)" if basis["output_assumed"] else ""
-    return f"reckoned with {basis['input_tokens']} in, {basis['output_tokens']} out{assumed}"
+    return f"reckoned with {basis['input_tokens']} in, {basis['output_tokens']} out{OUTPUT_FROM[basis['output_from']]}"
 
 
 def _known(value: object) -> object:

@@ -104,6 +104,10 @@ def simulate(
         raise typer.Exit(FINDINGS)
 
 
+def _shown(value: object) -> object:
+    return ("yes" if value else "no") if isinstance(value, bool) else value
+
+
 def _print(tenant: str, change: PlanChange) -> None:
     verdict = "would lose something" if change.loses else "would lose nothing"
     print(f"{tenant} is on plan {change.before.name}; on {change.after.name} it {verdict}.")
@@ -117,7 +121,7 @@ def _print(tenant: str, change: PlanChange) -> None:
         for told in _told(models):
             print(told)
     print()
-    rows = [(one.field, one.before, one.after, one.effect) for one in change.limits]
+    rows = [(one.field, _shown(one.before), _shown(one.after), one.effect) for one in change.limits]
     rows.append(("min_quality", change.before.min_quality, change.after.min_quality, _changed(change)))
     print_table(("limit", change.before.name, change.after.name, ""), rows, empty="")
     default = change.default

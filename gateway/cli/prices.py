@@ -66,8 +66,8 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command("refresh")
 def refresh(as_json: AsJson = False) -> None:
-    """Ask for the lists of [prices] now, and stage what they change; what is within bounds goes live if the rule says
-    so. Exit code 1 when no list could be used, 3 when one was refused or rows wait."""
+    """Ask for the lists of the table `prices` now, and stage what they change; what is within bounds goes live if the
+    rule says so. Exit code 1 when no list could be used, 3 when one could not, or rows wait."""
 
     async def work(at: Operation) -> RefreshReport:
         return await Refresh(at.keystore, at.rules, who(at), True, datetime.now(UTC), random.random).run()
@@ -94,13 +94,19 @@ def _print_report(report: RefreshReport) -> None:
         Outcome.REFUSED: f"Refused: {report.note}. What was live stays live.",
         Outcome.FAILED: f"Failed: {report.note}. What was live stays live.",
     }
+    if _none_usable(report):
+        print("\nNo list could be used; what was staged before waits still.")
     print(f"\n{sentences[report.outcome]}")
     if report.release:
         _print_release(report.release)
 
 
+def _none_usable(report: RefreshReport) -> bool:
+    return bool(report.sources) and all(source.error for source in report.sources)
+
+
 def _exit_after(report: RefreshReport) -> None:
-    if report.outcome is Outcome.FAILED:
+    if report.outcome is Outcome.FAILED or _none_usable(report):
         raise typer.Exit(1)
     waiting = report.release is not None and bool(report.release.counts.get("waiting"))
     if report.outcome is Outcome.REFUSED or waiting or any(source.error for source in report.sources):

@@ -109,11 +109,21 @@ async def status_view(keystore: Keystore, rules: Rules, now: datetime) -> dict[s
         ],
         "sources": await _sources(keystore, rules, now),
         "replicas": [
-            {"name": one.name, "catalogue": one.catalogue, "current": one.catalogue == version, "seen_at": one.seen_at}
+            {
+                "name": one.name,
+                "catalogue": one.catalogue,
+                "current": _is_of(one.catalogue, version),
+                "seen_at": one.seen_at,
+            }
             for one in await keystore.replicas.live()
         ],
         "settings": _settings(rules),
     }
+
+
+def _is_of(catalogue: str | None, version: str) -> bool:
+    """Whether a process serves this release: behind a "+" stands which of the operator's models lie over it."""
+    return (catalogue or "").partition("+")[0] == version
 
 
 async def _sources(keystore: Keystore, rules: Rules, now: datetime) -> list[dict[str, Any]]:

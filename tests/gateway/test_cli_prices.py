@@ -112,7 +112,7 @@ def test_list_that_is_refused_says_so(run: Run) -> None:
     Path("prices.json").write_bytes(published(**dict.fromkeys([M2, JUMPS])))
     assert "2 rows wait" in run("refresh", code=3)
     Path("prices.json").write_text("{")
-    assert of(run("refresh", "--json", code=3))["sources"][0]["outcome"] == "refused"
+    assert of(run("refresh", "--json", code=1))["sources"][0]["outcome"] == "refused"
 
 
 def test_what_is_named_wrongly_is_said(run: Run) -> None:

@@ -312,3 +312,10 @@ def test_key_sources_are_told_by_their_words() -> None:
 def test_an_unknown_quality_is_told_as_none() -> None:
     told = to_json(decide({"model": "mistral/mistral-large-2411", "held": ["mistral"]}))
     assert told["ranked"][0]["quality"] is None  # type: ignore[index]
+
+
+def test_of_models_below_the_floor_the_best_is_the_nearest_miss() -> None:
+    row: Row = {"model": "auto", "held": ["openai", "minimax"], "preferences": {"min_quality": 99}}
+    miss = nearest_miss(decide(row))
+    assert miss is not None
+    assert (miss.offer_id, miss.margin) == ("openai/gpt-4o", 29)
