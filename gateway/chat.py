@@ -16,6 +16,7 @@ from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
 from keystore.tenants import Tenant
+from router.catalogue import Capability
 from router.charge import charge
 from router.decision import Candidate, Decision
 from router.prices import ServiceTier
@@ -123,13 +124,13 @@ async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
 
 
 def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services: Services) -> None:
-    """Note usage and its cost at the price of the model that served; no cost where price or usage is unknown. What was
-    really used is what the tenant's next request is reckoned with."""
+    """Note usage and its cost at the price of the model that served; no cost where price or usage is unknown, as
+    that of searches, which nobody counts. What was really used is what the tenant's next request is reckoned with."""
     tally.usage = usage
     served = _served(decision, tally)
     if usage is not None and served is not None and tally.outcome is None:
         _learn(tally, served, decision, usage, services)
-    if usage is not None and served is not None:
+    if usage is not None and served is not None and Capability.WEB_SEARCH not in decision.query.needs.capabilities:
         asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else decision.query.needs.service
         tally.cost_usd = charge(served.offer.prices, metered(usage, asked)).usd
 

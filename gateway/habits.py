@@ -5,7 +5,9 @@ Owns what is remembered, in this process alone, and that a record only changes w
 decision that was made with it can then be remembered too. Must not know how a candidate is ranked.
 """
 
+import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
@@ -17,6 +19,7 @@ from router.query import NO_HABITS, NO_PACES, Habits, Median, Pace, Paces
 TENANTS: Final = 10_000  # whose habits are remembered
 MODELS: Final = 64  # of one tenant
 OFFERS: Final = 4_096  # whose pace is remembered
+FORGOTTEN_S: Final = 3_600.0
 LAST: Final = 31  # answers that a median is over
 LEAST: Final = 5  # observations before anything is said
 STEPS: Final = 16  # a share is said in so many steps
@@ -129,14 +132,17 @@ def _rounded(tokens: int) -> int:
 
 @dataclass(slots=True)
 class _Measured:
+    at: float = 0.0  # when it answered last
     first_token_s: _Average = field(default_factory=_Average)
     token_s: _Average = field(default_factory=_Average)
 
 
 class PaceKeeper:
-    """How fast each model answered lately, whoever asked."""
+    """How fast each model answered lately, whoever asked. Who was not asked for FORGOTTEN_S is not known any more: what
+    was slow once is tried again. `now` gives seconds that only grow."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._offers: OrderedDict[str, _Measured] = OrderedDict()
         self._said: dict[str, Pace] = {}
         self._paces = NO_PACES
@@ -153,16 +159,29 @@ class PaceKeeper:
             return
         seen = self._offers.setdefault(offer_id, _Measured())
         self._offers.move_to_end(offer_id)
-        if len(self._offers) > OFFERS:
-            gone, _ = self._offers.popitem(last=False)
-            self._said.pop(gone, None)
+        seen.at = self._now()
+        forgotten = self._forget(seen.at - FORGOTTEN_S)
         if first_token_s is not None:
             seen.first_token_s.add(first_token_s)
         seen.token_s.add(rest_s / output_tokens)
         pace = Pace(_noticeable(seen.first_token_s.value), _noticeable(1 / seen.token_s.value))
         if seen.token_s.count >= LEAST and self._said.get(offer_id) != pace:
             self._said[offer_id] = pace
+            forgotten = True
+        if forgotten:
             self._paces = Paces(MappingProxyType(dict(self._said)))
+
+    def _forget(self, before: float) -> bool:
+        """Forget who answered last before this time, and the oldest where there are too many; whether anybody was
+        spoken of."""
+        spoken_of = False
+        while self._offers:
+            offer_id, oldest = next(iter(self._offers.items()))
+            if oldest.at >= before and len(self._offers) <= OFFERS:
+                break
+            del self._offers[offer_id]
+            spoken_of = self._said.pop(offer_id, None) is not None or spoken_of
+        return spoken_of
 
 
 def _noticeable(value: float) -> float:

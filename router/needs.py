@@ -151,5 +151,7 @@ def _asked_capabilities(body: Mapping[str, object]) -> Iterator[Capability]:
     modalities = body.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
         yield Capability.AUDIO_OUTPUT
+    if body.get("web_search_options") is not None:
+        yield Capability.WEB_SEARCH
     if body.get("reasoning_effort") not in (None, "none"):
         yield Capability.REASONING

@@ -202,3 +202,17 @@ def test_several_answers_are_expected_to_cost_as_many_and_one_of_them_is_usual()
         account(tally, decision, used(output_tokens=400), keepers)  # type: ignore[arg-type]
     assert keepers.habits.of("t").usual == Median(100, LEAST)
     assert [read_needs({"n": n}).answers for n in (3, 0, True, None)] == [3, 1, 1, 1]
+
+
+def test_what_was_slow_once_is_forgotten() -> None:
+    times = [0.0]
+    keeper = PaceKeeper(lambda: times[0])
+    for _ in range(LEAST):
+        keeper.note("p/slow", 0.1, 60.0, 10)
+    times[0] = habits.FORGOTTEN_S
+    for _ in range(LEAST):
+        keeper.note("p/m", 0.1, 1.0, 10)
+    assert set(keeper.paces.seen) == {"p/slow", "p/m"}
+    times[0] += 1
+    keeper.note("p/m", 0.1, 1.0, 10)
+    assert set(keeper.paces.seen) == {"p/m"}

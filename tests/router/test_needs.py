@@ -40,6 +40,7 @@ def user(*parts: Any) -> dict[str, Any]:
         ({"reasoning_effort": "high"}, {Capability.REASONING}),
         ({"reasoning_effort": "none"}, set()),
         ({"reasoning_effort": None}, set()),
+        ({"web_search_options": {}}, {Capability.WEB_SEARCH}),
         (user({"type": "text", "text": "hi"}), set()),
         (user({"type": "image_url", "image_url": {"url": "x"}}), {Capability.VISION}),
         (user({"type": "input_audio"}, {"type": "file"}), {Capability.AUDIO_INPUT, Capability.PDF_INPUT}),

@@ -128,3 +128,12 @@ def test_next_request_is_reckoned_with_what_the_last_ones_used(gateway: RunningG
     assert before["needs"]["input_ratio_from_requests"] == 0 and after["needs"]["input_ratio_from_requests"] == 5
     assert [told["ranked"][0]["basis"]["output_from"] for told in (before, after)] == ["assumed", "habit"]
     assert after["ranked"][0]["expected_seconds"] is not None
+
+
+def test_a_call_with_searches_has_no_known_cost(gateway: RunningGateway) -> None:
+    token = gateway.tenant("acme", "team", {"MINIMAX_API_KEY": "sk-sandbox-m"})
+    body = {"model": "minimax/MiniMax-M2", "messages": ASK}
+    assert "x-wardgate-cost-usd" in gateway.post("/v1/chat/completions", token, body).headers
+    searched = gateway.post("/v1/chat/completions", token, {**body, "web_search_options": {}})
+    assert searched.status_code == 200, searched.text
+    assert "x-wardgate-cost-usd" not in searched.headers
