@@ -5,7 +5,7 @@ Plain ASGI instead of FastAPI's handlers: those validate bodies in the wrong sha
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Final, Protocol
 
 from gateway.errors import ApiError, Problem
 from router.reasons import Fault
@@ -17,7 +17,17 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
+GONE: Final = "wardgate.gone"  # where our protocol leaves, in the scope, what tells that the client left
 BODY_TIMEOUT_S = 30.0  # how long a request's body may take to arrive
+
+
+class Gone(Protocol):
+    """Tells once, on the loop, that the connection was lost before the answer was complete."""
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """At once, if it already was."""
+
+    def forget(self) -> None: ...
 
 
 class ClientLeft(Exception):
@@ -99,13 +109,41 @@ async def send_body(
     await send({"type": "http.response.body", "body": b"" if head else body})
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None], *, answered: Callable[[], bool]) -> None:
+async def while_connected(
+    scope: Scope, receive: Receive, work: Coroutine[Any, Any, None], *, answered: Callable[[], bool]
+) -> None:
     """Run `work` and cancel it as soon as the client leaves; raises ClientLeft then. A server also reports a disconnect
     once the whole answer was sent: when `answered` says so, `work` is left to end.
 
-    No server makes `send()` fail for a client that is gone, so `receive()` is raced from the moment the body was read
-    (LIBRARIES.md 3.3). The cancelled work closes its upstream in its own `finally`, and that is waited for.
+    No server makes `send()` fail for a client that is gone. Our own protocol tells of it in the scope (GONE); behind
+    another server `receive()` is raced from the moment the body was read. The cancelled work closes its upstream in its
+    own `finally`, and that is waited for.
     """
+    gone: Gone | None = scope.get(GONE)
+    if gone is None:
+        await _while_receiving(receive, work, answered)
+        return
+    task, left = asyncio.current_task(), False
+    assert task is not None  # noqa: S101 - a coroutine runs in one
+
+    def leave() -> None:
+        nonlocal left
+        if not answered():
+            left = True
+            task.cancel()
+
+    gone.on_gone(leave)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not left or task.uncancel():  # somebody else cancelled as well
+            raise
+        raise ClientLeft from None
+    finally:
+        gone.forget()
+
+
+async def _while_receiving(receive: Receive, work: Coroutine[Any, Any, None], answered: Callable[[], bool]) -> None:
     task = asyncio.create_task(work)
     watcher = asyncio.create_task(_disconnected(receive))
     try:

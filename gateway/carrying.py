@@ -85,4 +85,5 @@ def without(request: ChatRequest, names: set[str]) -> ChatRequest:
     """The request without these parameters."""
     if not names:
         return request
-    return replace(request, parameters={name: value for name, value in request.parameters.items() if name not in names})
+    kept = {name: value for name, value in request.parameters.items() if name not in names}
+    return replace(request, parameters=kept, dropped=frozenset(names))

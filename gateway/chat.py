@@ -52,7 +52,8 @@ class ChatCompletions:
         admitted = await identify(scope, self._services, tally)
         request = await receive_request(scope, receive, self._services, tally)
         tally.stream = request.stream
-        await while_connected(receive, self._answer(request, admitted, book, tally, send), answered=lambda: tally.ended)
+        work = self._answer(request, admitted, book, tally, send)
+        await while_connected(scope, receive, work, answered=lambda: tally.ended)
 
     async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
         tenant = admitted.tenant
@@ -91,9 +92,11 @@ class ChatCompletions:
         stream = await self._attempts.stream(request, decision, keyring, tally)
         try:
             most_s = self._services.limits.answer_timeout_s
-            broke = await relay_stream(send, stream, tally, include_usage=request.include_usage, most_s=most_s)
-            if broke is not None:
-                self._attempts.broke(broke, tally)
+            failure = await relay_stream(
+                send, stream, tally, most_s=most_s, broke=request.surface.broke, keep_alive=request.surface.keep_alive
+            )
+            if failure is not None:
+                self._attempts.broke(failure, tally)
         finally:
             account(tally, decision, stream.reply.usage, self._services)
             await stream.reply.aclose()

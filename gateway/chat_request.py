@@ -1,21 +1,25 @@
 """The body of a chat completion: read once, checked against a table, never changed.
 
-Only what is listed in PARAMETERS travels, so that no field of a caller can name a key, a base URL, a header, a price or
-a callback. What is not listed is refused by name instead of being dropped.
+To a provider on OpenAI's wire every field travels as it was written. Into LiteLLM only what is listed in PARAMETERS
+does, so that no field of a caller can name a key, a base URL, a header, a price or a callback; what is not listed is
+refused by name there instead of being dropped.
 """
 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 import orjson
 
 from gateway.errors import ApiError, bad_request
+from gateway.fields import Fields, read_fields
+from gateway.surface import CHAT, Surface
 
 Check = Callable[[object], bool]
+Headers = Sequence[tuple[bytes, bytes]]
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MODEL_LENGTH = 256
@@ -153,12 +157,23 @@ class ChatRequest:
     include_usage: bool  # the caller asked for the usage chunk
     body: Mapping[str, object]  # as it came, for reading what the request needs and prefers
     models: tuple[str, ...] = ()  # to be tried after `model`
+    surface: Surface = CHAT
+    raw: bytes = field(default=b"{}", repr=False)  # the body on the caller's own surface
+    unknown: Mapping[str, object] = field(default_factory=dict)  # fields that only a provider of this surface may know
+    dropped: frozenset[str] = frozenset()  # parameters that are left out
+    headers: Headers = ()  # of the caller's, that travel natively
+
+    @property
+    def fields(self) -> Fields:
+        """The body's top-level fields, each as it was written."""
+        return read_fields(self.raw)
 
 
 def read_chat_request(raw: bytes) -> ChatRequest:
     """Parse and check a body; raises ApiError 400 that names the field and says what it must be."""
     body = parse_object(raw)
     parameters = {name: _checked(name, value) for name, value in body.items() if _travels(name, value)}
+    unknown = {name: value for name, value in body.items() if name not in PARAMETERS and name not in READ_HERE}
     if "max_tokens" in parameters and "max_completion_tokens" in parameters:  # a row may rename one into the other
         message = "`max_tokens` and `max_completion_tokens` set the same limit; send one of them."
         raise bad_request(message, param="max_completion_tokens")
@@ -172,6 +187,8 @@ def read_chat_request(raw: bytes) -> ChatRequest:
         stream=stream,
         include_usage=_include_usage(body.get("stream_options"), stream),
         body=body,
+        raw=raw,
+        unknown=unknown,
     )
 
 
@@ -273,45 +290,32 @@ def _shown(name: str) -> str:
 
 
 def _include_usage(options: object, stream: bool) -> bool:
-    """Whether the caller asked for the usage chunk. `stream_options` is not forwarded: each of its fields is known here
-    or refused."""
+    """Whether the caller asked for the usage chunk. The other options are for a provider on OpenAI's wire."""
     if options is None:
         return False
     if not isinstance(options, dict):
         raise bad_request("`stream_options` must be an object.", param="stream_options")
     if not stream:
         raise bad_request("`stream_options` is only allowed when `stream` is true.", param="stream_options")
-    for name, value in options.items():
-        where = f"stream_options.{_shown(name)}"
-        if name not in ("include_usage", "include_obfuscation"):
-            message = f"`{where}` is not known here, and nothing is dropped silently; remove it."
-            raise bad_request(message, param=where, code="unsupported_parameter")
+    for name in ("include_usage", "include_obfuscation"):
+        value = options.get(name)
         if value is not None and not isinstance(value, bool):
+            where = f"stream_options.{name}"
             raise bad_request(f"`{where}` must be true or false, not {_kind(value)}.", param=where)
-    if options.get("include_obfuscation"):
-        message = "`stream_options.include_obfuscation` is not forwarded; remove it or set it to false."
-        raise bad_request(message, param="stream_options.include_obfuscation", code="unsupported_parameter")
     return bool(options.get("include_usage"))
 
 
 def _travels(name: str, value: object) -> bool:
-    if name in READ_HERE:
-        return False
-    if name not in PARAMETERS:
-        raise _unknown(name)
-    return value is not None
-
-
-def _unknown(name: str) -> ApiError:
     if name in NOT_YET:
-        return bad_request(
-            f"`{name}` has no effect here yet: {NOT_YET[name]}.", param=name, code="unsupported_parameter"
-        )
+        text = f"`{name}` has no effect here yet: {NOT_YET[name]}."
+        raise bad_request(text, param=name, code="unsupported_parameter")
+    return name in PARAMETERS and value is not None
+
+
+def near_parameter(name: str) -> str:
+    """A question with the known parameter that is nearest to `name`, or nothing."""
     near = get_close_matches(name[:SHOWN_LENGTH], PARAMETERS, n=1)
-    hint = f" Did you mean `{near[0]}`?" if near else ""
-    shown = _shown(name)
-    message = f"`{shown}` is not a parameter that this gateway forwards, and it drops none silently; remove it.{hint}"
-    return bad_request(message, param=shown, code="unsupported_parameter")
+    return f" Did you mean `{near[0]}`?" if near else ""
 
 
 def _checked(name: str, value: object) -> object:

@@ -22,7 +22,7 @@ from gateway.chat_request import PARAMETERS
 from gateway.logs import quiet_libraries
 from gateway.scrub import scrub
 from gateway.seen import parse
-from gateway.streams import OpenAIStream, TranslatedStream, check_error, told_reason
+from gateway.streams import ForwardedStream, TranslatedStream, check_error, told_reason
 from gateway.translation_rules import asks_nothing
 from gateway.transport import HANDLE, CurrentExchangeTransport, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
@@ -78,9 +78,11 @@ def import_litellm() -> Any:
 class LiteLLMLane:
     """Reaches every provider that LiteLLM can translate to. Call `open` once before use."""
 
-    def __init__(self, transport: Transport, *, answer_timeout_s: float, idle_timeout_s: float) -> None:
+    def __init__(
+        self, transport: Transport, tokens: AccessTokens, *, answer_timeout_s: float, idle_timeout_s: float
+    ) -> None:
         self._transport = transport
-        self._tokens = AccessTokens(transport)
+        self._tokens = tokens
         self._timeout_s = answer_timeout_s
         self._idle_s = idle_timeout_s
         self._litellm: Any = None
@@ -128,7 +130,8 @@ class LiteLLMLane:
         if not exchange.streams:
             await response.aread()  # what it says decides what it is: an error, or an answer that is no stream
             check_error(call, exchange)
-        return OpenAIStream(call, exchange, response)
+        reader = call.request.surface.reader(exchange.seen, call.request.include_usage)
+        return ForwardedStream(call, exchange, reader, response.aiter_raw(), exchange.hang_up)
 
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
         await self.open()
@@ -201,7 +204,7 @@ def _openai_wire(call: UpstreamCall) -> dict[str, Any]:
     return {
         "model": f"openai/{call.model}",
         "messages": list(PLACEHOLDER_MESSAGES),
-        "extra_body": {**_renamed(call), "messages": call.request.messages},
+        "extra_body": {**_renamed(call), **call.request.unknown, "messages": call.request.messages},
     }
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 from structlog.typing import FilteringBoundLogger
 
+from gateway.access_tokens import AccessTokens
 from gateway.books import Books
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
@@ -19,10 +20,12 @@ from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
+from gateway.lanes import Lanes
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import LogSubscriber
 from gateway.metrics import Metrics
+from gateway.passthrough import PassThroughLane
 from gateway.pricing.keeping import PriceKeeper
 from gateway.pricing.live import LivePrices, bundled, catalogue_of, live_prices
 from gateway.rules import Rules, load_rules
@@ -99,6 +102,7 @@ async def open_services(
     transport = Transport(
         connect_timeout_s=limits.connect_timeout_s,
         max_connections=limits.max_connections,
+        listed=rules.listed_hosts,
     )
     metrics = Metrics(
         CollectorRegistry(),
@@ -120,7 +124,7 @@ async def open_services(
         control=control,
         prices=pricing,
         transport=transport,
-        lane=LiteLLMLane(transport, answer_timeout_s=limits.answer_timeout_s, idle_timeout_s=limits.idle_timeout_s),
+        lane=_lanes(transport, limits),
         live_check=LiveCheck(transport),
         events=events,
         keeper=keeper,
@@ -134,6 +138,12 @@ async def open_services(
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
     )
+
+
+def _lanes(transport: Transport, limits: Limits) -> Lanes:
+    times = {"answer_timeout_s": limits.answer_timeout_s, "idle_timeout_s": limits.idle_timeout_s}
+    tokens = AccessTokens(transport)
+    return Lanes(PassThroughLane(transport, **times), LiteLLMLane(transport, tokens, **times), tokens)
 
 
 def _pricing(

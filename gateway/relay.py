@@ -1,85 +1,104 @@
-"""Sends an answer to the client: one JSON body, or server-sent events as they come.
+"""Sends a stream to the client as it comes.
 
-After the first byte no other model may speak. A stream that breaks says so in the stream and does not end in `[DONE]`.
+After the first byte no other model may speak. A stream that breaks says so in the stream and ends in no end mark. While
+the provider is silent, comments keep the connection open.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
+from typing import Final
 
-import orjson
-
-from gateway.asgi import ClientLeft, Send, encode_headers
+from gateway.asgi import Send, encode_headers
 from gateway.attempts import OpenStream
+from gateway.errors import Problem
 from gateway.events import Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
 from gateway.upstream import UpstreamFailed
 from router.failure import Failure
 
-STREAM_HEADERS = {
-    "content-type": "text/event-stream; charset=utf-8",
-    "cache-control": "no-cache",
-    "x-accel-buffering": "no",
-}
-DONE = b"data: [DONE]\n\n"
-WRITE_IDLE_S = 60.0  # how long a client may take to read a piece
-
-
-def event(payload: bytes) -> bytes:
-    """One server-sent event: JSON on a single `data:` line."""
-    return b"data: " + payload.replace(b"\n", b" ") + b"\n\n"
+STREAM_HEADERS: Final = encode_headers(
+    {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+    }
+)
+KEEP_ALIVE_S: Final = 15.0  # a silence after which a comment is sent
 
 
 async def relay_stream(
-    send: Send, stream: OpenStream, tally: Tally, *, include_usage: bool, most_s: float
+    send: Send,
+    stream: OpenStream,
+    tally: Tally,
+    *,
+    most_s: float,
+    broke: Callable[[Problem], bytes],
+    keep_alive: bytes,
+    keep_alive_s: float = KEEP_ALIVE_S,
 ) -> Failure | None:
     """Send a begun stream to its end, at most `most_s` after the request began; returns how it broke, if it did, with
-    the outcome in `tally`."""
-    await send({"type": "http.response.start", "status": 200, "headers": encode_headers(STREAM_HEADERS)})
+    the outcome in `tally`. `broke` words an error for the surface, `keep_alive` is its empty word."""
+    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
     tally.first_token_s = time.monotonic() - tally.started
-    chunk: bytes | None = stream.first
+    silence = _Silence(send, keep_alive, keep_alive_s)
     try:
-        while chunk is not None:
-            await _write(send, event(chunk), tally, most_s)
-            chunk = await _next(stream.rest, tally, most_s)
+        async with asyncio.timeout(most_s - tally.first_token_s):
+            await _pieces(send, stream, tally, silence)
     except UpstreamFailed as failed:
-        await _break_off(send, failed, tally)
-        return failed.failure
-    if include_usage and stream.reply.usage_chunk is not None:
-        await _write(send, event(stream.reply.usage_chunk), tally, most_s)
-    await send({"type": "http.response.body", "body": DONE, "more_body": False})
-    return None
-
-
-async def _write(send: Send, body: bytes, tally: Tally, most_s: float) -> None:
-    """Send a piece; raises ClientLeft when the client takes nothing for WRITE_IDLE_S, or the request's time is up."""
-    try:
-        async with asyncio.timeout(min(WRITE_IDLE_S, most_s - (time.monotonic() - tally.started))):
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+        failure = failed.failure
     except TimeoutError:
-        raise ClientLeft from None
-
-
-async def _next(rest: AsyncIterator[bytes], tally: Tally, most_s: float) -> bytes | None:
-    """The next chunk, or None at the end; raises UpstreamFailed when the stream breaks or the time is up."""
-    started = time.monotonic()
-    try:
-        async with asyncio.timeout(most_s - (started - tally.started)):
-            return await anext(rest)
-    except StopAsyncIteration:
+        failure = timed_out(tally.provider or "", tally.model or "", time.monotonic() - tally.started)
+    else:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
-    except TimeoutError:
-        raise UpstreamFailed(
-            timed_out(tally.provider or "", tally.model or "", time.monotonic() - tally.started)
-        ) from None
     finally:
-        tally.upstream_s += time.monotonic() - started
-
-
-async def _break_off(send: Send, failed: UpstreamFailed, tally: Tally) -> None:
-    """Tell the client in the stream that it broke; both OpenAI SDKs raise on this event."""
-    problem = problem_of(failed.failure, [failed.failure])
+        silence.end()
+    problem = problem_of(failure, [failure])
     tally.outcome, tally.fault, tally.code = Outcome.CUT, problem.fault.value, problem.code
-    body = event(orjson.dumps({"error": problem.error_object()}))
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": "http.response.body", "body": broke(problem), "more_body": False})
+    return failure
+
+
+async def _pieces(send: Send, stream: OpenStream, tally: Tally, silence: "_Silence") -> None:
+    """Each piece in one write; time is counted as the provider's while it is waited for."""
+    await send({"type": "http.response.body", "body": stream.first, "more_body": True})
+    since = silence.last = time.monotonic()
+    async for piece in stream.rest:
+        now = time.monotonic()
+        tally.upstream_s += now - since
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        since = silence.last = time.monotonic()
+    tally.upstream_s += time.monotonic() - since
+
+
+class _Silence:
+    """Sends a comment whenever nothing was sent for a while: one timer for a stream, whatever passes through it. Pieces
+    are whole events, so that a comment never stands inside one."""
+
+    def __init__(self, send: Send, comment: bytes, after_s: float) -> None:
+        self.last = time.monotonic()
+        self._send = send
+        self._comment = comment
+        self._after_s = after_s
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(after_s, self._look)
+        self._saying: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self.last + self._after_s - time.monotonic()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+            return
+        if self._saying is None or self._saying.done():
+            message = {"type": "http.response.body", "body": self._comment, "more_body": True}
+            self._saying = self._loop.create_task(self._say(message))
+        self.last = time.monotonic()
+        self._timer = self._loop.call_later(self._after_s, self._look)
+
+    async def _say(self, message: dict[str, object]) -> None:
+        await self._send(message)

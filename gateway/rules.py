@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from gateway.config import Limits, load_config
 from gateway.price_settings import PriceSettings
 from gateway.settings import Settings
-from keystore.providers import Registry, load_registry
+from keystore.providers import Registry, host_of, load_registry
 from router.aliases import NO_ALIASES, Aliases, load_aliases
 from router.catalogue import Catalogue, build_catalogue, check_overrides
 from router.overrides import NO_OVERRIDES, Overrides, load_overrides
@@ -26,6 +26,7 @@ class Rules:
     prices: PriceSettings = field(default_factory=PriceSettings)
     aliases: Aliases = NO_ALIASES
     overrides: Overrides = NO_OVERRIDES
+    listed_hosts: frozenset[str] = frozenset()  # that the operator names: they may be at private addresses
 
 
 def load_rules(settings: Settings) -> Rules:
@@ -35,7 +36,15 @@ def load_rules(settings: Settings) -> Rules:
     registry = load_registry(config.providers)
     aliases = load_aliases({name: row for name, row in config.models.items() if "/" not in name})
     overrides = load_overrides({name: row for name, row in config.models.items() if "/" in name}, registry)
-    return Rules(registry, load_plans(config.plans), config.limits, config.prices, aliases, overrides)
+    plans, listed = load_plans(config.plans), _listed_hosts(config.providers, registry)
+    return Rules(registry, plans, config.limits, config.prices, aliases, overrides, listed)
+
+
+def _listed_hosts(rows: Mapping[str, Mapping[str, object]], registry: Registry) -> frozenset[str]:
+    """Those that the operator wrote, as `host_of` spells them."""
+    named = {provider_id: registry.get(provider_id) for provider_id in rows}
+    hosts = {host for key, row in named.items() if row and "hosts" in rows[key] for host in row.hosts}
+    return frozenset(hosts | {host_of(row.token_url) for key, row in named.items() if row and "token_url" in rows[key]})
 
 
 def unserved(plan_name: str, rules: Rules) -> str | None:

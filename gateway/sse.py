@@ -19,6 +19,13 @@ class Event:
     data: bytes
 
 
+def event_of(raw: bytes) -> Event | None:
+    """The event that these lines are, without the empty line behind them; None for one without data."""
+    reader = EventReader()
+    events = reader.feed(raw + b"\n\n")
+    return events[0] if events else None
+
+
 class EventReader:
     """Feed it the bytes in any pieces."""
 

@@ -1,72 +1,74 @@
-"""Streams on their way to the caller: one reply for providers on OpenAI's wire, one for those that LiteLLM translates.
+"""Streams on their way to the caller: the provider's own events as they came, or what LiteLLM makes of another wire.
 
-Both yield the JSON text of one chunk after the other in OpenAI's shape, without the usage chunk, and both judge the end
-by what was on the wire (`Exchange.seen`), not by what a library made of it.
+Both judge the end by what was on the wire (`Exchange.seen`), not by what a library made of it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import httpx
 
 from gateway import openai_shape
 from gateway.events import TokenUsage
 from gateway.finish_reasons import finish_reason
-from gateway.seen import DONE, parse
-from gateway.sse import EventReader
+from gateway.stream_reader import Reader
 from gateway.transport import Exchange
 from gateway.upstream import UpstreamCall, UpstreamFailed
 from gateway.upstream_errors import failure, failure_of
 from router.failure import FailureKind
 
-NULL_USAGE: Final = b'"usage"'
+DONE_EVENT = b"data: [DONE]\n\n"
 
 
-class OpenAIStream:
-    """The provider's own chunks, byte for byte, read from the response that LiteLLM opened."""
+def event(payload: bytes) -> bytes:
+    """One server-sent event: JSON on a single `data:` line."""
+    return b"data: " + payload.replace(b"\n", b" ") + b"\n\n"
 
-    def __init__(self, call: UpstreamCall, exchange: Exchange, response: httpx.Response) -> None:
+
+class ForwardedStream:
+    """The provider's own events, byte for byte. `usage_of` reads the counts of its wire."""
+
+    def __init__(
+        self,
+        call: UpstreamCall,
+        exchange: Exchange,
+        reader: Reader,
+        pieces: AsyncIterator[bytes],
+        close: Callable[[], None],
+    ) -> None:
         self._call = call
         self._exchange = exchange
-        self._response = response
-        self.usage: TokenUsage | None = None
-        self.usage_chunk: bytes | None = None
+        self._reader = reader
+        self._pieces = pieces
+        self._close = close
+
+    @property
+    def usage(self) -> TokenUsage | None:
+        seen = self._exchange.seen
+        return self._call.request.surface.usage_of(seen.usage, seen.service_tier)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        reader = EventReader()
+        reader, held = self._reader, b""
         try:
-            async for piece in self._response.aiter_raw():
-                for event in reader.feed(piece):
-                    check_error(self._call, self._exchange)
-                    if event.data.strip() != DONE and (chunk := self._shown(event.data)) is not None:
-                        yield chunk
+            async for piece in self._pieces:
+                out = held + reader.feed(piece) if held else reader.feed(piece)
+                if out and reader.started:
+                    yield out
+                    held = b""
+                else:
+                    held = out
+                if reader.over:
+                    break
         except httpx.HTTPError as error:
-            raise UpstreamFailed(failure_of(self._call, self._exchange, error)) from None
+            self._exchange.fail(error)
         check_end(self._call, self._exchange)
-
-    def _shown(self, data: bytes) -> bytes | None:
-        """The chunk as it came, or None when it only carries usage, which not every caller asked for."""
-        if NULL_USAGE not in data:
-            return data
-        chunk = parse(data)
-        if not isinstance(chunk, dict):
-            return data
-        if chunk.get("usage"):
-            self.usage = openai_shape.token_usage(chunk["usage"], self._exchange.seen.service_tier)
-            if not chunk.get("choices"):
-                self.usage_chunk = data
-                return None
-            return data
-        if "usage" not in chunk or self._call.request.include_usage:
-            return data
-        del chunk["usage"]  # null, because we asked for usage and the caller did not
-        return openai_shape.encode(chunk)
+        if rest := held + reader.rest():
+            yield rest
 
     async def aclose(self) -> None:
         """Close the upstream; may be called again."""
-        with suppress(httpx.HTTPError):
-            await self._response.aclose()
+        self._close()
 
 
 class TranslatedStream:
@@ -78,8 +80,8 @@ class TranslatedStream:
         self._wrapper = wrapper
         self._closed = False
         self._told: set[object] = set()
+        self._usage_chunk: bytes | None = None
         self.usage: TokenUsage | None = None
-        self.usage_chunk: bytes | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         iterator, last = self._wrapper.__aiter__(), None
@@ -96,10 +98,17 @@ class TranslatedStream:
                 raise UpstreamFailed(failure_of(self._call, self._exchange, error)) from None
             check_error(self._call, self._exchange)
             if shown is not None:
-                yield openai_shape.encode(shown)
+                yield event(openai_shape.encode(shown))
         check_end(self._call, self._exchange)
-        if last is not None and (ends := self._untold_ends(last)) is not None:
-            yield openai_shape.encode(ends)
+        yield self._end(last)
+
+    def _end(self, last: Mapping[str, object] | None) -> bytes:
+        """What is left to say: ends that LiteLLM swallowed, the usage if the caller wants it, the end mark."""
+        ends = None if last is None else self._untold_ends(last)
+        said = b"" if ends is None else event(openai_shape.encode(ends))
+        if self._call.request.include_usage and self._usage_chunk is not None:
+            said += event(self._usage_chunk)
+        return said + DONE_EVENT
 
     def _shown(self, dumped: Mapping[str, object]) -> dict[str, object] | None:
         """The chunk with the provider's own finish reason; None when it says nothing, or ends what has not ended."""
@@ -134,7 +143,7 @@ class TranslatedStream:
         if usage is not None and self._exchange.seen.usage:
             self.usage = openai_shape.token_usage(usage, self._exchange.seen.service_tier)
             head = openai_shape.chunk({**dumped, "choices": []})
-            self.usage_chunk = openai_shape.encode(head | {"usage": openai_shape.usage_object(usage)})
+            self._usage_chunk = openai_shape.encode(head | {"usage": openai_shape.usage_object(usage)})
 
     async def aclose(self) -> None:
         """Close the upstream; may be called again."""
@@ -165,7 +174,7 @@ def check_end(call: UpstreamCall, exchange: Exchange) -> None:
     """Raise UpstreamFailed when the stream is over and the provider did not bring it to its end."""
     check_error(call, exchange)
     wanted = call.request.parameters.get("n", 1)
-    if exchange.error is not None:
+    if exchange.error is not None or exchange.seen.malformed:
         raise UpstreamFailed(failure_of(call, exchange, exchange.error))
     if not exchange.seen.complete(wanted if isinstance(wanted, int) else 1):
         text = "the provider's stream ended without its end"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from gateway.chat_request import ChatRequest
+from gateway.chat_request import SHOWN_LENGTH, ChatRequest, near_parameter
 from gateway.translation_rules import LEAVE_OUT, OTHER_WIRE, RULES, STRICT, Untranslatable, WireRules, asks_nothing
 from keystore.providers import Provider, Wire
 
@@ -49,7 +49,11 @@ def untranslatable(request: ChatRequest, wire_name: str, model: str = "") -> Ref
     `model` is the provider's own name for the model; some parameters survive only on some models.
     """
     rules = RULES.get(wire_name, STRICT)
+    for name in request.unknown:
+        sentence = f"`{name[:SHOWN_LENGTH]}` is no parameter that is known here; {LEAVE_OUT}.{near_parameter(name)}"
+        return Refused(name[:SHOWN_LENGTH], f"{rules.wire} cannot carry this request: {sentence}")
     try:
+        _check_options(request.body.get("stream_options"))
         _check_parameters(request.parameters, rules, model or request.model.rpartition("/")[2])
         _check_tools(request.parameters.get("tools"), rules)
         _check_messages(request.messages, rules, has_tools=bool(request.parameters.get("tools")))
@@ -58,6 +62,12 @@ def untranslatable(request: ChatRequest, wire_name: str, model: str = "") -> Ref
     except Untranslatable as refusal:
         return Refused(refusal.param, f"{rules.wire} cannot carry this request: {refusal}")
     return None
+
+
+def _check_options(options: object) -> None:
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if name != "include_usage" and value:
+            raise Untranslatable(f"stream_options.{name[:SHOWN_LENGTH]}", "is not carried over")
 
 
 def _check_parameters(parameters: Object, rules: WireRules, model: str) -> None:

@@ -7,14 +7,16 @@ key is not for. It follows no redirect, keeps no cookie, and reads along, so tha
 """
 
 import re
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
 import httpx
 
+from gateway.outbound.answer import Answer
+from gateway.outbound.connection import Deadlines
+from gateway.outbound.pool import Origin, Pool
 from gateway.seen import Seen, parse
 from gateway.sse import EventReader, EventTooLarge
 from keystore.keyring import Credential
@@ -27,6 +29,11 @@ KEPT_ERROR_BODY: Final = 64 * 1024  # bytes of an error answer that are read for
 # Of what the SDK below adds, and of what a caller could not have meant for a provider.
 WITHHELD: Final = re.compile(rb"cookie|accept-encoding|user-agent|x-stainless-.*|openai-.*", re.IGNORECASE)
 NOT_PASSED: Final = (b"set-cookie", b"location", b"www-authenticate")
+HEADER_VALUE: Final = re.compile(rb"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+SENT_ALWAYS: Final = b"user-agent: wardgate\r\naccept-encoding: identity\r\ncontent-type: application/json\r\n"
+KNOWN_BASES: Final = 4096  # base URLs whose parts are remembered: tenants may have their own
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 PLACES: Final[Mapping[Auth, Callable[[str], tuple[bytes, bytes]]]] = {
     Auth.BEARER: lambda key: (b"authorization", b"Bearer " + key.encode()),
@@ -40,6 +47,10 @@ class TransportRefusal(httpx.RequestError):
     """The request must not leave: its key is not for that host, it carries no key, or it is a repetition."""
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Exchange:
     """One call to one provider: whose key may go where, and what was seen of the answer."""
@@ -49,18 +60,24 @@ class Exchange:
     idle_s: float  # the longest silence between two reads
     stream: bool = False  # whether a stream was asked for
     status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    raw_headers: Mapping[bytes, bytes] = field(default_factory=dict)  # names in lower case
     body: bytearray = field(default_factory=bytearray)  # of a plain answer or an error
     whole: bool = False  # the answer was read to its end
     seen: Seen = field(default_factory=Seen)
     error: httpx.HTTPError | None = None
     sent: int = 0
+    hang_up: Callable[[], None] = _nothing  # close the answer, if it is not complete
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The answer's headers, names in lower case."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers.items()}
 
     @property
     def streams(self) -> bool:
         """Whether the answer is a stream of events."""
-        kind = self.headers.get("content-type", "").lower()
-        return self.status == 200 and ("text/event-stream" in kind or (self.stream and "json" not in kind))
+        kind = self.raw_headers.get(b"content-type", b"").lower()
+        return self.status == 200 and (b"text/event-stream" in kind or (self.stream and b"json" not in kind))
 
     def fail(self, error: httpx.HTTPError) -> httpx.HTTPError:
         """Remember the first error of the exchange and return it for raising."""
@@ -72,13 +89,14 @@ _current: ContextVar[tuple["Transport", Exchange] | None] = ContextVar("wardgate
 
 
 class Transport:
-    """One connection pool for all tenants; what is sent belongs to the Exchange that is open in this task."""
+    """One pool of connections for all tenants; what is sent belongs to an Exchange. `listed` are the hosts that the
+    operator names in `wardgate.toml`: they alone may be at private addresses."""
 
-    def __init__(self, *, connect_timeout_s: float, max_connections: int) -> None:
-        limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=100, keepalive_expiry=15.0)
-        context = ssl.create_default_context()
-        self._pool = httpx.AsyncHTTPTransport(verify=context, limits=limits, retries=0, trust_env=False)
+    def __init__(self, *, connect_timeout_s: float, max_connections: int, listed: Container[str] = ()) -> None:
+        self._pool = Pool(most=max_connections)
         self._connect_s = connect_timeout_s
+        self._listed = listed
+        self._bases: dict[str, _Base] = {}
 
     def begin(self, credential: Credential, provider: Provider, *, idle_s: float, stream: bool = False) -> Exchange:
         """Open an Exchange: from now on it is the one of this task and of what the task starts.
@@ -90,43 +108,91 @@ class Transport:
         _current.set((self, record))
         return record
 
+    async def post(self, exchange: Exchange, path: str, headers: Headers, body: bytes, first_byte_s: float) -> Answer:
+        """POST `body` to `path` below the row's base URL, with the key and these headers; returns when the answer's
+        head is there. Raises httpx.HTTPError, and TransportRefusal where it may not leave."""
+        base = self._base(exchange.provider.base_url)
+        check_host(base.host, exchange)
+        name, value = key_header(exchange)
+        lines = [base.post, path.encode("ascii"), base.rest, name, b": ", value]
+        for each in headers:
+            lines += (b"\r\n", each[0], b": ", each[1])
+        lines.append(b"\r\ncontent-length: %d\r\n\r\n" % len(body))
+        deadlines = Deadlines(self._connect_s, first_byte_s, exchange.idle_s)
+        return await self._ask(exchange, base.origin, b"".join(lines), body, deadlines)
+
     async def send(self, request: httpx.Request, exchange: Exchange) -> httpx.Response:
+        """Send what a library made, with the key in the place of its handle. Raises as `post` does."""
         outgoing = with_key(request, exchange)
-        outgoing.extensions["timeout"] = httpx.Timeout(exchange.idle_s, connect=self._connect_s).as_dict()
-        exchange.sent += 1
-        try:
-            response = await self._pool.handle_async_request(outgoing)
-        except httpx.HTTPError as error:
-            raise exchange.fail(error) from None
-        exchange.status = response.status_code
-        exchange.headers = {name.lower(): value for name, value in response.headers.items()}
-        if exchange.headers.get("content-encoding", "identity") != "identity":
-            await response.aclose()
-            raise exchange.fail(httpx.RemoteProtocolError("the answer is compressed although that was ruled out"))
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - the async pool gives no other
-        kept = [(name, value) for name, value in response.headers.raw if name.lower() not in NOT_PASSED]
-        body = _ReadAlong(response.stream, exchange)
-        return httpx.Response(response.status_code, headers=kept, stream=body, extensions=response.extensions)
+        body = await outgoing.aread()
+        deadlines = Deadlines(self._connect_s, exchange.idle_s, exchange.idle_s)
+        answer = await self._ask(exchange, self._origin(outgoing.url), head_of(outgoing), body, deadlines)
+        kept = [(name, value) for name, value in answer.headers.items() if name not in NOT_PASSED]
+        return httpx.Response(answer.status, headers=kept, stream=_ReadAlong(answer, exchange), request=request)
 
     async def post_form(self, url: str, fields: Mapping[str, str]) -> tuple[int, bytes]:
         """POST a form that carries no tenant's key, such as a signed request for a token; status and the answer's first
         64 KiB. httpx.HTTPError when it fails; no redirect is followed."""
         request = httpx.Request("POST", url, data=dict(fields), headers={"user-agent": "wardgate"})
-        request.extensions["timeout"] = httpx.Timeout(self._connect_s).as_dict()
-        response = await self._pool.handle_async_request(request)
-        body = bytearray()
+        deadlines = Deadlines(self._connect_s, self._connect_s, self._connect_s)
+        body = await request.aread()
+        answer = await self._pool.ask(self._origin(request.url), head_of(request), body, deadlines)
+        kept = bytearray()
         try:
-            assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - as above
-            async for chunk in response.stream:
-                body += chunk
-                if len(body) > KEPT_ERROR_BODY:
+            async for piece in answer.pieces():
+                kept += piece
+                if len(kept) > KEPT_ERROR_BODY:
                     raise httpx.RemoteProtocolError("the answer is too large")
         finally:
-            await response.aclose()
-        return response.status_code, bytes(body)
+            answer.aclose()
+        return answer.status, bytes(kept)
+
+    async def _ask(self, exchange: Exchange, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+        exchange.sent += 1
+        try:
+            answer = await self._pool.ask(origin, head, body, deadlines)
+        except httpx.HTTPError as error:
+            raise exchange.fail(error) from None
+        exchange.hang_up = answer.aclose
+        exchange.status = answer.status
+        exchange.raw_headers = answer.headers
+        if answer.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            answer.aclose()
+            raise exchange.fail(httpx.RemoteProtocolError("the answer is compressed although that was ruled out"))
+        return answer
+
+    def _base(self, base_url: str) -> "_Base":
+        known = self._bases.get(base_url)
+        if known is None:
+            if len(self._bases) >= KNOWN_BASES:
+                self._bases.clear()
+            known = self._bases[base_url] = self._read_base(base_url)
+        return known
+
+    def _read_base(self, base_url: str) -> "_Base":
+        url = httpx.URL(base_url)
+        prefix = url.raw_path.rstrip(b"/")
+        authority = url.netloc
+        rest = b" HTTP/1.1\r\nhost: " + authority + b"\r\n" + SENT_ALWAYS
+        return _Base(self._origin(url), host_of(base_url), b"POST " + prefix, rest)
+
+    def _origin(self, url: httpx.URL) -> Origin:
+        tls = url.scheme == "https"
+        listed = host_of(str(url)) in self._listed
+        return Origin(url.host, url.port or (443 if tls else 80), tls, private_ok=listed)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What every request below one base URL has in common."""
+
+    origin: Origin
+    host: str  # as `hosts` spells it
+    post: bytes  # the request line up to the path below
+    rest: bytes  # from there to the key's header
 
 
 class CurrentExchangeTransport(httpx.AsyncBaseTransport):
@@ -140,13 +206,31 @@ class CurrentExchangeTransport(httpx.AsyncBaseTransport):
         return await transport.send(request, exchange)
 
 
+def check_host(host: str, exchange: Exchange) -> None:
+    """Raise TransportRefusal where the key is not for this host, and where the exchange has had its request."""
+    if host not in exchange.provider.hosts or host not in exchange.credential.hosts:
+        raise exchange.fail(TransportRefusal(f"the key is not for {host}"))
+    if exchange.sent:  # LiteLLM's handler repeats a request whose connection broke, and the tenant would pay twice
+        raise TransportRefusal("an exchange is one request")
+
+
+def key_header(exchange: Exchange) -> tuple[bytes, bytes]:
+    """The header that carries the key, where the row says; raises TransportRefusal when none can."""
+    place = PLACES.get(exchange.provider.auth)
+    if place is None:
+        raise exchange.fail(TransportRefusal("the key does not travel: it is exchanged for a token"))
+    name, value = place(exchange.credential.secret.reveal())
+    if not HEADER_VALUE.fullmatch(value):
+        raise exchange.fail(TransportRefusal("the key holds characters that no header can carry"))
+    return name, value
+
+
 def with_key(request: httpx.Request, exchange: Exchange) -> httpx.Request:
     """The request as it may leave, with the key where the row says; raises TransportRefusal when it may not."""
     host = host_of(str(request.url))
-    if request.url.userinfo or host not in exchange.provider.hosts or host not in exchange.credential.hosts:
-        raise exchange.fail(TransportRefusal(f"the key is not for {host}", request=request))
-    if exchange.sent:  # LiteLLM's handler repeats a request whose connection broke, and the tenant would pay twice
-        raise TransportRefusal("an exchange is one request", request=request)
+    if request.url.userinfo:
+        raise exchange.fail(TransportRefusal(f"the key is not for {host}"))
+    check_host(host, exchange)
     # Uncompressed, so that the bytes can be read along and no small answer unfolds into a large one.
     headers: list[tuple[bytes, bytes]] = [(b"accept-encoding", b"identity"), (b"user-agent", b"wardgate")]
     carried = 0
@@ -156,28 +240,40 @@ def with_key(request: httpx.Request, exchange: Exchange) -> httpx.Request:
         elif not WITHHELD.fullmatch(name):
             headers.append((name, value))
     if not carried or HANDLE_BYTES in request.url.raw_path:
-        raise exchange.fail(TransportRefusal("the request carries its key in no header", request=request))
-    place = PLACES.get(exchange.provider.auth)
-    if place is None:
-        raise exchange.fail(TransportRefusal("the key does not travel: it is exchanged for a token", request=request))
-    headers.append(place(exchange.credential.secret.reveal()))
-    extensions = dict(request.extensions)
-    return httpx.Request(request.method, request.url, headers=headers, stream=request.stream, extensions=extensions)
+        raise exchange.fail(TransportRefusal("the request carries its key in no header"))
+    headers.append(key_header(exchange))
+    return httpx.Request(request.method, request.url, headers=headers, stream=request.stream)
+
+
+def head_of(request: httpx.Request) -> bytes:
+    """The request line and headers; the body's length is told, whatever a library wanted. Raises TransportRefusal for
+    what would be two requests."""
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode("ascii"), request.url.raw_path)]
+    for name, value in request.headers.raw:
+        if name.lower() not in (b"content-length", b"transfer-encoding", b"connection"):
+            lines.append(name + b": " + value)
+    if request.content or request.method != "GET":
+        lines.append(b"content-length: %d" % len(request.content))
+    if any(b"\r" in line or b"\n" in line or b"\0" in line for line in lines):
+        raise TransportRefusal("a header holds a line break")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 class _ReadAlong(httpx.AsyncByteStream):
     """Passes an answer's bytes on and notes what they hold."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, exchange: Exchange) -> None:
-        self._stream = stream
+    def __init__(self, answer: Answer, exchange: Exchange) -> None:
+        self._answer = answer
         self._exchange = exchange
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         note = self._note_events() if self._exchange.streams else self._keep
         try:
-            async for chunk in self._stream:
+            async for chunk in self._answer.pieces():
                 note(chunk)
-                yield chunk
+                yield chunk  # what is good in it comes first
+                if self._exchange.seen.malformed:
+                    raise httpx.RemoteProtocolError("an event of the stream is not JSON")
         except httpx.HTTPError as error:
             raise self._exchange.fail(error) from None
         self._finish()
@@ -191,8 +287,6 @@ class _ReadAlong(httpx.AsyncByteStream):
                     seen.note_event(event)
             except EventTooLarge:
                 seen.malformed = True
-            if seen.malformed:
-                raise httpx.RemoteProtocolError("an event of the stream is not JSON")
 
         return note
 
@@ -212,4 +306,4 @@ class _ReadAlong(httpx.AsyncByteStream):
                 exchange.seen.note(document)
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        self._answer.aclose()

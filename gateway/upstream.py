@@ -23,20 +23,22 @@ class UpstreamCall:
 
 @dataclass(frozen=True, slots=True)
 class PlainReply:
-    """A complete answer: JSON text in OpenAI's shape; `usage` is None when the provider counted none."""
+    """A complete answer: JSON text on the surface's own wire if the provider speaks it, else in the shape of a chat
+    completion; `usage` is None when the provider counted none."""
 
     body: bytes
     usage: TokenUsage | None
 
 
 class StreamReply(Protocol):
-    """The JSON texts of chunks in OpenAI's shape; the usage chunk is apart, and known once the chunks have ended.
+    """Whole server-sent events in pieces, each as it is to be written, the end mark included; on the surface's own wire
+    if the provider speaks it, else chat completion chunks. `usage` is known once they have ended.
 
     Iterating raises UpstreamFailed when the stream breaks, also when the provider ended it without saying so.
     """
 
-    usage: TokenUsage | None
-    usage_chunk: bytes | None
+    @property
+    def usage(self) -> TokenUsage | None: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 

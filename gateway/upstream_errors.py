@@ -143,6 +143,8 @@ def failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException | No
     if exchange.seen.error is not None:
         facts = facts_of(exchange.seen.error)
         return _by_table(call, status_inside(exchange.seen.error), facts, None)
+    if exchange.seen.malformed:
+        return failure(call, FailureKind.MALFORMED, "an event of the stream is not JSON", status=exchange.status)
     if exchange.error is not None:
         return _network_failure(call, exchange, exchange.error)
     if exchange.status is not None:
@@ -192,9 +194,6 @@ def _network_failure(call: UpstreamCall, exchange: Exchange, error: httpx.HTTPEr
     if isinstance(error, httpx.TimeoutException):
         text = "nothing came in time" if exchange.status is None else "it fell silent in the middle of its answer"
         return failure(call, FailureKind.TIMEOUT, text, status=exchange.status)
-    if exchange.seen.malformed:
-        text = "an event of the stream is not JSON"
-        return failure(call, FailureKind.MALFORMED, text, status=exchange.status)
     if exchange.status is not None:
         text = "the connection broke in the middle of the answer"
         return failure(call, FailureKind.TRUNCATED, text, status=exchange.status)

@@ -35,6 +35,23 @@ class Wire(StrEnum):
     LITELLM = "litellm"
 
 
+class Speaks(StrEnum):
+    """A surface that a provider may speak itself, so that it is sent a caller's own fields."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
+class Forwarding(StrEnum):
+    """How chat completions reach the provider: straight through where it speaks the wire, or always by LiteLLM."""
+
+    AUTO = "auto"
+    LITELLM = "litellm"
+
+
 class Auth(StrEnum):
     """How the key travels: `Authorization: Bearer`, or a header of the value's own name; a service account's key does
     not travel, it is exchanged for a token at `token_url`."""
@@ -46,6 +63,13 @@ class Auth(StrEnum):
     GOOGLE_SERVICE_ACCOUNT = "google-service-account"
 
 
+_SPEAKS: Final[Mapping[Wire, frozenset[Speaks]]] = MappingProxyType(
+    {
+        Wire.OPENAI: frozenset({Speaks.CHAT, Speaks.COMPLETIONS, Speaks.EMBEDDINGS}),
+        Wire.ANTHROPIC: frozenset({Speaks.MESSAGES}),
+        Wire.LITELLM: frozenset(),
+    }
+)
 _AUTHS: Final[Mapping[Wire, tuple[Auth, ...]]] = MappingProxyType(
     {
         Wire.OPENAI: (Auth.BEARER, Auth.API_KEY, Auth.X_API_KEY, Auth.GOOGLE_SERVICE_ACCOUNT),
@@ -77,6 +101,12 @@ class Provider:
     fields: Mapping[str, str] = field(default_factory=dict, hash=False)  # what a key comes with: name -> what it is
     tenant_base_url: bool = False  # a key may name another base URL, on one of `hosts`
     token_url: str = ""  # where a key that does not travel is exchanged for an access token
+    surfaces: tuple[Speaks, ...] = ()  # that it speaks besides those of its wire
+    forwarding: Forwarding = Forwarding.AUTO
+    speaks: frozenset[Speaks] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "speaks", _SPEAKS[self.wire] | frozenset(self.surfaces))
 
 
 class Registry:
@@ -219,6 +249,8 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
         fields=reader.renames("fields"),
         tenant_base_url=reader.flag("tenant_base_url"),
         token_url=reader.text("token_url", ""),
+        surfaces=reader.choices("surfaces", Speaks),
+        forwarding=reader.choice("forwarding", Forwarding, Forwarding.AUTO),
     )
     _check_row(provider)
     return provider
@@ -232,7 +264,7 @@ def _as_host_of(host: str) -> str:
         return host
 
 
-_FIELDS: Final = tuple(each.name for each in fields(Provider) if each.name != "id")
+_FIELDS: Final = tuple(each.name for each in fields(Provider) if each.init and each.name != "id")
 _NEEDED: Final = ("wire", "base_url", "hosts")
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -275,6 +307,14 @@ class _Row:
         if not isinstance(value, str) or value not in known:
             raise _wrong(self._id, name, f"must be one of {', '.join(known)}", value, did_you_mean(str(value), known))
         return kind(value)
+
+    def choices(self, name: str, kind: type[_Choice]) -> tuple[_Choice, ...]:
+        known = [one.value for one in kind]
+        for value in self.texts(name):
+            if value not in known:
+                text = f"must be a list of {', '.join(known)}"
+                raise _wrong(self._id, name, text, value, did_you_mean(value, known))
+        return tuple(kind(value) for value in self.texts(name))
 
     def flag(self, name: str) -> bool:
         value = self._row.get(name, False)
@@ -392,5 +432,5 @@ def _refuse_shared(what: str, claims: Sequence[tuple[str, str]]) -> None:
 
 
 def _version(rows: Sequence[Provider]) -> str:
-    text = repr([[repr(getattr(row, each.name)) for each in fields(row)] for row in rows])
+    text = repr([[repr(getattr(row, each.name)) for each in fields(row) if each.init] for row in rows])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,13 @@ def sandbox_config(sandbox_url: str, extra: str = "", providers: Mapping[str, st
         for name, path in providers.items()
     ]
     return "\n".join([*tables, extra])
+
+
+class Loopback(Container[str]):
+    """The hosts of this machine, as an operator would list them one by one."""
+
+    def __contains__(self, host: object) -> bool:
+        return isinstance(host, str) and host.startswith("127.0.0.1:")
 
 
 class LogLines(io.StringIO):

@@ -92,7 +92,7 @@ class Door:
                 await self._reply(call, scope, raw, send)
                 return
             answering = self._reply(call, scope, raw, send)
-            await while_connected(receive, answering, answered=lambda: tally.ended)
+            await while_connected(scope, receive, answering, answered=lambda: tally.ended)
         except KeystoreError as error:
             raise ApiError(problem_of(error, sent)) from error  # the log says why, where it is the gateway's fault
 

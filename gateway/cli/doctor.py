@@ -9,10 +9,10 @@ import typer
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.sealing import progress_bar
-from gateway.config import Limits
 from gateway.control.gate import Operation
 from gateway.doctoring import Examined, examine, examine_all
 from gateway.live_check import AT_ONCE, LiveCheck, LiveResult
+from gateway.rules import Rules
 from gateway.transport import Transport
 from keystore.health import KeyHealth, Level
 
@@ -30,7 +30,7 @@ def doctor(
     """Examine every stored key and say what to do next. Exit code 3 when one has a problem."""
 
     async def work(at: Operation) -> list[Examined]:
-        async with _live_check(at.rules.limits, live) as asking:
+        async with _live_check(at.rules, live) as asking:
             if slug is None:
                 with progress_bar("examining tenants") as advance:
                     return await examine_all(at, provider=provider, live=asking, told=advance)
@@ -48,11 +48,13 @@ def doctor(
 
 
 @asynccontextmanager
-async def _live_check(limits: Limits, wanted: bool) -> AsyncIterator[LiveCheck | None]:
+async def _live_check(rules: Rules, wanted: bool) -> AsyncIterator[LiveCheck | None]:
     if not wanted:
         yield None
         return
-    transport = Transport(connect_timeout_s=limits.connect_timeout_s, max_connections=AT_ONCE)
+    transport = Transport(
+        connect_timeout_s=rules.limits.connect_timeout_s, max_connections=AT_ONCE, listed=rules.listed_hosts
+    )
     try:
         yield LiveCheck(transport)
     finally:

@@ -27,7 +27,7 @@ from keystore.keystore import Keystore
 from keystore.providers import load_registry
 from keystore.use import UsedKey
 from router.plans import load_plans
-from tests.harness import run_cli, sandbox_config
+from tests.harness import Loopback, run_cli, sandbox_config
 from tests.raw_upstream import RawUpstream, raw_upstream
 
 OLD, NEW, DEEPSEEK = "MINIMAX_2_7_API_KEY", "MINIMAX_API_KEY", "DEEPSEEK_API_KEY"
@@ -80,7 +80,7 @@ async def clinic(tmp_path: Path, upstream: RawUpstream) -> AsyncIterator[Clinic]
     (tmp_path / "wardgate.toml").write_text(sandbox_config(upstream.url, providers=providers))
     rules = load_rules(settings(tmp_path))
     keystore = await open_keystore(settings(tmp_path), rules, create=True)
-    transport = Transport(connect_timeout_s=2, max_connections=AT_ONCE)
+    transport = Transport(connect_timeout_s=2, max_connections=AT_ONCE, listed=Loopback())
     at = Operation(keystore, rules, Actor("operator", "test", "here", frozenset()), None)
     yield Clinic(at, upstream, LiveCheck(transport, timeout_s=5))
     await transport.aclose()

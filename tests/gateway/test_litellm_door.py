@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from gateway.access_tokens import AccessTokens
 from gateway.chat_request import PARAMETERS, READ_HERE, read_chat_request
 from gateway.errors import ApiError
 from gateway.litellm_door import LiteLLMLane, import_litellm
@@ -44,7 +45,7 @@ def test_import_resolves_no_host_starts_no_process_and_comes_late() -> None:
 async def test_opening_that_nobody_waits_for_ends_before_the_lane_is_closed() -> None:
     """Broken off by the end of the event loop, LiteLLM's first call would print a warning."""
     transport = Transport(connect_timeout_s=2, max_connections=1)
-    lane = LiteLLMLane(transport, answer_timeout_s=1, idle_timeout_s=1)
+    lane = LiteLLMLane(transport, AccessTokens(transport), answer_timeout_s=1, idle_timeout_s=1)
     await lane.aclose()
     impatient = asyncio.create_task(lane.open())
     await asyncio.sleep(0)

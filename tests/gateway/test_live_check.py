@@ -19,6 +19,7 @@ from keystore.keyring import Credential
 from keystore.providers import Provider, load_registry
 from keystore.resolve import Store, Via
 from keystore.secret import Secret
+from tests.harness import Loopback
 from tests.raw_upstream import RawUpstream, raw_upstream
 
 CANARY = "Zq7canary0123456789abcdefXw"
@@ -33,7 +34,7 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[Transport]:
-    opened = Transport(connect_timeout_s=2, max_connections=100)
+    opened = Transport(connect_timeout_s=2, max_connections=100, listed=Loopback())
     yield opened
     await opened.aclose()
 

@@ -1,0 +1,195 @@
+"""Connections to providers, kept for all tenants alike: what separates tenants is the key of a request, not a socket.
+
+Owns who may be connected to (`addresses`), how many connections there are in all and to one host, and which idle one is
+used again. A connection is made to an address that was checked, never to a name.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakSet
+
+import httpx
+
+from gateway.outbound.addresses import Address, look_up
+from gateway.outbound.answer import Answer
+from gateway.outbound.connection import Connection, Deadlines
+
+KEPT_S: Final = 15.0  # how long an idle connection is kept: shorter than providers keep theirs
+SHARE: Final = 2  # one host has at most this part (a half) of all connections
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where connections of one kind lead."""
+
+    host: str
+    port: int
+    tls: bool
+    private_ok: bool = False  # the operator listed the host, so it may be at a private address
+
+
+class _Place:
+    """The connections of one origin."""
+
+    __slots__ = ("idle", "open", "waiting")
+
+    def __init__(self) -> None:
+        self.idle: list[Connection] = []
+        self.open = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+
+class Pool:
+    """`most` bounds the connections in all."""
+
+    def __init__(self, *, most: int) -> None:
+        self._most = most
+        self._context = ssl.create_default_context()
+        self._context.set_alpn_protocols(["http/1.1"])
+        self._places: dict[Origin, _Place] = {}
+        self._open = 0
+        self._connections: WeakSet[Connection] = WeakSet()
+        self._closing = False
+
+    async def ask(self, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+        """Send a request over an idle connection or a new one; returns when the answer's head is there. Raises
+        httpx.HTTPError: ConnectError, ConnectTimeout, PoolTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
+        connection = self._idle(origin) or await self._connect(origin, deadlines.connect_s)
+        answer = connection.ask(head, body, deadlines)
+        try:
+            await answer.head()
+        except BaseException:
+            answer.aclose()
+            raise
+        return answer
+
+    async def aclose(self) -> None:
+        """Close every connection, whatever it carries."""
+        self._closing = True
+        while standing := [one for one in self._connections if one.standing]:
+            for connection in standing:
+                connection.abort()
+            await asyncio.sleep(0)  # they are gone when the loop has told them
+
+    def _idle(self, origin: Origin) -> Connection | None:
+        place = self._places.get(origin)
+        oldest = asyncio.get_running_loop().time() - KEPT_S
+        while place is not None and place.idle:
+            connection = place.idle.pop()
+            if connection.usable and connection.idle_since >= oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, origin: Origin, within_s: float) -> Connection:
+        place = self._places.setdefault(origin, _Place())
+        try:
+            async with asyncio.timeout(within_s):
+                while self._open >= self._most or place.open * SHARE >= max(self._most, SHARE):
+                    if (idle := await self._turn(place, origin)) is not None:
+                        return idle
+                return await self._dial(origin, place)
+        except TimeoutError:
+            raise httpx.ConnectTimeout(f"no connection to {origin.host} within {within_s:g} s") from None
+
+    async def _turn(self, place: _Place, origin: Origin) -> Connection | None:
+        """Wait until a connection becomes free or ends; the free one, if there is one."""
+        self._drop_stale()
+        if self._open < self._most and place.open * SHARE < max(self._most, SHARE):
+            return None
+        waiter = asyncio.get_running_loop().create_future()
+        place.waiting.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in place.waiting:
+                place.waiting.remove(waiter)
+        return self._idle(origin)
+
+    def _drop_stale(self) -> None:
+        """Close what is idle elsewhere, so that there is room."""
+        for place in self._places.values():
+            if place.idle and not place.waiting:
+                place.idle.pop(0).abort()
+                return
+
+    async def _dial(self, origin: Origin, place: _Place) -> Connection:
+        """A connection to the first address that answers."""
+        self._open += 1
+        place.open += 1
+        slot = _Slot(self, place)
+        try:
+            failed = ""
+            for address in await look_up(origin.host, origin.port, private_ok=origin.private_ok):
+                try:
+                    return await self._reach(origin, place, slot, address)
+                except ssl.SSLError as error:
+                    raise httpx.ConnectError(f"no TLS with {origin.host} ({error.reason})") from None
+                except OSError as error:
+                    failed = error.strerror or type(error).__name__
+            raise httpx.ConnectError(f"no connection to {origin.host} ({failed})")
+        except BaseException:
+            slot.free()
+            raise
+
+    async def _reach(self, origin: Origin, place: _Place, slot: "_Slot", address: Address) -> Connection:
+        def made() -> Connection:
+            one = Connection(lambda one: self._released(one, place), lambda one: self._lost(one, place, slot))
+            self._connections.add(one)  # weakly: one that never stands is nobody's
+            return one
+
+        tls = self._context if origin.tls else None
+        name = origin.host if origin.tls else None
+        _, connection = await asyncio.get_running_loop().create_connection(
+            made, str(address), origin.port, ssl=tls, server_hostname=name
+        )
+        return connection
+
+    def _released(self, connection: Connection, place: _Place) -> None:
+        if self._closing:
+            connection.abort()
+            return
+        place.idle.append(connection)
+        _wake(place)
+
+    def _lost(self, connection: Connection, place: _Place, slot: "_Slot") -> None:
+        self._connections.discard(connection)
+        if connection in place.idle:
+            place.idle.remove(connection)
+        slot.free()
+
+    def freed(self, place: _Place) -> None:
+        """A connection of this place is gone."""
+        self._open -= 1
+        place.open -= 1
+        for each in (place, *self._places.values()):  # its own first: it may have been full itself
+            if each.waiting:
+                _wake(each)
+                return
+
+
+class _Slot:
+    """One of the connections that may be open; given back once, however it ends."""
+
+    __slots__ = ("_place", "_pool", "_taken")
+
+    def __init__(self, pool: Pool, place: _Place) -> None:
+        self._pool = pool
+        self._place = place
+        self._taken = True
+
+    def free(self) -> None:
+        if self._taken:
+            self._taken = False
+            self._pool.freed(self._place)
+
+
+def _wake(place: _Place) -> None:
+    while place.waiting:
+        waiter = place.waiting.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return
