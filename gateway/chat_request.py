@@ -146,6 +146,17 @@ NOT_YET = {
 }
 
 
+# Names by which libraries and other gateways are told about keys, hosts, headers, prices, retries and callbacks (the
+# parameters of LiteLLM 1.106's acompletion and of its proxy's ban-list): no provider would do what they ask.
+NOT_FOR_PROVIDERS = re.compile(
+    r"(?:[a-z0-9_]+_)?(?:api_key|api_base|base_url|api_version|endpoint_url|credentials?)|extra_(?:headers|query|body)|headers"
+    r"|.*_cost_per_.*|cost_per_.*|.*_token_cost.*|(?:litellm|aws|azure|vertex|s3|langfuse|langsmith|gcs)_.*|.*_?callbacks?"
+    r"|(?:request_|stream_|mock_|force_)?timeout|mock_.*|(?:max|num)_retries|retry_policy|.*fallbacks?|.*fallback_dict"
+    r"|custom_llm_provider|deployment_id|model_list|model_info|client|shared_session|ssl_verify|proxy|organization"
+    r"|drop_params|additional_drop_params|allowed_openai_params|use_in_pass_through|no-log|cache|caching|region_name"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A checked chat completion request. `parameters` are the caller's own values; null ones are left out."""
@@ -282,10 +293,10 @@ def _duplicate(raw: bytes) -> str:
             seen.add(name)
 
     json.loads(raw, object_pairs_hook=look)
-    return f"`{_shown(found[0])}`" if found else "of a field"
+    return f"`{shown_name(found[0])}`" if found else "of a field"
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     return name if len(name) <= SHOWN_LENGTH else name[:SHOWN_LENGTH] + "..."
 
 
@@ -309,6 +320,10 @@ def _travels(name: str, value: object) -> bool:
     if name in NOT_YET:
         text = f"`{name}` has no effect here yet: {NOT_YET[name]}."
         raise bad_request(text, param=name, code="unsupported_parameter")
+    if name not in PARAMETERS and NOT_FOR_PROVIDERS.fullmatch(name):
+        shown = shown_name(name)
+        text = f"`{shown}` is for a library or a gateway, not for a provider, and has no effect here; remove it."
+        raise bad_request(text, param=shown, code="unsupported_parameter")
     return name in PARAMETERS and value is not None
 
 

@@ -75,10 +75,8 @@ BODIES = {
     "two limits": (GOOD | {"max_tokens": 5, "max_completion_tokens": 5}, "invalid_request", "max_completion_tokens"),
     "a name twice": (b'{"model": "a", "model": "auto", "messages": []}', "invalid_json", None),
     "number too big": (GOOD | {"metadata": {"a": 2**64}}, "invalid_json", None),
-    "lost option": (GOOD | {"stream": True, "stream_options": {"x": 1}}, "unsupported_parameter", "stream_options.x"),
     "no tokens": (GOOD | {"max_tokens": 0}, "invalid_request", "max_tokens"),
     "options without stream": (GOOD | {"stream_options": {"include_usage": True}}, "invalid_request", "stream_options"),
-    "unknown parameter": (GOOD | {"temprature": 1}, "unsupported_parameter", "temprature"),
     "api_base": (GOOD | {"api_base": "http://127.0.0.1:1"}, "unsupported_parameter", "api_base"),
     "api_key": (GOOD | {"api_key": "x"}, "unsupported_parameter", "api_key"),
     "extra_headers": (GOOD | {"extra_headers": {"authorization": "x"}}, "unsupported_parameter", "extra_headers"),
@@ -86,7 +84,6 @@ BODIES = {
     "mock": (GOOD | {"mock_response": "hi"}, "unsupported_parameter", "mock_response"),
     "list of models": (GOOD | {"models": ["a", 5]}, "invalid_request", "models[1]"),
     "provider": (GOOD | {"provider": {"onyl": []}}, "invalid_request", "provider.onyl"),
-    "Responses body": ({"model": "auto", "input": "hi"}, "unsupported_parameter", "input"),
 }  # fmt: skip
 
 
@@ -101,8 +98,10 @@ def test_malformed_body_is_a_400_that_names_the_field(
     assert error["type"] == "invalid_request_error"
 
 
-def test_typo_in_a_parameter_is_answered_with_the_nearest_one(gateway: RunningGateway, token: str) -> None:
-    error = checked(gateway.post(CHAT, token, GOOD | {"temprature": 1}), 400, "unsupported_parameter")
+def test_typo_in_a_parameter_is_answered_with_the_nearest_one_where_it_cannot_travel(gateway: RunningGateway) -> None:
+    token = gateway.tenant("typo", "team", {"ANTHROPIC_API_KEY": "sk-sandbox-a"})
+    body = GOOD | {"model": "anthropic/claude-haiku-4-5", "temprature": 1}
+    error = checked(gateway.post(CHAT, token, body), 400, "unsupported_parameter")
     assert "`temperature`" in str(error["message"])
 
 
