@@ -20,7 +20,7 @@ Json = dict[str, object]
 WHOLE = (None, "stop", "tool_calls", "function_call")
 REASONS: Mapping[str, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 # Repeated from the request, and what holds when it says nothing.
-REPEATED: Json = {
+REPEATED: Mapping[str, object] = {
     "instructions": None,
     "max_output_tokens": None,
     "max_tool_calls": None,
@@ -128,12 +128,13 @@ def call_item(name: str, call_id: str, function: str, arguments: str, status: st
 
 
 def reasoning_of(message: Object) -> str:
-    """What a message or delta tells of its reasoning; providers use two names for it, some of them both."""
+    """What a message or delta tells of its reasoning. Providers use two names for it, some of them both; Mistral tells
+    it in parts of the content."""
     for name in ("reasoning_content", "reasoning"):
         told = message.get(name)
         if isinstance(told, str) and told:
             return told
-    return ""
+    return "".join(text_of(part, "thinking") for part in objects(message.get("content")))
 
 
 def text_of(message: Object, name: str = "content") -> str:

@@ -12,8 +12,8 @@ ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
 
 
 class ResponsesReader:
-    """What was seen so far. `error`: the first error object; `ended`: a terminal event was there, of any kind; `started`:
-    output was there, so that no other provider may answer instead."""
+    """What was seen so far. `error`: the first error object; `ended`: a terminal event was there, of any kind;
+    `started`: output was there, so that no other provider may answer instead."""
 
     def __init__(self) -> None:
         self.usage: Mapping[str, object] | None = None

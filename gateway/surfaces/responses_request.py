@@ -10,7 +10,7 @@ Without effect, with these values or always:
   unless told not to; a translated one is stored nowhere, and says `store: false`.
 - `max_tool_calls` and the parts of `include` about hosted tools: of tools that are lacking themselves.
 - `include: ["reasoning.encrypted_content"]`: a chat answer has no sealed reasoning to include.
-- `reasoning.summary: "auto"`: what the provider tells of its reasoning becomes the summary; other values ask for a length.
+- `reasoning.summary: "auto"`: what the provider tells of its reasoning becomes the summary; others ask for a length.
 - `tools: []`, and without tools `parallel_tool_calls` and `tool_choice` auto or none: nothing is called anyway.
 - `client_metadata`: what Codex tells of itself; no provider's answer depends on it.
 """
