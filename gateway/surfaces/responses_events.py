@@ -58,9 +58,9 @@ class Events:
             "rate_limit_exceeded" if problem.status == 429 else "server_error"
         )  # OpenAI's words for a failed response
         output = [item.whole("incomplete" if self._is_open(item) else "completed") for item in self._items]
-        failed = self._response | {"status": "failed", "output": output}
-        failed["error"] = {"code": code, "message": problem.message}
-        return self._written((error, {"type": "response.failed", "response": failed}))
+        why: Json = {"code": code, "message": problem.message}
+        failed = self._response | {"status": "failed", "error": why, "output": output}
+        return self._written([error, {"type": "response.failed", "response": failed}])
 
     def _written(self, events: Iterable[Json]) -> bytes:
         written = bytearray()
