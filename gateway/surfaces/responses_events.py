@@ -52,11 +52,10 @@ class Events:
 
     def broke(self, problem: Problem) -> bytes:
         """The events that tell a break."""
-        told = {"code": problem.code, "message": problem.message, "param": problem.param}
-        error = {"type": "error", **told, "error": problem.error_object()}
-        code = (
-            "rate_limit_exceeded" if problem.status == 429 else "server_error"
-        )  # OpenAI's words for a failed response
+        error: Json = {"type": "error", "code": problem.code, "message": problem.message, "param": problem.param}
+        error["error"] = problem.error_object()
+        # OpenAI's words for why a response failed
+        code = "rate_limit_exceeded" if problem.status == 429 else "server_error"
         output = [item.whole("incomplete" if self._is_open(item) else "completed") for item in self._items]
         why: Json = {"code": code, "message": problem.message}
         failed = self._response | {"status": "failed", "error": why, "output": output}

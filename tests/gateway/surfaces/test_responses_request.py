@@ -11,8 +11,8 @@ from openai.types.responses.response_create_params import ResponseCreateParamsBa
 
 from gateway.chat_request import read_chat_request
 from gateway.errors import ApiError
-from gateway.surfaces import responses_request
 from gateway.surfaces.responses_request import looks_like_responses, mixed_to_chat, to_chat
+from gateway.surfaces.translation import Translation
 
 ROWS = tomllib.loads(Path("tests/vectors/responses.toml").read_text(encoding="utf-8"))["row"]
 HELLO = [{"role": "user", "content": "hello"}]
@@ -23,7 +23,7 @@ def body_of(row: dict[str, Any]) -> dict[str, Any]:
     return body if "input" in body or "messages" in body else {"input": "hello", **body}
 
 
-def translated(row: dict[str, Any]) -> responses_request.Translation:
+def translated(row: dict[str, Any]) -> Translation:
     return (mixed_to_chat if row.get("endpoint") == "chat" else to_chat)(body_of(row))
 
 
@@ -74,7 +74,8 @@ def test_the_body_is_not_changed() -> None:
 @pytest.mark.parametrize("name", sorted({*ResponseCreateParamsBase.__annotations__, "stream"}))
 def test_every_field_of_the_sdk_is_decided_on_purpose(name: str) -> None:
     """Whatever it holds, it is never merely something unknown."""
-    for value in ("x", [{}], {"x": 1}):
+    values: tuple[object, ...] = ("x", [{}], {"x": 1})
+    for value in values:
         try:
             lacking = to_chat({"input": "hello", name: value}).lacking
         except ApiError:
