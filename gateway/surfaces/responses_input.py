@@ -7,13 +7,13 @@ unless `all_turns` is asked for. `id` and `status` of an item name it at its pro
 
 from collections.abc import Callable, Mapping
 
-from gateway.surfaces.responses_lacking import NATIVE, Lacking, Object, list_of, malformed, object_of, text_of
+from gateway.surfaces.responses_lacking import Lacking, Object, list_of, malformed, object_of, text_of
 from gateway.surfaces.responses_parts import content
 
 ROLES = ("system", "developer", "user", "assistant")
 Message = dict[str, object]
 
-_STATE = f"send the item itself and `store: false`, or {NATIVE}"
+_STATE = "send the item itself and `store: false`"
 _ITEM = frozenset({"type", "id", "status"})
 
 
@@ -51,7 +51,7 @@ class Conversation:
             return
         reader = self._readers.get(text_of(kind, f"{where}.type"))
         if reader is None:
-            self._lacking.add(f"{where}.type", f"{str(kind)[:64]} is an item that chat completions do not know")
+            self._lacking.add(f"{where}.type", f"is {str(kind)[:64]}, an item that chat completions do not know")
             return
         reader(held, where)
 

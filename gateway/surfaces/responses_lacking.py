@@ -10,20 +10,23 @@ from gateway.translation import Refused
 from gateway.translation_rules import Untranslatable
 
 NATIVE = "ask for a provider that speaks the Responses API"
-LEAVE_OUT = f"leave it out, or {NATIVE}"
+OTHER_ENDPOINT = "post it to /v1/responses"  # for a body that was posted to /chat/completions
+LEAVE_OUT = "leave it out"
 
 Object = Mapping[str, object]
 
 
 class Lacking:
-    """The list in the making."""
+    """The list in the making. `elsewhere`: who might carry it all, for the end of each sentence."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: str = NATIVE) -> None:
+        self._elsewhere = elsewhere
         self._refused: list[Refused] = []
 
     def add(self, param: str, why: str, help_: str = LEAVE_OUT) -> None:
         """Note that `param`, the caller's own field, cannot be carried."""
-        sentence = f"chat completions cannot carry this request: {Untranslatable(param, why, help_)}"
+        told = Untranslatable(param, why, f"{help_}, or {self._elsewhere}")
+        sentence = f"chat completions cannot carry this request: {told}"
         self._refused.append(Refused(param, sentence))
 
     def add_unknown(self, held: Object, known: frozenset[str], where: str = "") -> None:

@@ -5,7 +5,7 @@ Pure. Owns which part may stand in a message of which role.
 
 from collections.abc import Callable, Mapping
 
-from gateway.surfaces.responses_lacking import LEAVE_OUT, NATIVE, Lacking, Object, malformed, object_of, text_of
+from gateway.surfaces.responses_lacking import LEAVE_OUT, Lacking, Object, malformed, object_of, text_of
 
 Part = dict[str, object]
 Reader = Callable[[Object, str, Lacking], Part | None]
@@ -34,7 +34,7 @@ def _part(part: Object, role: str, where: str, lacking: Lacking) -> Part | None:
     kind = text_of(part.get("type"), f"{where}.type")
     reader = _READERS[role].get(kind)
     if reader is None:
-        lacking.add(f"{where}.type", f"{kind[:64]} has no place in a chat message of the role {role}")
+        lacking.add(f"{where}.type", f"is {kind[:64]}, which has no place in a chat message of the role {role}")
         return None
     carried = reader(part, where, lacking)
     if carried is not None and part.get(_BREAKPOINT) is not None:
@@ -62,7 +62,7 @@ def _image(part: Object, where: str, lacking: Lacking) -> Part | None:
     if part.get("detail") in _DETAILS:
         image["detail"] = part["detail"]
     elif part.get("detail") is not None:
-        lacking.add(f"{where}.detail", "is not low, high or auto, which are chat's", f"use one of them, or {NATIVE}")
+        lacking.add(f"{where}.detail", "is not low, high or auto, which are chat's", "use one of them")
     return {"type": "image_url", "image_url": image}
 
 

@@ -10,7 +10,7 @@ Without effect, with these values or always:
   unless told not to; a translated one is stored nowhere, and says `store: false`.
 - `max_tool_calls` and the parts of `include` about hosted tools: of tools that are lacking themselves.
 - `include: ["reasoning.encrypted_content"]`: a chat answer has no sealed reasoning to include.
-- `reasoning.summary: "auto"`: what the provider tells of its reasoning becomes the summary; others ask for a length.
+- `reasoning.summary` auto or detailed: all that the provider tells of its reasoning becomes the summary.
 - `tools: []`, and without tools `parallel_tool_calls` and `tool_choice` auto or none: nothing is called anyway.
 - `client_metadata`: what Codex tells of itself; no provider's answer depends on it.
 """
@@ -20,7 +20,16 @@ from collections.abc import Callable, Mapping
 from gateway.chat_request import PARAMETERS, READ_HERE
 from gateway.errors import bad_request
 from gateway.surfaces.responses_input import Conversation
-from gateway.surfaces.responses_lacking import NATIVE, Lacking, Object, list_of, malformed, object_of, text_of
+from gateway.surfaces.responses_lacking import (
+    NATIVE,
+    OTHER_ENDPOINT,
+    Lacking,
+    Object,
+    list_of,
+    malformed,
+    object_of,
+    text_of,
+)
 from gateway.surfaces.responses_tools import chat_tool_choice, chat_tools, is_flat
 from gateway.surfaces.translation import Translation
 
@@ -93,12 +102,12 @@ def mixed_to_chat(body: Object) -> Translation:
     """
     if body.get("messages") is None:
         return _translated(body, for_chat=True)
-    lacking = Lacking()
+    lacking = Lacking(OTHER_ENDPOINT)
     return Translation(dict(body) | _tools(body, lacking, for_chat=True), lacking.found())
 
 
 def _translated(body: Object, *, for_chat: bool) -> Translation:
-    lacking = Lacking()
+    lacking = Lacking(OTHER_ENDPOINT if for_chat else NATIVE)
     chat: Body = {name: body[name] for name in OURS if name in body}
     for name, value in body.items():
         if value is not None and name not in _READ_APART:
@@ -163,8 +172,8 @@ def _reasoning(value: object, chat: Body, lacking: Lacking) -> None:
     if reasoning.get("effort") is not None:
         chat["reasoning_effort"] = _checked("reasoning.effort", "reasoning_effort", reasoning["effort"])
     for name in ("summary", "generate_summary"):
-        if reasoning.get(name) not in (None, "auto"):
-            lacking.add(f"reasoning.{name}", "asks for a length, which chat cannot", f"use auto, or {NATIVE}")
+        if reasoning.get(name) not in (None, "auto", "detailed"):
+            lacking.add(f"reasoning.{name}", "asks for a length, and chat cannot", "use auto")
     if reasoning.get("context") not in (None, "auto", "current_turn", "all_turns"):
         raise malformed("reasoning.context", "auto, current_turn or all_turns")
     if reasoning.get("mode") not in (None, "standard"):
@@ -198,7 +207,7 @@ def _stream_options(value: object, chat: Body, lacking: Lacking) -> None:
     options = object_of(value, "stream_options")
     lacking.add_unknown(options, frozenset({"include_obfuscation"}), "stream_options.")
     if options.get("include_obfuscation"):
-        lacking.add("stream_options.include_obfuscation", "is not made here", f"set it to false, or {NATIVE}")
+        lacking.add("stream_options.include_obfuscation", "is not made here", "set it to false")
 
 
 _READERS: Mapping[str, Reader] = {

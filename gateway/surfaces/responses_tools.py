@@ -1,8 +1,8 @@
 """Tools and tool choice: flat in the Responses API, nested in chat completions.
 
-Pure. Owns both shapes of a function and of a custom tool. On /responses only functions are carried: a custom tool's
-input is bound by a grammar, which chat completions know at one provider only, and that one speaks Responses itself. A
-body that was posted to /chat/completions gets its custom tools in chat's own shape, because its answer is chat's too.
+Pure. Owns both shapes of a function and of a custom tool. On /responses only functions are carried: custom tools, of
+free text, are known to the chat completions of OpenAI alone, which speaks the Responses API itself. A body that was
+posted to /chat/completions gets its custom tools in chat's own shape, because its answer is chat's too.
 """
 
 from gateway.surfaces.responses_lacking import Lacking, Object, list_of, malformed, object_of, text_of
@@ -11,7 +11,7 @@ MODES = ("none", "auto", "required")
 # `allowed_callers: ["direct"]` and `defer_loading: false` ask for what holds anyway.
 _FUNCTION = frozenset({"type", "name", "description", "parameters", "strict", "allowed_callers", "defer_loading"})
 _CUSTOM = frozenset({"type", "name", "description", "format", "allowed_callers", "defer_loading"})
-_HOSTED = "is a tool that the provider runs, and chat completions have none of its kind"
+_HOSTED = "a tool of the provider's own, and chat completions have none"
 
 
 def is_flat(tool: object) -> bool:
@@ -41,10 +41,10 @@ def _chat_tool(tool: Object, where: str, lacking: Lacking, *, for_chat: bool) ->
     if kind == "function":
         return _function(tool, where, lacking)
     if kind != "custom":
-        lacking.add(f"{where}.type", f"{kind[:64]} {_HOSTED}")
+        lacking.add(f"{where}.type", f"is {kind[:64]}, {_HOSTED}")
         return None
     if not for_chat:
-        lacking.add(f"{where}.type", "custom is a tool of free text, which chat completions carry at no other provider")
+        lacking.add(f"{where}.type", "is custom, a tool of free text, which chat completions know at OpenAI alone")
         return None
     return _custom(tool, where, lacking)
 

@@ -60,7 +60,9 @@ def test_what_is_made_passes_the_checks_of_a_callers_chat_request(row: dict[str,
 def test_each_sentence_names_the_field_and_what_would_help(row: dict[str, Any]) -> None:
     for refused in translated(row).lacking:
         assert refused.sentence.startswith(f"chat completions cannot carry this request: `{refused.param}` ")
-        assert refused.sentence.endswith("ask for a provider that speaks the Responses API.")
+        posted_here = row.get("endpoint") == "chat"
+        end = "post it to /v1/responses." if posted_here else "ask for a provider that speaks the Responses API."
+        assert refused.sentence.endswith(f", or {end}")
 
 
 def test_the_body_is_not_changed() -> None:
