@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 BEFORE_OUTPUT = frozenset({"response.created", "response.in_progress", "response.queued"})
 ENDS = frozenset({"response.completed", "response.incomplete", "response.failed"})
-ENDED = frozenset({"completed", "incomplete", "failed", "cancelled"})
+ENDED = ("completed", "incomplete", "failed", "cancelled")
 
 
 class ResponsesReader:

@@ -13,6 +13,11 @@ from gateway.surfaces.responses_answer import answer, problem_body, usage_of
 from tests.gateway.surfaces.spoken import USAGE, completion
 
 STRICT = TypeAdapter(Response)
+# What OpenAI's API document requires to be there, be it as null.
+REQUIRED = (
+    *("id", "object", "created_at", "error", "incomplete_details", "instructions", "model", "tools", "output"),
+    *("parallel_tool_calls", "metadata", "tool_choice", "temperature", "top_p"),
+)
 CALLS = [
     {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}},
     {"id": "", "type": "function", "function": {"name": "g", "arguments": "{}"}},
@@ -22,6 +27,7 @@ CALLS = [
 def answered(message: dict[str, Any], body: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
     made = answer(completion(message, **more), body or {"input": "hello"}, answer_id="resp_a", created=7)
     STRICT.validate_python(made)
+    assert made.keys() >= set(REQUIRED)
     assert orjson.dumps(made)
     return made
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -181,6 +181,23 @@ def test_calls_as_some_providers_number_and_name_them() -> None:
     assert said[-1]["response"]["output"][0]["arguments"] == "{}"
 
 
+def test_a_part_keeps_nothing_of_the_one_before() -> None:
+    entry = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}
+    cited = {"start_index": 0, "end_index": 1, "title": "t", "url": "https://x.example"}
+    first = {"content": "a", "annotations": [{"type": "url_citation", "url_citation": cited}]}
+    said = told(chunk(first, logprobs={"content": [entry]}), chunk({"refusal": "b"}), chunk({"content": "c"}, "stop"))
+    assert said[-1]["response"]["output"][0]["content"] == [
+        {"type": "output_text", "text": "a", "annotations": [{"type": "url_citation", **cited}], "logprobs": [entry]},
+        {"type": "refusal", "refusal": "b"},
+        {"type": "output_text", "text": "c", "annotations": [], "logprobs": []},
+    ]
+
+
+def test_a_name_that_is_repeated_without_an_id_is_the_same_call() -> None:
+    said = told(chunk(call(0, "{", id="c", name="f")), chunk(call(0, "}", name="f")))
+    assert [(each["call_id"], each["arguments"]) for each in said[-1]["response"]["output"]] == [("c", "{}")]
+
+
 def test_what_comes_after_a_call_is_a_new_message() -> None:
     said = told(chunk({"content": "a"}), chunk(call(0, "{}", id="c", name="f")), chunk({"content": "b"}, "stop"))
     assert [item["type"] for item in said[-1]["response"]["output"]] == ["message", "function_call", "message"]
@@ -249,6 +266,7 @@ TEXTS = st.text(max_size=30)
 CUTS = st.lists(st.integers(0, 40), max_size=6)
 
 
+@settings(deadline=None)
 @given(reasoning=TEXTS, text=TEXTS, refusal=TEXTS, calls=st.lists(TEXTS, max_size=3), cuts=CUTS, finish=st.booleans())
 def test_any_split_gives_the_plain_answer(
     reasoning: str, text: str, refusal: str, calls: list[str], cuts: list[int], finish: bool
@@ -282,6 +300,7 @@ DELTAS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(DELTAS, max_size=12), st.sampled_from(["stop", "length", None]))
 def test_every_item_is_announced_and_done_once(deltas: list[Json], finish: str | None) -> None:
     check_items(told(*(chunk(delta) for delta in deltas), chunk({}, finish)))
