@@ -71,7 +71,8 @@ class Conversation:
 
     @staticmethod
     def _is_chat_message(held: Object) -> bool:
-        return held.get("role") in ("tool", "function") or "tool_calls" in held
+        role = held.get("role")
+        return role in ("tool", "function") or (role == "assistant" and "tool_calls" in held)
 
     def _append(self, message: Message) -> None:
         self._messages.append(message)
