@@ -1,0 +1,171 @@
+"""Chat completion chunks as the events of a Messages stream, from `message_start` to `message_stop`.
+
+Pure. Anthropic writes one content block after the other: `_Block` holds one, `Events` writes the first that is not yet
+finished, and keeps what belongs to later ones. A block of text or thoughts is finished when another begins, a tool call
+when its arguments are a whole JSON object; so pieces of several calls may come mixed, and none is lost or reordered.
+
+Chat tells usage last: `message_start` holds zeros, the counts are in `message_delta`, whose totals the SDKs take.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.errors import Problem
+from gateway.openai_shape import encode
+from gateway.surfaces.messages_answer import (
+    Kind,
+    arguments_of,
+    block_of,
+    ending,
+    message_head,
+    objects,
+    pieces,
+    read_arguments,
+    tool_block,
+    usage_object,
+)
+from gateway.surfaces.messages_problem import problem_object
+
+Object = Mapping[str, object]
+KEEP_ALIVE: Final = b'event: ping\ndata: {"type": "ping"}\n\n'  # on this surface alone
+
+
+@dataclass(slots=True, eq=False)
+class _Block:
+    """A content block: how it starts, its pieces that were not yet written, and of a call all arguments so far."""
+
+    start: Object
+    delta: str  # the type of its deltas
+    name: str  # the delta's field
+    waiting: list[str] = field(default_factory=list)
+    arguments: list[str] | None = None  # None: no tool call
+    call: tuple[object, str] | None = None  # of a tool call: chat's index and its id
+    tried: int = 0  # so many pieces of arguments were found to be no whole object
+
+    def add(self, piece: str) -> None:
+        self.waiting.append(piece)
+        if self.arguments is not None:
+            self.arguments.append(piece)
+
+    def finished(self) -> bool:
+        """Whether nothing more can come, now that another block has begun. Arguments are read again only when there are
+        more of them, which may be the end."""
+        if not self.arguments:
+            return True
+        if self.tried == len(self.arguments) or not self.arguments[-1].rstrip().endswith("}"):
+            return False
+        self.tried = len(self.arguments)
+        return read_arguments("".join(self.arguments)) is not None
+
+
+def _event(kind: str, **fields: object) -> bytes:
+    return b"event: " + kind.encode() + b"\ndata: " + encode({"type": kind, **fields}) + b"\n\n"
+
+
+class Events:
+    """One stream. Feed it each chunk, then say how it went: `end` or `broke`."""
+
+    def __init__(self, body: Object, *, answer_id: str, created: int, model: str) -> None:
+        self._body = body
+        self._id = answer_id
+        self._model = model
+        self._started = False
+        self._blocks: list[_Block] = []
+        self._at = 0  # the block that is being written
+        self._opened = False  # its start was written
+        self._choice: Object = {}  # the last that told why the answer ended
+        self._refused = False
+        self._tier: object = None
+
+    def chunk(self, chunk: Object) -> bytes:
+        """Zero or more whole events for one chat.completion.chunk."""
+        self._tier = chunk.get("service_tier") or self._tier
+        choice = next((each for each in objects(chunk.get("choices")) if each.get("index", 0) == 0), None)
+        if choice is None:
+            return b""
+        begun = self._begin()
+        if choice.get("finish_reason") is not None:
+            self._choice = choice
+        delta = choice.get("delta")
+        late = self._take(delta) if isinstance(delta, dict) else b""
+        return begun + late + self._write(last=False)
+
+    def end(self, usage: Mapping[str, object] | None) -> bytes:
+        """The terminal events; the usage is chat's, None when the provider counted none."""
+        calls = any(block.arguments is not None for block in self._blocks)
+        told = ending(self._choice, self._body, has_calls=calls, refused=self._refused)
+        counts = usage_object(usage, self._tier)
+        written = self._begin() + self._write(last=True)
+        return written + _event("message_delta", delta=told, usage=counts) + _event("message_stop")
+
+    def broke(self, problem: Problem) -> bytes:
+        """The error inside the stream, and nothing after it: an open block stays open."""
+        return _event("error", error=problem_object(problem)["error"])
+
+    def _begin(self) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        head = message_head(self._id, self._model)
+        return _event(
+            "message_start", message={**head, "stop_reason": None, "stop_sequence": None, "usage": usage_object(None)}
+        )
+
+    def _take(self, delta: Object) -> bytes:
+        """Put each piece into its block. What comes for a call that is closed is written at once: it makes the
+        arguments invalid, and the caller's SDK says so."""
+        for kind, text in pieces(delta, self._body):
+            self._refused = self._refused or kind is Kind.REFUSAL
+            self._plain(kind).add(text)
+        late = b""
+        for call in objects(delta.get("tool_calls")):
+            block, piece = self._called(call), arguments_of(call)
+            place = self._blocks.index(block)
+            if piece and place >= self._at:
+                block.add(piece)
+            elif piece.strip():
+                late += _delta(place, block, piece)
+        return late
+
+    def _plain(self, kind: Kind) -> _Block:
+        """The block of text or thoughts that goes on, or a new one."""
+        name = "thinking" if kind is Kind.THINKING else "text"
+        last = self._blocks[-1] if self._blocks else None
+        if last is None or last.name != name:
+            last = _Block(block_of(kind, ""), f"{name}_delta", name)
+            self._blocks.append(last)
+        return last
+
+    def _called(self, call: Object) -> _Block:
+        """The block of a call: the one with its index, unless another id says that it is another call."""
+        index, identity = call.get("index", 0), call.get("id") or ""
+        same = [block for block in self._blocks if block.call is not None and block.call[0] == index]
+        if same and same[-1].call is not None and identity in ("", same[-1].call[1]):
+            return same[-1]
+        place = sum(block.arguments is not None for block in self._blocks)
+        start = tool_block(call, self._id, place)
+        block = _Block(start, "input_json_delta", "partial_json", arguments=[], call=(index, str(identity)))
+        self._blocks.append(block)
+        return block
+
+    def _write(self, *, last: bool) -> bytes:
+        """Everything whose turn it is; with `last` everything, closed."""
+        written = b""
+        while self._at < len(self._blocks):
+            block = self._blocks[self._at]
+            if not self._opened:
+                self._opened = True
+                written += _event("content_block_start", index=self._at, content_block=block.start)
+            written += b"".join(_delta(self._at, block, piece) for piece in block.waiting)
+            block.waiting.clear()
+            follows = self._at + 1 < len(self._blocks)
+            if not last and not (follows and block.finished()):
+                return written
+            written += _event("content_block_stop", index=self._at)
+            self._at, self._opened = self._at + 1, False
+        return written
+
+
+def _delta(index: int, block: _Block, piece: str) -> bytes:
+    return _event("content_block_delta", index=index, delta={"type": block.delta, block.name: piece})
