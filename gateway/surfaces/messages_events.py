@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.errors import Problem
+from gateway.errors import ApiError, Problem
 from gateway.openai_shape import encode
 from gateway.surfaces.messages_answer import (
     Kind,
@@ -26,9 +26,19 @@ from gateway.surfaces.messages_answer import (
     usage_object,
 )
 from gateway.surfaces.messages_problem import problem_object
+from router.reasons import Fault
 
 Object = Mapping[str, object]
 KEEP_ALIVE: Final = b'event: ping\ndata: {"type": "ping"}\n\n'  # on this surface alone
+
+
+# SDKs pass over what stands behind a whole object, so a call would be made with less than the model said.
+MIXED_UP: Final = Problem(
+    502,
+    "provider_malformed_answer",
+    "The provider went on with the arguments of a tool call that were complete.",
+    Fault.PROVIDER,
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,8 +60,8 @@ class _Block:
 
     def finished(self) -> bool:
         """Whether nothing more can come, now that another block has begun. Arguments are read again only when there are
-        more of them, which may be the end."""
-        if not self.arguments:
+        more of them, which may be the end; without any, they may still come."""
+        if self.arguments is None:
             return True
         if self.tried == len(self.arguments) or not self.arguments[-1].rstrip().endswith("}"):
             return False
@@ -79,7 +89,8 @@ class Events:
         self._tier: object = None
 
     def chunk(self, chunk: Object) -> bytes:
-        """Zero or more whole events for one chat.completion.chunk."""
+        """Zero or more whole events for one chat.completion.chunk; ApiError 502 for one that contradicts what was told:
+        say so with `broke`."""
         self._tier = chunk.get("service_tier") or self._tier
         choice = next((each for each in objects(chunk.get("choices")) if each.get("index", 0) == 0), None)
         if choice is None:
@@ -88,8 +99,9 @@ class Events:
         if choice.get("finish_reason") is not None:
             self._choice = choice
         delta = choice.get("delta")
-        late = self._take(delta) if isinstance(delta, dict) else b""
-        return begun + late + self._write(last=False)
+        if isinstance(delta, dict):
+            self._take(delta)
+        return begun + self._write(last=False)
 
     def end(self, usage: Mapping[str, object] | None) -> bytes:
         """The terminal events; the usage is chat's, None when the provider counted none."""
@@ -112,21 +124,18 @@ class Events:
             "message_start", message={**head, "stop_reason": None, "stop_sequence": None, "usage": usage_object(None)}
         )
 
-    def _take(self, delta: Object) -> bytes:
-        """Put each piece into its block. What comes for a call that is closed is written at once: it makes the
-        arguments invalid, and the caller's SDK says so."""
+    def _take(self, delta: Object) -> None:
+        """Put each piece into its block."""
         for kind, text in pieces(delta, self._body):
             self._refused = self._refused or kind is Kind.REFUSAL
             self._plain(kind).add(text)
-        late = b""
         for call in objects(delta.get("tool_calls")):
             block, piece = self._called(call), arguments_of(call)
-            place = self._blocks.index(block)
-            if piece and place >= self._at:
+            if self._blocks.index(block) < self._at:
+                if piece.strip():
+                    raise ApiError(MIXED_UP)
+            elif piece:
                 block.add(piece)
-            elif piece.strip():
-                late += _delta(place, block, piece)
-        return late
 
     def _plain(self, kind: Kind) -> _Block:
         """The block of text or thoughts that goes on, or a new one."""

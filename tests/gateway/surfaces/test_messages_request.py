@@ -112,7 +112,7 @@ def test_native_headers_name_a_version_where_the_caller_does_not() -> None:
     ]
 
 
-# --- any request -------------------------------------------------------------------------------------------------------
+# --- any request -----------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
