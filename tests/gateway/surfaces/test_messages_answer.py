@@ -183,14 +183,13 @@ def test_native_stream_is_read_event_by_event() -> None:
     reader.note("ping", {"type": "ping"})
     assert (reader.started, reader.ended, reader.usage, reader.service_tier) == (False, False, usage, "standard")
     reader.note("content_block_start", {"type": "content_block_start", "index": 0, "content_block": {"type": "text"}})
-    assert reader.started
     reader.note("an_event_of_later", {"type": "an_event_of_later", "message": {"usage": {"input_tokens": 99}}})
     totals = {"output_tokens": 7, "input_tokens": None}
     reader.note("message_delta", {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": totals})
     assert (reader.stop_reason, reader.usage) == ("end_turn", {**usage, "output_tokens": 7})
-    assert not reader.ended
+    before = reader.ended
     reader.note("message_stop", {})
-    assert reader.ended
+    assert (before, reader.ended) == (False, True)
     assert reader.error is None
 
 
@@ -208,6 +207,25 @@ def test_native_error_is_seen_and_is_no_beginning(name: str, document: dict[str,
     assert reader.error is not None
     assert reader.error["type"] == error
     assert (reader.started, reader.ended) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "started"),
+    [
+        ("message_start", False),
+        ("ping", False),
+        ("an_event_of_later", False),
+        ("content_block_start", True),
+        ("content_block_delta", True),
+        ("content_block_stop", True),
+        ("message_delta", True),
+        ("message_stop", True),
+    ],
+)
+def test_answer_begins_with_its_first_content(kind: str, started: bool) -> None:
+    reader = MessagesReader()
+    reader.note(kind, {"type": kind})
+    assert reader.started is started
 
 
 def test_native_events_without_their_parts_say_nothing() -> None:

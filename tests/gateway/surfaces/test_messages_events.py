@@ -333,7 +333,7 @@ async def test_sdk_reads_a_plain_answer(upstream: RawUpstream, client: anthropic
     upstream.plain(json.dumps(answer(whole, ASKED, answer_id="1", created=0)))
     read = await client.messages.create(**ASKED)
     assert [block.type for block in read.content] == ["thinking", "text", "tool_use"]
-    assert (read.content[2].input, read.stop_reason, read.usage.input_tokens) == ({"a": 1}, "tool_use", 6)  # type: ignore[union-attr]
+    assert (read.content[2].input, read.stop_reason, read.usage.input_tokens) == ({"a": 1}, "tool_use", 6)
     assert b"\r\nauthorization: bearer wg_live_x\r\n" in upstream.requests[0].lower()
     Message.model_validate(read.to_dict())
 

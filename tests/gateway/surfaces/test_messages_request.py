@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.chat_request import read_chat_request
 from gateway.errors import ApiError
-from gateway.surfaces.messages_headers import native_headers
+from gateway.surfaces.messages_native import native_headers, unsigned_thought
 from gateway.surfaces.messages_request import LACKING, count_body, to_chat
+from gateway.translation import untranslatable
 
 VECTORS = tomllib.loads((Path(__file__).parents[2] / "vectors" / "messages.toml").read_text("utf-8"))
 ASKED = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
@@ -110,6 +111,80 @@ def test_native_headers_name_a_version_where_the_caller_does_not() -> None:
         (b"anthropic-version", b"2023-06-01"),
         (b"anthropic-beta", b"a"),
     ]
+
+
+def said(*blocks: object) -> dict[str, object]:
+    return {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": [*blocks]}]}
+
+
+def test_thought_without_a_signature_keeps_a_request_from_anthropic() -> None:
+    refused = unsigned_thought(said({"type": "text", "text": "a"}, {"type": "thinking", "signature": ""}))
+    assert refused is not None
+    assert refused.param == "messages[1].content[1]"
+    assert refused.sentence.startswith("`messages[1].content[1]` is a thought ")
+
+
+@pytest.mark.parametrize(
+    "body", [said({"type": "thinking", "signature": "Eq=="}, "x"), {"messages": ["x", {}]}, {"messages": "x"}]
+)
+def test_other_requests_may_go_to_anthropic(body: dict[str, object]) -> None:
+    assert unsigned_thought(body) is None
+
+
+CLAUDE_CODE = {
+    "model": "auto",
+    "max_tokens": 32000,
+    "stream": True,
+    "metadata": {"user_id": "user_" + "0123456789abcdef" * 4 + "_account__session_1"},
+    "thinking": {"type": "adaptive"},
+    "output_config": {"effort": "high"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "system": [
+        {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}},
+        {"type": "text", "text": "The folder is empty.", "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+    ],
+    "tools": [
+        {"name": name, "description": "d", "input_schema": {"type": "object", "properties": {}}, **more}
+        for name, more in (("Bash", {}), ("mcp__files__read", {"eager_input_streaming": True}))
+    ],
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "<env/>"}, {"type": "text", "text": "list"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "c1", "name": "Bash", "input": {"command": "ls"}}],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "c1",
+                    "content": "exit 1",
+                    "is_error": True,
+                    "cache_control": {"type": "ephemeral"},
+                }
+            ],
+        },
+    ],
+}
+
+
+def test_what_claude_code_sends_is_carried_whole() -> None:
+    translation = to_chat(CLAUDE_CODE)
+    assert translation.lacking == ()
+    assert set(translation.body) == {
+        "model", "messages", "max_completion_tokens", "stream", "user", "reasoning_effort", "tools"
+    }  # fmt: skip
+    accepted(translation.body)
+
+
+@pytest.mark.parametrize("wire", ["anthropic", "gemini"])
+def test_conversation_with_tools_is_carried_on_to_translated_wires(wire: str) -> None:
+    plain = {**CLAUDE_CODE, "system": "You are an agent."}
+    for name in ("metadata", "output_config"):
+        del plain[name]
+    request = read_chat_request(json.dumps(to_chat(plain).body).encode())
+    assert untranslatable(request, wire, "gemini-2.5-flash") is None
 
 
 # --- any request -----------------------------------------------------------------------------------------------------
