@@ -95,10 +95,15 @@ def block_of(kind: Kind, text: str) -> Json:
 
 def tool_block(call: Object, answer_id: str, index: int) -> Json:
     """A `tool_use` block without input. A call without an id gets one of ours, so that its result can name it."""
+    identity = str(call.get("id") or f"toolu_{answer_id.removeprefix('msg_')}_{index}")
+    return {"type": "tool_use", "id": identity, "name": name_of(call), "input": {}}
+
+
+def name_of(call: Object) -> str:
+    """The function that is called; empty where it is not said."""
     function = call.get("function")
     name = function.get("name") if isinstance(function, dict) else None
-    identity = call.get("id") or f"toolu_{answer_id.removeprefix('msg_')}_{index}"
-    return {"type": "tool_use", "id": identity, "name": name or "", "input": {}}
+    return name if isinstance(name, str) else ""
 
 
 def arguments_of(call: Object) -> str:

@@ -19,6 +19,7 @@ from gateway.surfaces.messages_answer import (
     block_of,
     ending,
     message_head,
+    name_of,
     objects,
     pieces,
     read_arguments,
@@ -30,8 +31,6 @@ from router.reasons import Fault
 
 Object = Mapping[str, object]
 KEEP_ALIVE: Final = b'event: ping\ndata: {"type": "ping"}\n\n'  # on this surface alone
-
-
 # SDKs pass over what stands behind a whole object, so a call would be made with less than the model said.
 MIXED_UP: Final = Problem(
     502,
@@ -39,19 +38,24 @@ MIXED_UP: Final = Problem(
     "The provider went on with the arguments of a tool call that were complete.",
     Fault.PROVIDER,
 )
+# Arguments that are read so often without being whole wait for the end of the stream: time stays in proportion.
+MOST_TRIES: Final = 100
 
 
 @dataclass(slots=True, eq=False)
 class _Block:
     """A content block: how it starts, its pieces that were not yet written, and of a call all arguments so far."""
 
+    index: int
     start: Object
     delta: str  # the type of its deltas
     name: str  # the delta's field
     waiting: list[str] = field(default_factory=list)
     arguments: list[str] | None = None  # None: no tool call
-    call: tuple[object, str] | None = None  # of a tool call: chat's index and its id
-    tried: int = 0  # so many pieces of arguments were found to be no whole object
+    identity: str = ""  # of a tool call: as chat says it
+    read: int = 0  # so many pieces of arguments were looked at
+    tries: int = 0
+    whole: bool = False  # and are an object
 
     def add(self, piece: str) -> None:
         self.waiting.append(piece)
@@ -59,14 +63,17 @@ class _Block:
             self.arguments.append(piece)
 
     def finished(self) -> bool:
-        """Whether nothing more can come, now that another block has begun. Arguments are read again only when there are
-        more of them, which may be the end; without any, they may still come."""
+        """Whether nothing more can come, now that another block has begun; of arguments, whether they are an object.
+        They are read only when there are more of them, which may be the end; without any, they may still come."""
         if self.arguments is None:
             return True
-        if self.tried == len(self.arguments) or not self.arguments[-1].rstrip().endswith("}"):
-            return False
-        self.tried = len(self.arguments)
-        return read_arguments("".join(self.arguments)) is not None
+        if self.read < len(self.arguments):
+            self.read = len(self.arguments)
+            last = next((piece for piece in reversed(self.arguments) if not piece.isspace()), "")
+            ends = last.rstrip().endswith("}") and self.tries < MOST_TRIES
+            self.tries += ends
+            self.whole = ends and read_arguments("".join(self.arguments)) is not None
+        return self.whole
 
 
 def _event(kind: str, **fields: object) -> bytes:
@@ -82,6 +89,8 @@ class Events:
         self._model = model
         self._started = False
         self._blocks: list[_Block] = []
+        self._calls: dict[int, _Block] = {}  # the last call of each of chat's indices
+        self._called = 0
         self._at = 0  # the block that is being written
         self._opened = False  # its start was written
         self._choice: Object = {}  # the last that told why the answer ended
@@ -105,8 +114,7 @@ class Events:
 
     def end(self, usage: Mapping[str, object] | None) -> bytes:
         """The terminal events; the usage is chat's, None when the provider counted none."""
-        calls = any(block.arguments is not None for block in self._blocks)
-        told = ending(self._choice, self._body, has_calls=calls, refused=self._refused)
+        told = ending(self._choice, self._body, has_calls=self._called > 0, refused=self._refused)
         counts = usage_object(usage, self._tier)
         written = self._begin() + self._write(last=True)
         return written + _event("message_delta", delta=told, usage=counts) + _event("message_stop")
@@ -130,8 +138,9 @@ class Events:
             self._refused = self._refused or kind is Kind.REFUSAL
             self._plain(kind).add(text)
         for call in objects(delta.get("tool_calls")):
-            block, piece = self._called(call), arguments_of(call)
-            if self._blocks.index(block) < self._at:
+            piece = arguments_of(call)
+            block = self._call(call, piece)
+            if block.index < self._at:
                 if piece.strip():
                     raise ApiError(MIXED_UP)
             elif piece:
@@ -142,20 +151,25 @@ class Events:
         name = "thinking" if kind is Kind.THINKING else "text"
         last = self._blocks[-1] if self._blocks else None
         if last is None or last.name != name:
-            last = _Block(block_of(kind, ""), f"{name}_delta", name)
+            last = _Block(len(self._blocks), block_of(kind, ""), f"{name}_delta", name)
             self._blocks.append(last)
         return last
 
-    def _called(self, call: Object) -> _Block:
-        """The block of a call: the one with its index, unless another id says that it is another call."""
-        index, identity = call.get("index", 0), call.get("id") or ""
-        same = [block for block in self._blocks if block.call is not None and block.call[0] == index]
-        if same and same[-1].call is not None and identity in ("", same[-1].call[1]):
-            return same[-1]
-        place = sum(block.arguments is not None for block in self._blocks)
-        start = tool_block(call, self._id, place)
-        block = _Block(start, "input_json_delta", "partial_json", arguments=[], call=(index, str(identity)))
+    def _call(self, call: Object, piece: str) -> _Block:
+        """The block of a call: the one with its index, unless it has another id, or none, a name, and arguments beside
+        those of a whole call; some providers number all their calls 0, or not at all."""
+        number, identity = call.get("index"), str(call.get("id") or "")
+        number = number if isinstance(number, int) else 0
+        same = self._calls.get(number)
+        if same is not None and identity in ("", same.identity):
+            is_other = not identity and name_of(call) and piece.strip() and same.finished()
+            if not is_other:
+                return same
+        start = tool_block(call, self._id, self._called)
+        block = _Block(len(self._blocks), start, "input_json_delta", "partial_json", arguments=[], identity=identity)
         self._blocks.append(block)
+        self._calls[number] = block
+        self._called += 1
         return block
 
     def _write(self, *, last: bool) -> bytes:
@@ -166,7 +180,7 @@ class Events:
             if not self._opened:
                 self._opened = True
                 written += _event("content_block_start", index=self._at, content_block=block.start)
-            written += b"".join(_delta(self._at, block, piece) for piece in block.waiting)
+            written += b"".join(_delta(block, piece) for piece in block.waiting)
             block.waiting.clear()
             follows = self._at + 1 < len(self._blocks)
             if not last and not (follows and block.finished()):
@@ -176,5 +190,5 @@ class Events:
         return written
 
 
-def _delta(index: int, block: _Block, piece: str) -> bytes:
-    return _event("content_block_delta", index=index, delta={"type": block.delta, block.name: piece})
+def _delta(block: _Block, piece: str) -> bytes:
+    return _event("content_block_delta", index=block.index, delta={"type": block.delta, block.name: piece})

@@ -211,6 +211,17 @@ def test_calls_of_one_index_are_told_apart_by_their_ids() -> None:
     assert [(b["id"], b["input"]) for b in final(raw)["content"]] == [("c1", {"a": 1}), ("c2", {"a": 2})]
 
 
+def test_whole_calls_of_one_index_without_ids_are_told_apart() -> None:
+    raw = stream(
+        chunk(call(0, '{"a": 1', None, "f")),
+        chunk(call(0, "}", None, "f")),
+        chunk(call(0, " ", None, "f")),
+        chunk(call(0, '{"a": 2}', None, "f")),
+    )
+    checked(raw)
+    assert [(b["id"], b["input"]) for b in final(raw)["content"]] == [("toolu_1_0", {"a": 1}), ("toolu_1_1", {"a": 2})]
+
+
 def test_calls_without_ids_get_some() -> None:
     raw = stream(chunk(call(0, {"a": 1}, None, "f")), chunk(call(1, "", None, "g")))
     checked(raw)
@@ -226,6 +237,18 @@ def test_arguments_that_never_end_keep_the_others_waiting_and_lose_nothing() -> 
     assert "".join(d["delta"]["partial_json"] for d in documents(raw) if d["type"] == "content_block_delta") == (
         '{"a": [1{} '
     )
+
+
+@pytest.mark.parametrize(("tries", "waits"), [(99, False), (100, True)])
+def test_arguments_that_seem_to_end_again_and_again_wait_for_the_end(tries: int, waits: bool) -> None:
+    made = events()
+    raw = made.chunk(chunk(call(0, '{"a": "', "c1", "f"))) + made.chunk(chunk(call(1, "{}", "c2", "g")))
+    raw += b"".join(made.chunk(chunk(call(0, "}"))) for _ in range(tries))
+    last = made.chunk(chunk(call(0, '"}')))
+    assert [d["type"] for d in documents(last)].count("content_block_start") == (not waits)
+    raw += last + made.end(None)
+    checked(raw)
+    assert [b["input"] for b in final(raw)["content"]] == [{"a": "}" * tries}, {}]
 
 
 def test_more_arguments_for_a_call_that_was_complete_are_an_error() -> None:
