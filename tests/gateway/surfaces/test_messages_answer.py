@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from anthropic.types import ErrorResponse, Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import TYPE_OF_STATUS as CHAT_TYPES
@@ -79,6 +79,7 @@ def test_native_usage_is_counted_as_it_is_charged(row: Row) -> None:
 COUNTS = st.integers(0, 10**6)
 
 
+@settings(deadline=None)
 @given(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
 def test_no_token_is_lost_between_the_two_ways_to_count(new: int, read: int, short: int, hour: int, out: int) -> None:
     counted = TokenUsage(new + read + short + hour, out, read, 0, short + hour, hour)
@@ -102,6 +103,7 @@ VALUES = st.recursive(
 ARGUMENTS = st.dictionaries(TEXTS, VALUES, max_size=3)
 
 
+@settings(deadline=None)
 @given(TEXTS | st.none(), TEXTS | st.none(), st.lists(ARGUMENTS, max_size=3))
 def test_message_comes_back_as_it_was_when_it_is_sent_again(
     content: str | None, thoughts: str | None, inputs: list[dict[str, object]]
@@ -128,6 +130,7 @@ def test_message_comes_back_as_it_was_when_it_is_sent_again(
     assert [result["tool_call_id"] for result in messages[1:] if result["role"] == "tool"] == [c["id"] for c in calls]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30) | ARGUMENTS.map(json.dumps))
 def test_arguments_are_read_whole_or_not_at_all(text: str) -> None:
     (block,) = said({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": text}}]})["content"]

@@ -9,7 +9,7 @@ import pytest
 from anthropic._models import construct_type
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -307,6 +307,7 @@ def told(draw: st.DrawFn) -> tuple[Json, list[Json]]:
     return message, [*chunks, chunk({}, "tool_calls" if calls else "stop")]
 
 
+@settings(deadline=None)
 @given(told())
 def test_any_split_gives_the_message_of_the_plain_answer(case: tuple[Json, list[Json]]) -> None:
     message, chunks = case

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.chat_request import read_chat_request
@@ -223,6 +223,7 @@ NAMES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(TURNS, min_size=1, max_size=4), st.dictionaries(NAMES, JSON, max_size=3))
 def test_any_request_is_taken_as_chat_or_refused_by_name(turns: list[Any], fields: dict[str, object]) -> None:
     try:
