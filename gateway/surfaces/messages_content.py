@@ -217,7 +217,7 @@ def _tool_result(block: Object, where: str, lacks: Lacks) -> Json:
     parts = [] if content is None else _result_parts(content, f"{where}.content", lacks)
     if block.get("is_error") is not None and flag(block["is_error"], f"{where}.is_error"):
         parts = parts or [{"type": "text", "text": ""}]
-        parts[0] = {**parts[0], "text": f"{FAILED}{parts[0]['text']}".rstrip()}
+        parts[0] = {**parts[0], "text": f"{FAILED}{parts[0]['text']}"}
     identity = text(block.get("tool_use_id"), f"{where}.tool_use_id")
     return {"role": "tool", "tool_call_id": identity, "content": _content(parts)}
 
