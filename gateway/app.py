@@ -17,16 +17,19 @@ from starlette.routing import Route as PathRoute
 from gateway.admin.problems import refuse_invalid
 from gateway.admin.routes import control_routes
 from gateway.asgi import App
+from gateway.calls import Calls, CountTokens
 from gateway.catalogue_endpoints import Models, Requests, Route
-from gateway.chat import ChatCompletions
 from gateway.edge import Edge
 from gateway.errors import Problem
+from gateway.fronts import CHAT_FRONT, COMPLETIONS_FRONT, EMBEDDINGS_FRONT, MESSAGES_FRONT, RESPONSES_FRONT
 from gateway.guard import Guard
 from gateway.ops import Live, Ready
 from gateway.services import Services
 from gateway.tally import KEY, Tally
+from gateway.wording import ANTHROPIC, OPENAI, RESPONSES
 from router.reasons import Fault
 
+WORDINGS: Final = {"messages": ANTHROPIC, "responses": RESPONSES}
 CONTROL: Final = frozenset({"admin", "keys"})  # parts of a path
 
 
@@ -53,7 +56,12 @@ def build_app(services: Services) -> App:
 def _routes(services: Services) -> list[PathRoute]:
     models = Models(services)
     table: list[tuple[str, list[str], App]] = [
-        ("/chat/completions", ["POST"], ChatCompletions(services)),
+        ("/chat/completions", ["POST"], Calls(services, CHAT_FRONT)),
+        ("/completions", ["POST"], Calls(services, COMPLETIONS_FRONT)),
+        ("/embeddings", ["POST"], Calls(services, EMBEDDINGS_FRONT)),
+        ("/responses", ["POST"], Calls(services, RESPONSES_FRONT)),
+        ("/messages", ["POST"], Calls(services, MESSAGES_FRONT)),
+        ("/messages/count_tokens", ["POST"], CountTokens(services)),
         ("/models", ["GET"], models),
         ("/models/{model_id:path}", ["GET"], models),
         ("/route", ["POST"], Route(services)),
@@ -63,7 +71,7 @@ def _routes(services: Services) -> list[PathRoute]:
     routes.append(PathRoute("/healthz", Live(), methods=["GET"]))
     routes.append(PathRoute("/readyz", Ready(services), methods=["GET"]))
     for path, methods, endpoint in table:
-        guarded = Guard(endpoint, services.report)
+        guarded = Guard(endpoint, services.report, WORDINGS.get(path.split("/")[1], OPENAI))
         for prefix in ("/v1", ""):
             routes.append(PathRoute(prefix + path, guarded, methods=methods))
             if not path.endswith(":path}"):

@@ -151,7 +151,7 @@ class Attempts:
             first_byte_sent=False,
             deadline_left_s=self._left(tally) - pause,
             remaining_candidates=len(queue),
-            bound=provider_bound(request.body) is not None,
+            bound=provider_bound(request.asked or request.body) is not None,
             budget_left=self.budget.left(now),
         )
         why = stop(failure, progress, max_attempts=self.limits.max_attempts)

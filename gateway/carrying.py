@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.chat_request import ChatRequest
-from gateway.translation import Refused, refused_by
+from gateway.refusals import Refused
+from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
 from router.price_rows import Capability
@@ -67,7 +68,13 @@ class Carried:
 
 def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop: bool) -> Carried | Refused:
     """The request as this candidate's wire carries it, or what it cannot carry."""
-    dropped: set[str] = set()
+    if request.surface.native(provider):
+        return request.surface.unfit(request.asked) or Carried(request)
+    if not request.surface.by_chat:
+        return Refused("model", f"{provider.name} does not speak {request.surface.path} itself.")
+    if request.lacking:
+        return request.lacking[0]
+    request, dropped = request.as_chat(), set[str]()
     if may_drop:
         lacking = (name for capability, name in NEEDS.items() if offer.capabilities.get(capability) is False)
         dropped |= {name for name in lacking if name in request.parameters}

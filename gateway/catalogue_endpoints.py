@@ -5,10 +5,11 @@ import orjson
 
 from gateway.admin.problems import problem_of
 from gateway.asgi import Receive, Scope, Send, send_body
-from gateway.chat import identify, keyring_of, receive_request
-from gateway.deciding import decide, usable_offers
+from gateway.calls import decided, identify, keyring_of, receive_request
+from gateway.deciding import usable_offers
 from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
+from gateway.fronts import CHAT_FRONT
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable, DecisionUnknown
@@ -70,20 +71,9 @@ class Route:
         tally.endpoint = Endpoint.ROUTE
         book = services.books.for_request(tally)
         admitted = await identify(scope, services, tally)
-        request = await receive_request(scope, receive, services, tally)
+        request = await receive_request(scope, receive, services, tally, CHAT_FRONT)
         keyring = await keyring_of(admitted.tenant, services)
-        today, allowed = services.now().date(), admitted.allowed_models
-        decision = decide(
-            request,
-            admitted.tenant,
-            keyring,
-            book,
-            today,
-            allowed_models=allowed,
-            habits=services.habits.of(admitted.tenant.id),
-            paces=services.paces.paces,
-            health=services.health.view(),
-        )
+        decision = decided(request, admitted, keyring, book, services)
         await send_body(send, 200, orjson.dumps(to_json(decision)))
 
 

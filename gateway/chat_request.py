@@ -5,17 +5,17 @@ does, so that no field of a caller can name a key, a base URL, a header, a price
 refused by name there instead of being dropped.
 """
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import orjson
 
 from gateway.errors import ApiError, bad_request
 from gateway.fields import Fields, read_fields
+from gateway.refusals import Refused
 from gateway.surface import CHAT, Surface
 
 Check = Callable[[object], bool]
@@ -169,27 +169,38 @@ class ChatRequest:
     body: Mapping[str, object]  # as it came, for reading what the request needs and prefers
     models: tuple[str, ...] = ()  # to be tried after `model`
     surface: Surface = CHAT
-    raw: bytes = field(default=b"{}", repr=False)  # the body on the caller's own surface
+    raw: bytes | None = field(default=None, repr=False)  # as it came on its surface; None: it is said as `body`
     unknown: Mapping[str, object] = field(default_factory=dict)  # fields that only a provider of this surface may know
+    asked: Mapping[str, object] = field(default_factory=dict)  # the caller's own body, where it is not `body`
+    lacking: tuple[Refused, ...] = ()  # what of it `body` does not carry
     dropped: frozenset[str] = frozenset()  # parameters that are left out
     headers: Headers = ()  # of the caller's, that travel natively
+    query: bytes = b""  # likewise
 
     @property
     def fields(self) -> Fields:
         """The body's top-level fields, each as it was written."""
-        return read_fields(self.raw)
+        return read_fields(orjson.dumps(self.body) if self.raw is None else self.raw)
+
+    def as_chat(self) -> "ChatRequest":
+        """What is sent to a provider that does not speak the surface: a chat completion."""
+        return self if self.surface is CHAT else replace(self, surface=CHAT, raw=None, headers=(), query=b"")
 
 
 def read_chat_request(raw: bytes) -> ChatRequest:
     """Parse and check a body; raises ApiError 400 that names the field and says what it must be."""
-    body = parse_object(raw)
+    return checked(parse_object(raw), raw)
+
+
+def checked(body: Mapping[str, object], raw: bytes | None) -> ChatRequest:
+    """The request of a chat completions body that was parsed from `raw`; raises as `read_chat_request`."""
     parameters = {name: _checked(name, value) for name, value in body.items() if _travels(name, value)}
     unknown = {name: value for name, value in body.items() if name not in PARAMETERS and name not in READ_HERE}
     if "max_tokens" in parameters and "max_completion_tokens" in parameters:  # a row may rename one into the other
         message = "`max_tokens` and `max_completion_tokens` set the same limit; send one of them."
         raise bad_request(message, param="max_completion_tokens")
-    stream = _flag(body, "stream")
-    first, *others = _model_names(body)
+    stream = flag(body, "stream")
+    first, *others = model_names(body)
     return ChatRequest(
         model=first,
         models=tuple(others),
@@ -201,13 +212,6 @@ def read_chat_request(raw: bytes) -> ChatRequest:
         raw=raw,
         unknown=unknown,
     )
-
-
-async def read_chat_request_async(raw: bytes) -> ChatRequest:
-    """`read_chat_request`; a large body is read in a thread, so that the event loop goes on."""
-    if len(raw) <= ON_LOOP_BYTES:
-        return read_chat_request(raw)
-    return await asyncio.to_thread(read_chat_request, raw)
 
 
 def parse_object(raw: bytes) -> dict[str, object]:
@@ -340,14 +344,14 @@ def _checked(name: str, value: object) -> object:
     return value
 
 
-def _flag(body: Mapping[str, object], name: str) -> bool:
+def flag(body: Mapping[str, object], name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
         raise bad_request(f"`{name}` must be true or false, not {_kind(value)}.", param=name)
     return bool(value)
 
 
-def _model_names(body: Mapping[str, object]) -> list[str]:
+def model_names(body: Mapping[str, object]) -> list[str]:
     """`model`, then `models`; each is there at most once."""
     model, models = body.get("model"), body.get("models")
     if models is not None and not isinstance(models, list):
@@ -370,8 +374,6 @@ def _model_name(model: object, where: str) -> str:
 
 def _messages(body: Mapping[str, object]) -> list[dict[str, object]]:
     messages = body.get("messages")
-    if messages is None and "input" in body:
-        raise bad_request("`messages` is missing. The body looks like a Responses request (`input`).", param="messages")
     if not isinstance(messages, list):
         raise bad_request(f"`messages` must be a list of messages, not {_kind(messages)}.", param="messages")
     if not messages:

@@ -12,8 +12,8 @@ from gateway.chat_request import ChatRequest
 from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.keys_in_turn import key_id
+from gateway.refusals import Refused
 from gateway.tally import Tally
-from gateway.translation import Refused
 from keystore.holdings import Holding as HeldKey
 from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
@@ -44,6 +44,7 @@ from router.ranking import Candidate
 from router.reasons import Fault, Reason
 
 NO_PLAN = "tenant_plan_unknown"
+SERVED = ("chat", "responses", "embedding", "completion")  # modes of models that some surface serves
 KEYRINGS = 10_000  # whose holdings are remembered
 
 
@@ -138,6 +139,7 @@ def decide(
     needs = corrected(read_needs(request.body), habits)
     query = replace(
         _query(request.model, needs, tenant, book, today, allowed_models),
+        modes=request.surface.modes,
         models=request.models,
         aliases=_aliases(request, tenant, book),
         preferences=_preferences(request, book.registry),
@@ -216,7 +218,7 @@ def usable_offers(
 ) -> list[Offer]:
     """The models that this tenant could name now, ordered by id."""
     needs = Needs(input_tokens=0, max_output_tokens=None, capabilities=frozenset(), stream=False)
-    query = _query("auto", needs, tenant, book, today, allowed_models)
+    query = replace(_query("auto", needs, tenant, book, today, allowed_models), modes=SERVED)
     decision = book.router.usable(query, book.held.of(keyring))
     return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)
 

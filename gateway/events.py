@@ -16,6 +16,11 @@ class Endpoint(StrEnum):
     """The closed set of route names that may become a metric label."""
 
     CHAT_COMPLETIONS = "chat_completions"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "count_tokens"
     MODELS = "models"
     ROUTE = "route"
     REQUESTS = "requests"

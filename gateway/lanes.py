@@ -4,7 +4,7 @@ from gateway.access_tokens import AccessTokens
 from gateway.litellm_door import LiteLLMLane
 from gateway.passthrough import PassThroughLane
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall
-from keystore.providers import Auth, Forwarding
+from keystore.providers import Auth
 
 
 class Lanes:
@@ -40,4 +40,4 @@ class Lanes:
 
 def goes_straight(call: UpstreamCall) -> bool:
     """Whether the provider is sent the caller's own bytes."""
-    return call.request.surface.native(call.provider) and call.provider.forwarding is Forwarding.AUTO
+    return call.request.surface.native(call.provider)

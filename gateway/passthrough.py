@@ -66,7 +66,8 @@ class PassThroughLane:
         request = call.request
         body = upstream_body(request.fields, call)
         first_byte_s = self._idle_s if request.stream else self._timeout_s
-        return await self._transport.post(exchange, request.surface.path, request.headers, body, first_byte_s)
+        path = request.surface.path.encode() + request.query
+        return await self._transport.post(exchange, path, request.headers, body, first_byte_s)
 
 
 def upstream_body(fields: Fields, call: UpstreamCall) -> bytes:

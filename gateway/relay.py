@@ -6,12 +6,10 @@ the provider is silent, comments keep the connection open.
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Final
 
 from gateway.asgi import Send, encode_headers
 from gateway.attempts import OpenStream
-from gateway.errors import Problem
 from gateway.events import Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
@@ -34,12 +32,11 @@ async def relay_stream(
     tally: Tally,
     *,
     most_s: float,
-    broke: Callable[[Problem], bytes],
     keep_alive: bytes,
     keep_alive_s: float = KEEP_ALIVE_S,
 ) -> Failure | None:
     """Send a begun stream to its end, at most `most_s` after the request began; returns how it broke, if it did, with
-    the outcome in `tally`. `broke` words an error for the surface, `keep_alive` is its empty word."""
+    the outcome in `tally`. `keep_alive` is the surface's empty word."""
     await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
     tally.first_token_s = time.monotonic() - tally.started
     silence = _Silence(send, keep_alive, keep_alive_s)
@@ -57,7 +54,7 @@ async def relay_stream(
         silence.end()
     problem = problem_of(failure, [failure])
     tally.outcome, tally.fault, tally.code = Outcome.CUT, problem.fault.value, problem.code
-    await send({"type": "http.response.body", "body": broke(problem), "more_body": False})
+    await send({"type": "http.response.body", "body": stream.reply.broke(problem), "more_body": False})
     return failure
 
 

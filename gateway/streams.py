@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 
 from gateway import openai_shape
+from gateway.chat_reader import error_event
+from gateway.errors import Problem
 from gateway.events import TokenUsage
 from gateway.finish_reasons import finish_reason
-from gateway.stream_reader import Reader
+from gateway.stream_reader import StreamReader
 from gateway.transport import Exchange
 from gateway.upstream import UpstreamCall, UpstreamFailed
 from gateway.upstream_errors import failure, failure_of
@@ -33,7 +35,7 @@ class ForwardedStream:
         self,
         call: UpstreamCall,
         exchange: Exchange,
-        reader: Reader,
+        reader: StreamReader,
         pieces: AsyncIterator[bytes],
         close: Callable[[], None],
     ) -> None:
@@ -47,6 +49,9 @@ class ForwardedStream:
     def usage(self) -> TokenUsage | None:
         seen = self._exchange.seen
         return self._call.request.surface.usage_of(seen.usage, seen.service_tier)
+
+    def broke(self, problem: Problem) -> bytes:
+        return self._reader.broke(problem)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         reader, held = self._reader, b""
@@ -109,6 +114,9 @@ class TranslatedStream:
         if self._call.request.include_usage and self._usage_chunk is not None:
             said += event(self._usage_chunk)
         return said + DONE_EVENT
+
+    def broke(self, problem: Problem) -> bytes:
+        return error_event(problem)
 
     def _shown(self, dumped: Mapping[str, object]) -> dict[str, object] | None:
         """The chunk with the provider's own finish reason; None when it says nothing, or ends what has not ended."""

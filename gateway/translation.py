@@ -8,10 +8,10 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from gateway.chat_request import SHOWN_LENGTH, ChatRequest, near_parameter
+from gateway.refusals import Refused
 from gateway.translation_rules import LEAVE_OUT, OTHER_WIRE, RULES, STRICT, Untranslatable, WireRules, asks_nothing
 from keystore.providers import Provider, Wire
 
@@ -28,14 +28,6 @@ _MESSAGE_KEYS: Mapping[str, frozenset[str]] = {
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
 _INSTRUCTIONS = ("system", "developer")
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A request that a wire cannot carry whole: the field, and a sentence that says what would help."""
-
-    param: str
-    sentence: str
 
 
 def refused_by(provider: Provider, model: str, request: ChatRequest) -> Refused | None:

@@ -108,13 +108,13 @@ class Transport:
         _current.set((self, record))
         return record
 
-    async def post(self, exchange: Exchange, path: str, headers: Headers, body: bytes, first_byte_s: float) -> Answer:
+    async def post(self, exchange: Exchange, path: bytes, headers: Headers, body: bytes, first_byte_s: float) -> Answer:
         """POST `body` to `path` below the row's base URL, with the key and these headers; returns when the answer's
         head is there. Raises httpx.HTTPError, and TransportRefusal where it may not leave."""
         base = self._base(exchange.provider.base_url)
         check_host(base.host, exchange)
         name, value = key_header(exchange)
-        lines = [base.post, path.encode("ascii"), base.rest, name, b": ", value]
+        lines = [base.post, path, base.rest, name, b": ", value]
         for each in headers:
             lines += (b"\r\n", each[0], b": ", each[1])
         lines.append(b"\r\ncontent-length: %d\r\n\r\n" % len(body))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.chat_request import ChatRequest
+from gateway.errors import Problem
 from gateway.events import TokenUsage
 from keystore.keyring import Credential
 from keystore.providers import Provider
@@ -41,6 +42,9 @@ class StreamReply(Protocol):
     def usage(self) -> TokenUsage | None: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+    def broke(self, problem: Problem) -> bytes:
+        """The event that tells in the stream how it broke."""
 
     async def aclose(self) -> None:
         """Close the upstream; may be called at any time, more than once, and while being cancelled."""

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 # At the root: a stored answer or conversation.
-_ROOT: Final = ("previous_response_id", "conversation")
+_ROOT: Final = ("previous_response_id", "conversation", "prompt")
 # Anywhere in messages or input: a name whose text is a reference or a sealed text. `file_id`: uploaded files;
 # `encrypted_content`: OpenAI's reasoning items; `thought_signature`: Gemini, in tool calls.
 _NAMES: Final = ("file_id", "encrypted_content", "thought_signature")
@@ -53,7 +53,9 @@ def _bound(item: Mapping[str, object]) -> str | None:
         if isinstance(item.get(name), str) and item[name]:
             return name
     kind = item.get("type")
-    if isinstance(kind, str) and isinstance(item.get(_TYPES.get(kind, "")), str):
+    if isinstance(kind, str) and isinstance(item.get(_TYPES.get(kind, "")), str) and item[_TYPES[kind]]:
+        return kind
+    if kind == "item_reference" or (kind == "reasoning" and "id" in item and not item.get("summary")):
         return kind
     audio = item.get("audio")  # an assistant's earlier answer in sound, kept by the provider under an id
     if item.get("role") == "assistant" and isinstance(audio, dict) and isinstance(audio.get("id"), str):

@@ -155,7 +155,7 @@ class Router:
 
     def usable(self, query: Query, holdings: Holdings) -> Decision:
         """What the tenant could name now, of all that answers chat: the query's own model is not looked at."""
-        return self._decide(query, self._selector.everything(), holdings)
+        return self._decide(query, self._selector.everything(query.modes), holdings)
 
     def _decide(self, query: Query, selection: Selection, holdings: Holdings) -> Decision:
         judging = _Judging(query, holdings, self._registry, self._entitlements, fit_filters(query.needs))

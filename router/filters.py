@@ -36,14 +36,19 @@ Filter = Callable[[Offer, Circumstances], Denial | None]
 KeyFilter = Callable[[Offer, Circumstances, Holding], Denial | None]
 
 
+_ANSWERS: Final[Mapping[str, str]] = MappingProxyType(
+    {"chat": "chat completions", "embedding": "embeddings", "completion": "text completions"}
+)
+
 # --- the offer itself -----------------------------------------------------------------------------------------------
 
 
-def is_chat(offer: Offer, _: Circumstances) -> Denial | None:
+def is_of_mode(offer: Offer, at: Circumstances) -> Denial | None:
     """An embedding or image model does not answer chat."""
-    if offer.is_chat:
+    if offer.mode in at.query.modes:
         return None
-    return Denial(Reason.MODEL_UNKNOWN, f"{offer.id} does not answer chat completions: its mode is {offer.mode!r}")
+    text = f"{offer.id} does not answer {_ANSWERS.get(at.query.modes[0], 'this')}: its mode is {offer.mode!r}"
+    return Denial(Reason.MODEL_UNKNOWN, text)
 
 
 def is_enabled(offer: Offer, _: Circumstances) -> Denial | None:
@@ -286,7 +291,7 @@ def is_wanted(_: Offer, at: Circumstances) -> Denial | None:
 
 # In the order in which they are asked. The first denial that counts is the offer's reason, so a reason further down
 # means a nearer miss.
-OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_chat, is_enabled, is_served, is_current)
+OFFER_FILTERS: Final[tuple[Filter, ...]] = (is_of_mode, is_enabled, is_served, is_current)
 KEY_FILTERS: Final[tuple[KeyFilter, ...]] = (may_be_managed, token_allows, plan_allows)
 FIT_FILTERS: Final[tuple[Filter, ...]] = (
     is_priced,

@@ -16,8 +16,9 @@ from router.entitlement import Entitlements
 from router.model_names import compile_models, split_provider
 from router.plan_lint import LIMITS
 from router.plans import Plan, Plans
+from router.price_rows import CHAT
 from router.query import Holding, KeySource, Lacking
-from router.selection import chat_offers
+from router.selection import offers_of
 
 Holdings = Mapping[str, Holding | Lacking]
 _AUTO: Final = "auto"
@@ -95,7 +96,7 @@ def plan_change(
     says whether the operator's keys may be used for it."""
     entitled = Entitlements(plans, registry)
     defaults = [_default(plan, own_default) for plan in (before, after)]
-    offers = (*chat_offers(catalogue, registry), *_beyond_catalogue(defaults, registry))
+    offers = (*offers_of(catalogue, registry, (CHAT,)), *_beyond_catalogue(defaults, registry))
     live = [each for each in offers if not each.deprecated_on or today < each.deprecated_on]
 
     def through(plan: Plan, source: KeySource) -> list[Offer]:

@@ -15,6 +15,7 @@ from router.aliases import NO_ALIASES, Aliases
 from router.needs import Needs
 from router.objective import Objective
 from router.plans import Plan
+from router.price_rows import CHAT
 
 
 class KeySource(StrEnum):
@@ -152,6 +153,7 @@ class Query:
     today: date
     tenant: str  # slug
     allowed_models: tuple[str, ...] = ()  # what the caller's token is for; empty: everything
+    modes: tuple[str, ...] = (CHAT,)  # of models that may answer, as the price map calls them
     managed: bool = False  # whether the operator's keys may be used for this tenant
     models: tuple[str, ...] = ()  # to be tried after `model`, in this order
     preferences: Preferences = NO_PREFERENCES

@@ -75,22 +75,29 @@ class Selector:
     def __init__(self, catalogue: Catalogue, registry: Registry) -> None:
         self._catalogue = catalogue
         self._registry = registry
-        self._everything = by_provider(chat_offers(catalogue, registry))
+        self._everything: dict[tuple[str, ...], Mapping[str, tuple[Offer, ...]]] = {}
 
     def select(self, query: Query) -> Selection:
         """The offers that the query's model and models mean; what is named twice is tried once."""
         texts = dict.fromkeys(_text(model, query) for model in (query.model, *query.models))
         wishes = dict.fromkeys(wish for text in texts for wish in query.aliases.wishes(text))
-        return Selection(tuple(self._group(wish) for wish in wishes))
+        return Selection(tuple(self._group(wish, query.modes) for wish in wishes))
 
-    def everything(self) -> Selection:
-        """Every model that answers chat, as if each had been named."""
-        return Selection((Group(Wish(AUTO), True, self._everything),))
+    def everything(self, modes: tuple[str, ...]) -> Selection:
+        """Every model of these modes, as if each had been named."""
+        return Selection((Group(Wish(AUTO), True, self._of(modes)),))
 
-    def _group(self, wish: Wish) -> Group:
+    def _of(self, modes: tuple[str, ...]) -> Mapping[str, tuple[Offer, ...]]:
+        known = self._everything.get(modes)
+        if known is None:
+            offers = offers_of(self._catalogue, self._registry, modes)
+            known = self._everything[modes] = by_provider(offers)
+        return known
+
+    def _group(self, wish: Wish, modes: tuple[str, ...]) -> Group:
         word = wish.model.lower()
         if word in _AUTO_WORDS:
-            return Group(wish, False, self._everything, wish.objective or _AUTO_WORDS[word])
+            return Group(wish, False, self._of(modes), wish.objective or _AUTO_WORDS[word])
         if word.partition(":")[0] == AUTO and "/" not in word:
             detail = f"{quoted(wish.model)} is not available; use {_ACCEPTED}"
             return _miss(wish, Denial(Reason.MODEL_UNKNOWN, detail))
@@ -127,10 +134,10 @@ def _default_model(query: Query) -> str:
     return query.plan.default_model if chosen.lower() == _DEFAULT else chosen
 
 
-def chat_offers(catalogue: Catalogue, registry: Registry) -> tuple[Offer, ...]:
-    """Every model that answers chat, of every provider in service."""
+def offers_of(catalogue: Catalogue, registry: Registry, modes: tuple[str, ...]) -> tuple[Offer, ...]:
+    """Every model of these modes, of every provider in service."""
     live = registry.live()
-    return tuple(offer for provider in live for offer in catalogue.of_provider(provider.id) if offer.is_chat)
+    return tuple(offer for provider in live for offer in catalogue.of_provider(provider.id) if offer.mode in modes)
 
 
 def by_provider(offers: Iterable[Offer]) -> Mapping[str, tuple[Offer, ...]]:

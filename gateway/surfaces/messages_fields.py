@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from gateway.errors import ApiError, bad_request
-from gateway.translation import Refused
+from gateway.refusals import Refused
 
 Object = Mapping[str, object]
 Json = dict[str, object]

@@ -7,7 +7,7 @@ tried out.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from gateway.translation import Refused
+from gateway.refusals import Refused
 
 Object = Mapping[str, object]
 

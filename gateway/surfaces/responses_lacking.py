@@ -6,7 +6,7 @@ Owns the sentences' shape. Must not know any field.
 from collections.abc import Mapping
 
 from gateway.errors import ApiError, bad_request
-from gateway.translation import Refused
+from gateway.refusals import Refused
 from gateway.translation_rules import Untranslatable
 
 NATIVE = "ask for a provider that speaks the Responses API"

@@ -5,7 +5,7 @@ Pure. Knows no surface: each has its own `to_chat`.
 
 from dataclasses import dataclass
 
-from gateway.translation import Refused
+from gateway.refusals import Refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.carrying import DROPPABLE, Carried, carried
 from gateway.chat_request import PARAMETERS, ChatRequest, read_chat_request
-from gateway.translation import Refused
+from gateway.refusals import Refused
 from keystore.providers import Provider, load_registry
 from router.catalogue import Capability, Offer
 from router.model_names import parse_name

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from gateway import chat_request
-from gateway.chat_request import MAX_MESSAGES, MAX_VALUES, ChatRequest, read_chat_request, read_chat_request_async
+from gateway.chat_request import MAX_MESSAGES, MAX_VALUES, ChatRequest, read_chat_request
 from gateway.errors import ApiError, Problem
 from router.needs import read_needs
 
@@ -163,7 +163,7 @@ async def longest_stall(raw: bytes) -> float:
         nonlocal done
         await asyncio.sleep(0.01)
         try:
-            request: ChatRequest = await read_chat_request_async(raw)
+            request: ChatRequest = await asyncio.to_thread(read_chat_request, raw)
             read_needs(request.body)
         except ApiError:
             pass

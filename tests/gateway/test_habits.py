@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from gateway import habits
-from gateway.chat import account
+from gateway.calls import account
 from gateway.events import TokenUsage
 from gateway.habits import LEAST, MODELS, HabitKeeper, PaceKeeper
 from gateway.tally import Tally

@@ -1,16 +1,20 @@
-"""`POST /v1/chat/completions`: one request as a straight line of named steps."""
+"""The calls to models, on every surface: one request as a straight line of named steps."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
 from gateway.auth import KEYSTORE_AWAY, authenticate
-from gateway.chat_request import ChatRequest, read_chat_request_async
+from gateway.chat_request import ON_LOOP_BYTES, ChatRequest
 from gateway.deciding import RuleBook, decide, refused
 from gateway.errors import ApiError
-from gateway.events import Decided, Endpoint, TokenUsage
+from gateway.events import Decided, TokenUsage
+from gateway.fronts import COUNT_FRONT, Front, retold
 from gateway.metering import metered
+from gateway.openai_shape import encode
 from gateway.relay import relay_stream
+from gateway.seen import parse
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable
@@ -30,11 +34,12 @@ class Admitted:
     allowed_models: tuple[str, ...]
 
 
-class ChatCompletions:
-    """A plain ASGI endpoint over the services."""
+class Calls:
+    """A plain ASGI endpoint over the services: one surface, from a body to a provider's answer."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, front: Front) -> None:
         self._services = services
+        self._front = front
         self._attempts = Attempts(
             services.lane,
             services.keystore,
@@ -47,31 +52,31 @@ class ChatCompletions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
-        tally.endpoint = Endpoint.CHAT_COMPLETIONS
+        tally.endpoint = self._front.surface.endpoint
         book = self._services.books.for_request(tally)
         admitted = await identify(scope, self._services, tally)
-        request = await receive_request(scope, receive, self._services, tally)
+        request = await receive_request(scope, receive, self._services, tally, self._front)
+        await self.answer(request, admitted, book, tally, scope, receive, send)
+
+    async def answer(
+        self,
+        request: ChatRequest,
+        admitted: Admitted,
+        book: RuleBook,
+        tally: Tally,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer a request that was read, while its client is there."""
         tally.stream = request.stream
         work = self._answer(request, admitted, book, tally, send)
         await while_connected(scope, receive, work, answered=lambda: tally.ended)
 
     async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
-        tenant = admitted.tenant
-        keyring = await keyring_of(tenant, self._services)
-        today, allowed = self._services.now().date(), admitted.allowed_models
-        decision = decide(
-            request,
-            tenant,
-            keyring,
-            book,
-            today,
-            allowed_models=allowed,
-            enough=1,
-            habits=self._services.habits.of(tenant.id),
-            paces=self._services.paces.paces,
-            health=self._services.health.view(),
-        )
-        self._services.events.publish(Decided(tally.request_id, tenant.id, decision))
+        keyring = await keyring_of(admitted.tenant, self._services)
+        decision = decided(request, admitted, keyring, book, self._services, enough=1)
+        self._services.events.publish(Decided(tally.request_id, admitted.tenant.id, decision))
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         if request.stream:
@@ -84,22 +89,66 @@ class ChatCompletions:
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
         account(tally, decision, reply.usage, self._services)
-        await send_body(send, 200, reply.body)
+        body = reply.body
+        if self._front.answer is not None and not self._is_native(tally):
+            completion = parse(body)
+            assert isinstance(completion, dict)  # noqa: S101 - both lanes look before they hand it on
+            name, created = self._minted(tally)
+            body = encode(self._front.answer(completion, request.asked, answer_id=name, created=created))
+        await send_body(send, 200, body)
 
     async def _stream(
         self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
     ) -> None:
         stream = await self._attempts.stream(request, decision, keyring, tally)
         try:
-            most_s = self._services.limits.answer_timeout_s
-            failure = await relay_stream(
-                send, stream, tally, most_s=most_s, broke=request.surface.broke, keep_alive=request.surface.keep_alive
-            )
+            if self._front.events is not None and not self._is_native(tally):
+                name, created = self._minted(tally)
+                model = tally.model or request.model
+                stream = retold(stream, self._front.events(request.asked, answer_id=name, created=created, model=model))
+            most_s, keep_alive = self._services.limits.answer_timeout_s, request.surface.keep_alive
+            failure = await relay_stream(send, stream, tally, most_s=most_s, keep_alive=keep_alive)
             if failure is not None:
                 self._attempts.broke(failure, tally)
         finally:
             account(tally, decision, stream.reply.usage, self._services)
             await stream.reply.aclose()
+
+    def _is_native(self, tally: Tally) -> bool:
+        """Whether who answered speaks the surface itself."""
+        provider = self._services.books.current.registry.get(tally.provider or "")
+        return provider is not None and self._front.surface.native(provider)
+
+    def _minted(self, tally: Tally) -> tuple[str, int]:
+        """An id and a time of our own, for an answer that no provider gave in this shape."""
+        return self._front.prefix + tally.request_id.removeprefix("req_"), int(self._services.now().timestamp())
+
+
+class CountTokens:
+    """`POST /v1/messages/count_tokens`: counted by the provider that would answer, where it counts; else estimated, and
+    the header `x-wardgate-estimated` says so. Nothing is spent."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._counted = Calls(services, COUNT_FRONT)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        tally: Tally = scope[KEY]
+        tally.endpoint = COUNT_FRONT.surface.endpoint
+        services = self._services
+        book = services.books.for_request(tally)
+        admitted = await identify(scope, services, tally)
+        request = await receive_request(scope, receive, services, tally, COUNT_FRONT)
+        keyring = await keyring_of(admitted.tenant, services)
+        decision = decided(request, admitted, keyring, book, services, enough=1)
+        if not decision.ranked:
+            raise refused(decision, tally, services.events)
+        first = book.registry.get(decision.ranked[0].offer.provider_id)
+        if first is not None and request.surface.native(first):
+            await self._counted.answer(request, admitted, book, tally, scope, receive, send)
+            return
+        tally.headers["x-wardgate-estimated"] = "input_tokens"
+        await send_body(send, 200, encode({"input_tokens": decision.query.needs.input_tokens}))
 
 
 async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
@@ -109,13 +158,43 @@ async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
     return Admitted(tenant, caller.allowed_models)
 
 
-async def receive_request(scope: Scope, receive: Receive, services: Services, tally: Tally) -> ChatRequest:
-    """The checked chat request of a body, its model noted in the tally; raises ApiError."""
+async def receive_request(
+    scope: Scope, receive: Receive, services: Services, tally: Tally, front: Front
+) -> ChatRequest:
+    """The checked request of a body, its model noted in the tally; raises ApiError. A large body is read in a thread,
+    so that the event loop goes on."""
     limits = services.limits
     raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
-    request = await read_chat_request_async(raw)
+    if len(raw) <= ON_LOOP_BYTES:
+        request = front.read(raw, scope)
+    else:
+        request = await asyncio.to_thread(front.read, raw, scope)
     tally.requested_model = request.model
     return request
+
+
+def decided(
+    request: ChatRequest,
+    admitted: Admitted,
+    keyring: Keyring,
+    book: RuleBook,
+    services: Services,
+    *,
+    enough: int | None = None,
+) -> Decision:
+    """The decision for a request of this tenant now; `enough` as in `decide`."""
+    return decide(
+        request,
+        admitted.tenant,
+        keyring,
+        book,
+        services.now().date(),
+        allowed_models=admitted.allowed_models,
+        enough=enough,
+        habits=services.habits.of(admitted.tenant.id),
+        paces=services.paces.paces,
+        health=services.health.view(),
+    )
 
 
 async def keyring_of(tenant: Tenant, services: Services) -> Keyring:

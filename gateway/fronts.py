@@ -1,0 +1,199 @@
+"""From a body on any surface to one request, and from a chat completion back to that surface. One row each.
+
+Owns how each surface is read, said as chat, and answered. No I/O.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from gateway.asgi import Scope
+from gateway.attempts import OpenStream
+from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names, parse_object
+from gateway.errors import ApiError, Problem
+from gateway.events import TokenUsage
+from gateway.seen import DONE, parse
+from gateway.sse import EventReader
+from gateway.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Surface
+from gateway.surfaces import (
+    messages_answer,
+    messages_events,
+    messages_native,
+    messages_request,
+    responses_answer,
+    responses_events,
+    responses_request,
+)
+from gateway.surfaces.translation import Translation
+from gateway.upstream import StreamReply
+from router.reasons import Fault
+
+Object = Mapping[str, object]
+
+
+class Events(Protocol):
+    """A stream of chat chunks, said as another surface's events."""
+
+    def chunk(self, chunk: Object) -> bytes: ...
+
+    def end(self, usage: Object | None) -> bytes: ...
+
+    def broke(self, problem: Problem) -> bytes: ...
+
+
+class Answer(Protocol):
+    def __call__(self, completion: Object, body: Object, *, answer_id: str, created: int) -> Object: ...
+
+
+class MakeEvents(Protocol):
+    def __call__(self, body: Object, *, answer_id: str, created: int, model: str) -> Events: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """One row: how a surface's body is read, and how a chat completion is said on it (None: it is one, or never has
+    to be)."""
+
+    surface: Surface
+    read: Callable[[bytes, Scope], ChatRequest]
+    prefix: str = ""  # of the ids that are minted for translated answers
+    answer: Answer | None = None
+    events: MakeEvents | None = None
+
+
+def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
+    body = parse_object(raw)
+    if responses_request.looks_like_responses(body):
+        said = responses_request.mixed_to_chat(body)
+        return replace(checked(said.body, None), asked=body, lacking=said.lacking)
+    return checked(body, raw)
+
+
+def _translated(
+    surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, headers: Headers
+) -> ChatRequest:
+    body = parse_object(raw)
+    said = to_chat(body)
+    request = checked(said.body, raw)
+    usage = request.stream  # it is said at the end of the other surface's stream
+    return replace(
+        request, surface=surface, asked=body, lacking=said.lacking, headers=tuple(headers), include_usage=usage
+    )
+
+
+def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
+    return _translated(RESPONSES, responses_request.to_chat, raw, ())
+
+
+def _read_messages(raw: bytes, scope: Scope) -> ChatRequest:
+    headers = messages_native.native_headers(scope["headers"])
+    request = _translated(MESSAGES, messages_request.to_chat, raw, tuple(headers))
+    return replace(request, query=b"?beta=true" if scope.get("query_string") == b"beta=true" else b"")
+
+
+def _read_count(raw: bytes, scope: Scope) -> ChatRequest:
+    headers = tuple(messages_native.native_headers(scope["headers"]))
+    body = parse_object(raw)
+    counted = Translation(dict(messages_request.count_body(body)))
+    request = _translated(COUNT_TOKENS, lambda _: counted, raw, headers)
+    return replace(request, query=b"?beta=true" if scope.get("query_string") == b"beta=true" else b"")
+
+
+def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
+    return _plain(COMPLETIONS, raw, "prompt")
+
+
+def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
+    return _plain(EMBEDDINGS, raw, "input")
+
+
+def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
+    """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
+    its text."""
+    body = parse_object(raw)
+    if body.get(field) is None:
+        message = f"`{field}` is missing."
+        raise ApiError(Problem(400, "invalid_request", message, Fault.CALLER, param=field))
+    first, *others = model_names(body)
+    text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}
+    needs = {**text, "messages": [{"role": "user", "content": _text(body[field])}]}
+    options = body.get("stream_options")
+    wants = isinstance(options, dict) and options.get("include_usage") is True
+    return ChatRequest(
+        model=first,
+        models=tuple(others),
+        messages=[],
+        parameters={},
+        stream=flag(body, "stream"),
+        include_usage=wants,
+        body={**needs, **{name: body[name] for name in ("provider", "wardgate", "models") if name in body}},
+        surface=surface,
+        raw=raw,
+        asked=body,
+    )
+
+
+def _text(value: object) -> str:
+    """About as much text as the tokens or texts of a prompt."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "".join("abcd" if isinstance(one, int) else _text(one) for one in value)
+    return ""
+
+
+CHAT_FRONT: Final = Front(CHAT, _read_chat)
+COMPLETIONS_FRONT: Final = Front(COMPLETIONS, _read_completions)
+EMBEDDINGS_FRONT: Final = Front(EMBEDDINGS, _read_embeddings)
+RESPONSES_FRONT: Final = Front(
+    RESPONSES, _read_responses, "resp_", answer=responses_answer.answer, events=responses_events.Events
+)
+MESSAGES_FRONT: Final = Front(
+    MESSAGES, _read_messages, "msg_", answer=messages_answer.answer, events=messages_events.Events
+)
+COUNT_FRONT: Final = Front(COUNT_TOKENS, _read_count)
+
+
+class Retold:
+    """A stream of chat chunks that is said as another surface's events."""
+
+    def __init__(self, stream: OpenStream, events: Events) -> None:
+        self._stream = stream
+        self._events = events
+        self._reader = EventReader()
+        self._usage: Object | None = None
+
+    @property
+    def usage(self) -> TokenUsage | None:
+        return self._stream.reply.usage
+
+    def broke(self, problem: Problem) -> bytes:
+        return self._events.broke(problem)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._stream.rest:
+            if said := self.said(piece):
+                yield said
+        yield self._events.end(self._usage)
+
+    def said(self, piece: bytes) -> bytes:
+        """The events for a piece of chat's stream."""
+        return b"".join(self._said(event.data) for event in self._reader.feed(piece) if event.data.strip() != DONE)
+
+    def _said(self, data: bytes) -> bytes:
+        chunk = parse(data)
+        if not isinstance(chunk, dict):
+            return b""
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self._usage = usage
+        return self._events.chunk(chunk)
+
+    async def aclose(self) -> None:
+        await self._stream.reply.aclose()
+
+
+def retold(stream: OpenStream, events: Events) -> OpenStream:
+    """The begun stream as another surface's."""
+    reply: StreamReply = (told := Retold(stream, events))
+    return OpenStream(told.said(stream.first), aiter(reply), reply)
