@@ -1,4 +1,4 @@
-"""What is asked of every side: the same request but for the model and the token, as the bytes of a whole HTTP request."""
+"""What is asked of every side: the same request but for the model and the token, as the bytes of an HTTP request."""
 
 import orjson
 

@@ -19,7 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class BareLoop:
-    """A plain ASGI application: whatever is posted goes to LiteLLM as keyword arguments; the model names the provider."""
+    """A plain ASGI application: what is posted goes to LiteLLM as keyword arguments; the model names the provider."""
 
     def __init__(self, upstream: str, api_key: str) -> None:
         self._bases = {"openai": f"{upstream}/v1", "anthropic": upstream}

@@ -1,4 +1,4 @@
-"""Processes that a benchmark starts: each is pinned, writes to a log file, serves a port that it is given, and is ended.
+"""Processes that a benchmark starts: each is pinned, writes to a log file, serves a port that it is told, and ended.
 
 How long it took to listen and to be ready, and its memory then, is measured from the outside, on every side alike.
 """

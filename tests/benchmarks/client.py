@@ -1,4 +1,4 @@
-"""The load generator's own HTTP client: one request at a time on a kept-alive connection, with as little work as can be.
+"""The load generator's own HTTP client: one request at a time on a kept-alive connection, as little work as can be.
 
 A plain answer that arrives in one piece with its length told is checked without a parser; everything else goes through
 httptools. Times are of `time.perf_counter`. An answer that is wrong in any way is told, never passed over.

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.fetch`: gets the other programs of the comparison, once, into a folder of the user's cache.
+"""`python -m tests.benchmarks.fetch`: gets the other programs of the comparison, once, into the user's cache folder.
 
 nginx is unpacked from Debian's package where none is installed; LiteLLM's proxy gets a virtual environment of its own,
 with the version of LiteLLM that Wardgate pins. Nothing is installed into the system or into Wardgate's environment.

@@ -75,7 +75,7 @@ def _added(load: str, figure: str) -> Callable[[Document], float]:
 
 
 def _start(figure: str) -> Callable[[Document], float]:
-    return lambda document: next(one for one in document["starts"] if one["name"] == WARDGATE)[figure]  # type: ignore[no-any-return]
+    return lambda document: next(one for one in document["starts"] if one["name"] == WARDGATE)[figure]
 
 
 RATE, CPU, EVENT = "per_second", "cpu_us_each", "cpu_us_per_event"

@@ -23,8 +23,8 @@ from router.needs import read_needs
 from router.plans import Plans, load_plans
 from router.price_map import load_bundled
 from router.query import Query
-from tests.benchmarks.children import BenchmarkError
 from tests.benchmarks.asking import SAID, SYSTEM
+from tests.benchmarks.children import BenchmarkError
 from tests.benchmarks.load import Say
 from tests.benchmarks.served import percentile
 from tests.benchmarks.sides import KEY

@@ -29,7 +29,7 @@ class Grown:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a process starts: seconds until it listens and is ready, and its memory then; the median of `times` starts."""
+    """How a process starts: seconds until it listens and is ready, its memory then; the median of `times` starts."""
 
     name: str
     times: int

@@ -15,7 +15,8 @@ STREAM = re.compile(rb'"stream"\s*:\s*true')
 WANTS_USAGE = re.compile(rb'"include_usage"\s*:\s*true')
 MESSAGES_PATH = b"/v1/messages"  # Anthropic's; every other path is answered as OpenAI does
 HEADS = {
-    "plain": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\ncontent-length: %d\r\n\r\n",
+    "plain": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
+    b"content-length: %d\r\n\r\n",
     "stream": b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-request-id: req_bench\r\n"
     b"transfer-encoding: chunked\r\n\r\n",
 }
@@ -38,7 +39,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A streamed answer in three parts, each complete chunks of HTTP: up to the first token, one more token, the end."""
+    """A streamed answer in three parts, each of whole chunks of HTTP: to the first token, one more token, the end."""
 
     opening: bytes
     token: bytes
