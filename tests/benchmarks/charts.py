@@ -15,7 +15,7 @@ from typing import Any
 from tests.benchmarks.goals import Document
 from tests.benchmarks.sides import ANTHROPIC, DIRECT, LANE, WARDGATE
 
-WIDTH, LEFT, RIGHT, TOP = 860, 190, 150, 58
+WIDTH, LEFT, RIGHT, TOP = 860, 215, 125, 58
 BAR, GAP, ROW = 14, 3, 12  # heights: of a bar, between the bars of a row, between rows
 PLOT = 220  # height of a line chart
 OURS = (WARDGATE, LANE, ANTHROPIC)
@@ -147,7 +147,7 @@ def _share(value: float, least: float, most: float) -> float:
 
 def _line(title: str, told: str, samples: Sequence[tuple[int, float]]) -> str:
     """One line from 0 upwards, so that a small change looks small."""
-    width, most = WIDTH - 80 - 30, max(value for _, value in samples) * 1.15
+    width, most = WIDTH - 80 - 30, math.ceil(max(value for _, value in samples) * 1.1 / 20) * 20
     last = samples[-1][0] or 1
     points = " ".join(f"{80 + x / last * width:.1f},{TOP + PLOT * (1 - value / most):.1f}" for x, value in samples)
     parts = []

@@ -24,17 +24,17 @@ def cache() -> Path:
 
 
 def nginx() -> str | None:
-    """An nginx that can be started: of the system, or unpacked."""
+    """An nginx that runs: of the system, or unpacked."""
     unpacked = cache() / "nginx" / "usr" / "sbin" / "nginx"
-    return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or (
-        str(unpacked) if unpacked.exists() else None
-    )
+    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or str(unpacked)
+    return found if _runs([found, "-v"]) else None
 
 
 def litellm_proxy() -> str | None:
-    """The `litellm` command of the environment that was made for it."""
-    made = cache() / "litellm" / "bin" / "litellm"
-    return str(made) if made.exists() else None
+    """The `litellm` command of the environment that was made for it, if it holds the version that is pinned."""
+    made = cache() / "litellm"
+    right = any(made.glob(f"lib/python*/site-packages/litellm-{version('litellm')}.dist-info"))
+    return str(made / "bin" / "litellm") if right else None
 
 
 def main() -> int:
@@ -68,6 +68,13 @@ def _get_litellm() -> None:
         return
     if _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", LITELLM], cache()):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(command: Sequence[str]) -> bool:
+    try:
+        return subprocess.run(list(command), capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 def _run(command: Sequence[str], folder: Path) -> int:

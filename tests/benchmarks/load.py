@@ -142,7 +142,7 @@ class OpenRound(_Round):
                 await self._over
         except TimeoutError:
             self.seen.unfinished = self._number - len(self.seen.took)
-        took = time.perf_counter() - started
+        took = max(seconds, time.perf_counter() - started)
         clock.join()
         return took
 

@@ -11,7 +11,7 @@ from tests.benchmarks.load import Load
 from tests.benchmarks.served import LOADS
 from tests.benchmarks.sides import BARE_LOOP, BARE_RELAY, DIRECT, LITELLM, NGINX
 
-WIDTH = 150  # of what is piped on
+WIDTH = 180  # of what is piped on
 BASES = (DIRECT, NGINX, LITELLM, BARE_LOOP, BARE_RELAY)  # that others are compared with
 Figures = Mapping[str, Any]
 
@@ -48,12 +48,12 @@ def _table(title: str, *columns: str) -> Table:
 
 def _load_table(load: Load, sides: Sequence[Figures]) -> Table:
     bases = [base for base in BASES if any(each["side"] == base for each in sides)]
-    compared = [] if load.rate or load.gap_ms else bases
+    compared = [] if load.rate or load.gap_ms else [base for base in bases if base != BARE_LOOP or not load.chunks]
     times = "first token" if load.chunks else "answer"
     columns = ["side", "a second", *(f"to {base}" for base in compared)]
     columns += [f"{times} p50 ms", "p99", "p50 added", "p99 added", "CPU each µs"]
     columns += ["CPU a chunk µs", "to nginx", "gap p99 ms"] if load.chunks else []
-    columns += ["core busy", "load's", "rounds differ"]
+    columns += ["core busy", "load core", "rounds ±"]
     columns += ["not in time"] if load.rate else []
     table = _table(f"{load.name}: {load.title}", *columns)
     for each in sides:
@@ -65,7 +65,7 @@ def _row(load: Load, each: Figures, sides: Sequence[Figures], compared: Sequence
     kind = "first_" if load.chunks else ""
     direct = _named(DIRECT, sides)
     row = [each["side"], f"{each['per_second']:,.0f}"]
-    row += [f"{each['per_second'] / _named(base, sides)['per_second']:.3g}" for base in compared]
+    row += [_ratio(each["per_second"] / _named(base, sides)["per_second"]) for base in compared]
     row += [_number(each[f"{kind}{percent}_ms"]) for percent in ("p50", "p99")]
     row += [_difference(each, direct, f"{kind}{percent}_ms") for percent in ("p50", "p99")]
     row.append(_number(each["cpu_us_each"], 1))
@@ -73,7 +73,7 @@ def _row(load: Load, each: Figures, sides: Sequence[Figures], compared: Sequence
         nginx = _named(NGINX, sides).get("cpu_us_per_event")
         mine = each["cpu_us_per_event"]
         row += [_number(mine), _number(mine / nginx if mine and nginx else None), _number(each["gap_p99_ms"])]
-    row += [_percent(each["core_busy"]), _percent(each["load_core_busy"]), f"±{each['rounds_differ']:.0%}"]
+    row += [_percent(each["core_busy"]), _percent(each["load_core_busy"]), f"{each['rounds_differ']:.0%}"]
     return [*row, str(each["unfinished"])] if load.rate else row
 
 
@@ -89,6 +89,10 @@ def _difference(each: Figures, direct: Figures, figure: str) -> str:
 
 def _number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:
