@@ -1,12 +1,15 @@
 """The load generator tells a wrong answer from a right one, and hides no waiting."""
 
 import asyncio
+import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.benchmarks.asking import body_of
+from tests.benchmarks.charts import draw
 from tests.benchmarks.children import HOST, BenchmarkError
 from tests.benchmarks.client import Seen
 from tests.benchmarks.goals import reached
@@ -123,3 +126,12 @@ def test_goals_that_were_not_measured_are_left_out() -> None:
     assert [(goal["title"], goal["measured"], goal["reached"]) for goal in found] == [
         ("plain answers, to nginx", 0.34, False)
     ]
+
+
+def test_pictures_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
+    served = {"plain-64": [{"side": "a & b", "per_second": 3.0}, {"side": "wardgate", "per_second": 1234.0}]}
+    grown = {"side": "wardgate", "requests": 900, "samples": [(0, 90.0), (450, 91.0), (900, 91.5)], "grown": 0.005}
+    drawn = draw({"served": served, "memory": [grown]}, tmp_path)
+    assert [path.name for path in drawn] == ["throughput.svg", "memory.svg"]
+    texts = [element.text for path in drawn for element in ET.parse(path).iter() if element.tag.endswith("}text")]
+    assert {"a & b", "1,234", "900 plain requests, 64 at once; +0.50% after the first tenth"} <= set(texts)
