@@ -33,19 +33,22 @@ class Goal:
 
 
 def reached(document: Document) -> list[dict[str, object]]:
-    """Each goal that this run measured, and whether it is reached."""
+    """Each goal that this run measured, and whether it is reached: by both measures where there are two, since on a
+    busy machine the first alone may flatter."""
     found: list[dict[str, object]] = []
     for goal in GOALS:
         value = _or_none(goal.measured, document)
         if value is None:
             continue
+        by_cpu = None if goal.by_cpu is None else _or_none(goal.by_cpu, document)
+        both = [one for one in (value, by_cpu) if one is not None]
         found.append(
             {
                 "title": goal.title,
                 "bound": f"{'>=' if goal.at_least else '<='} {goal.bound:g}{goal.unit}",
                 "measured": value,
-                "by_cpu": None if goal.by_cpu is None else _or_none(goal.by_cpu, document),
-                "reached": value >= goal.bound if goal.at_least else value <= goal.bound,
+                "by_cpu": by_cpu,
+                "reached": min(both) >= goal.bound if goal.at_least else max(both) <= goal.bound,
             }
         )
     return found
