@@ -21,7 +21,7 @@ LANES = (named.LITELLM, named.BARE_LOOP, named.LANE, named.ANTHROPIC)
 ALL = (*QUICK, *LANES, named.BARE_ANTHROPIC)
 RELAYS = (*QUICK, named.BARE_RELAY)
 LOADS = (
-    Load("plain-64", "plain answers, 64 at once", ALL, at_once=64),
+    Load("plain-64", "plain answers, 64 at once", (*ALL, named.BARE_RELAY), at_once=64),
     Load("rate-500", "plain answers, 500 a second", QUICK, at_once=64, rate=500),
     Load("rate-50", "plain answers, 50 a second", (*QUICK, *LANES), at_once=64, rate=50),
     Load("stream-16", "streams of 50 tokens without a pause, 16 at once", ALL, at_once=16, chunks=50),
