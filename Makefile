@@ -28,7 +28,8 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	$(BIN)/python -m tests.benchmarks
+	-@$(BIN)/python -m tests.benchmarks.fetch
+	$(BIN)/python -m tests.benchmarks $(ARGS)
 	$(BIN)/python -m tests.benchmarks.crowd
 
 docs: $(VENV)/.dev

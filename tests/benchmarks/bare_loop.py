@@ -6,7 +6,6 @@ and knows nothing of Wardgate.
 
 import argparse
 import logging
-import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -20,15 +19,17 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 class BareLoop:
-    """A plain ASGI application: whatever is posted goes to LiteLLM as keyword arguments."""
+    """A plain ASGI application: what is posted goes to LiteLLM as keyword arguments; the model names the provider."""
 
-    def __init__(self, api_base: str, api_key: str) -> None:
-        self._upstream = {"api_base": api_base, "api_key": api_key, "max_retries": 0, "num_retries": 0}
+    def __init__(self, upstream: str, api_key: str) -> None:
+        self._bases = {"openai": f"{upstream}/v1", "anthropic": upstream}
+        self._settled = {"api_key": api_key, "max_retries": 0, "num_retries": 0}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         body = orjson.loads(await _read(receive))
-        model = f"openai/{body.pop('model')}"
-        answer: Any = await litellm.acompletion(model=model, **body, **self._upstream)
+        model = str(body.pop("model"))
+        base = self._bases[model.partition("/")[0]]
+        answer: Any = await litellm.acompletion(model=model, api_base=base, **body, **self._settled)
         if not body.get("stream"):
             await _start(send, b"application/json")
             await send({"type": "http.response.body", "body": orjson.dumps(answer.model_dump(exclude_none=True))})
@@ -53,27 +54,19 @@ async def _start(send: Send, content_type: bytes) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type)]})
 
 
-class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
-        print(f"the bare loop serves http://{host}:{port}", flush=True)
-
-
 def main() -> None:
-    """Serve on a free port of loopback until a signal."""
+    """Serve on a port of loopback until a signal."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--api-base", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--upstream", required=True)
     parser.add_argument("--api-key", required=True)
     chosen = parser.parse_args()
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)
     config = uvicorn.Config(
-        BareLoop(chosen.api_base, chosen.api_key),
-        port=0,
+        BareLoop(chosen.upstream, chosen.api_key),
+        port=chosen.port,
         loop="uvloop",
         http="httptools",
         lifespan="off",
@@ -81,7 +74,7 @@ def main() -> None:
         log_config=None,
         server_header=False,
     )
-    _Server(config).run()
+    uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

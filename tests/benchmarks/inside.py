@@ -23,12 +23,15 @@ from router.needs import read_needs
 from router.plans import Plans, load_plans
 from router.price_map import load_bundled
 from router.query import Query
+from tests.benchmarks.asking import SAID, SYSTEM
 from tests.benchmarks.children import BenchmarkError
-from tests.benchmarks.load import SAID, SYSTEM
-from tests.benchmarks.served import Say, percentile
-from tests.benchmarks.sides import MODEL, SANDBOX_KEY, TENANT_KEYS
+from tests.benchmarks.load import Say
+from tests.benchmarks.served import percentile
+from tests.benchmarks.sides import KEY
 
 PLAN = "team"
+MODEL = "MiniMax-M2"
+TENANT_KEYS = ("MINIMAX_API_KEY", "OPENAI_API_KEY", "DEEPSEEK_API_KEY")
 ROUTED = {"route-explicit": f"minimax/{MODEL}", "route-family": MODEL, "route-auto": "auto"}
 REMEMBERED = "route-auto-remembered"
 WHOLE = "route-auto-whole-map"  # every provider of the price map is registered
@@ -90,7 +93,7 @@ async def _world(folder: Path) -> World:
     )
     tenant = await keystore.tenants.add("benchmark", PLAN)
     for name in TENANT_KEYS:
-        await keystore.credentials.set(tenant, name, SANDBOX_KEY)
+        await keystore.credentials.set(tenant, name, KEY)
     token = (await keystore.tokens.create(tenant)).token
     keyring = await keystore.keyring(tenant)
     return World(registry, plans, load_catalogue(registry), keystore, tenant, token, keyring)

@@ -1,88 +1,42 @@
-"""How the figures are shown: tables for people, or one JSON document. Measures nothing."""
+"""How a run's document is shown: tables for people. Measures nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.inside import Timed
+from tests.benchmarks.goals import Document
 from tests.benchmarks.load import Load
-from tests.benchmarks.machine import Cores
-from tests.benchmarks.served import LOADS, Measured, Process
-from tests.benchmarks.sides import BARE_LOOP, DIRECT
+from tests.benchmarks.served import LOADS
+from tests.benchmarks.sides import BARE_LOOP, BARE_RELAY, DIRECT, LITELLM, NGINX
 
-WIDTH = 120  # of what is piped on
-
-
-@dataclass(slots=True)
-class Results:
-    """All that one run measured."""
-
-    machine: Mapping[str, object]
-    cores: Cores
-    seconds: float
-    loads: dict[str, list[Measured]] = field(default_factory=dict)
-    processes: list[Process] = field(default_factory=list)
-    inside: list[Timed] = field(default_factory=list)
+WIDTH = 180  # of what is piped on
+BASES = (DIRECT, NGINX, LITELLM, BARE_LOOP, BARE_RELAY)  # that others are compared with
+Figures = Mapping[str, Any]
 
 
-def to_json(results: Results) -> dict[str, object]:
-    """Everything, with the numbers as they are."""
-    return {
-        "machine": dict(results.machine),
-        "pinned": results.cores.sentence,
-        "seconds_per_measurement": results.seconds,
-        "served": {name: [_side(each, sides) for each in sides] for name, sides in results.loads.items()},
-        "processes": [asdict(process) for process in results.processes],
-        "inside": [asdict(timed) for timed in results.inside],
-    }
-
-
-def _side(each: Measured, sides: Sequence[Measured]) -> dict[str, object]:
-    direct, bare = _named(DIRECT, sides), _named(BARE_LOOP, sides)
-    return {
-        "side": each.side,
-        "answers": len(each.answers),
-        "answers_per_second": each.rate,
-        "answers_per_second_by_round": each.rates,
-        "events_per_second": each.event_rate,
-        "rate_over_direct": each.rate / direct.rate,
-        "rate_over_bare_loop": each.rate / bare.rate,
-        "p50_ms": each.took_ms(50),
-        "p99_ms": each.took_ms(99),
-        "p50_added_to_direct_ms": each.took_ms(50) - direct.took_ms(50),
-        "p99_added_to_direct_ms": each.took_ms(99) - direct.took_ms(99),
-        "first_token_p50_ms": each.first_token_ms(50),
-        "first_token_p99_ms": each.first_token_ms(99),
-        "cpu_ms_per_answer": each.cpu_ms,
-    }
-
-
-def _named(name: str, sides: Sequence[Measured]) -> Measured:
-    return next(each for each in sides if each.side == name)
-
-
-def print_tables(results: Results) -> None:
+def print_tables(document: Document) -> None:
     """The tables, then the line that says what was measured on."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     for load in LOADS:
-        if load.name in results.loads:
-            console.print(_load_table(load, results.loads[load.name]))
-    if results.processes:
-        console.print(_process_table(results.processes))
-    if results.inside:
-        console.print(_inside_table(results.inside))
+        if load.name in document["served"]:
+            console.print(_load_table(load, document["served"][load.name]))
+    for name in ("starts", "memory", "inside", "goals"):
+        if document[name]:
+            console.print(TABLES[name](document[name]))
     console.print()
-    facts = results.machine
+    facts = document["machine"]
     console.print(
         f"Python {facts['python']}, litellm {facts['litellm']}, wardgate {facts['wardgate']}, {facts['system']}, "
-        f"{facts['cores']} cores, load average {facts['load_average_at_start']} before, {facts['date']}. "
-        f"{results.cores.sentence}",
+        f"{facts['cores']} cores, load average {facts['load_average_before']} before, {facts['date']}. "
+        f"{document['pinned']}",
         soft_wrap=True,
     )
+    for name in document["left_out"]:
+        console.print(f"Left out: {name} is not to be had; see python -m tests.benchmarks.fetch", soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -92,58 +46,94 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _load_table(load: Load, sides: Sequence[Measured]) -> Table:
-    direct, bare = _named(DIRECT, sides), _named(BARE_LOOP, sides)
-    what = "first token" if load.stream else "whole answer"
-    table = _table(
-        f"{load.name}: {load.title}; times in ms, to the {what}",
-        *("side", "events/s" if load.stream else "answers/s", "ratio to direct", "ratio to bare loop"),
-        *("p50", "p99", "p50 added to direct", "p99 added to direct", "CPU for each", "rounds differ"),
-    )
+def _load_table(load: Load, sides: Sequence[Figures]) -> Table:
+    bases = [base for base in BASES if any(each["side"] == base for each in sides)]
+    compared = [] if load.rate or load.gap_ms else [base for base in bases if base != BARE_LOOP or not load.chunks]
+    times = "first token" if load.chunks else "answer"
+    columns = ["side", "a second", *(f"to {base}" for base in compared)]
+    columns += [f"{times} p50 ms", "p99", "p50 added", "p99 added", "CPU each µs"]
+    columns += ["CPU a chunk µs", "to nginx", "gap p99 ms"] if load.chunks else []
+    columns += ["core busy", "load core", "rounds ±"]
+    columns += ["not in time"] if load.rate else []
+    table = _table(f"{load.name}: {load.title}", *columns)
     for each in sides:
-        rate = _rate(each, load)
-        table.add_row(
-            *(each.side, f"{rate:,.0f}", f"{rate / _rate(direct, load):.3f}", f"{rate / _rate(bare, load):.2f}"),
-            *(f"{_time(each, load, 50):.2f}", f"{_time(each, load, 99):.2f}"),
-            *(_added(each, direct, load, 50), _added(each, direct, load, 99)),
-            *("-" if each.cpu_ms is None else f"{each.cpu_ms:.2f}", f"±{each.spread / 2:.0%}"),
-        )
+        table.add_row(*_row(load, each, sides, compared))
     return table
 
 
-def _rate(each: Measured, load: Load) -> float:
-    return each.event_rate if load.stream else each.rate
+def _row(load: Load, each: Figures, sides: Sequence[Figures], compared: Sequence[str]) -> list[str]:
+    kind = "first_" if load.chunks else ""
+    direct = _named(DIRECT, sides)
+    row = [each["side"], f"{each['per_second']:,.0f}"]
+    row += [_ratio(each["per_second"] / _named(base, sides)["per_second"]) for base in compared]
+    row += [_number(each[f"{kind}{percent}_ms"]) for percent in ("p50", "p99")]
+    row += [_difference(each, direct, f"{kind}{percent}_ms") for percent in ("p50", "p99")]
+    row.append(_number(each["cpu_us_each"], 1))
+    if load.chunks:
+        nginx = _named(NGINX, sides).get("cpu_us_per_event")
+        mine = each["cpu_us_per_event"]
+        row += [_number(mine), _number(mine / nginx if mine and nginx else None), _number(each["gap_p99_ms"])]
+    row += [_percent(each["core_busy"]), _percent(each["load_core_busy"]), f"{each['rounds_differ']:.0%}"]
+    return [*row, str(each["unfinished"])] if load.rate else row
 
 
-def _time(each: Measured, load: Load, percent: float) -> float:
-    """To the first token where there are streams, else to the end of the answer."""
-    return (each.first_token_ms(percent) or 0.0) if load.stream else each.took_ms(percent)
+def _named(name: str, sides: Sequence[Figures]) -> Figures:
+    return next((each for each in sides if each["side"] == name), {})
 
 
-def _added(each: Measured, direct: Measured, load: Load, percent: float) -> str:
-    return "-" if each is direct else f"+{_time(each, load, percent) - _time(direct, load, percent):.2f}"
+def _difference(each: Figures, direct: Figures, figure: str) -> str:
+    if each is direct or each[figure] is None or direct.get(figure) is None:
+        return "-"
+    return f"{each[figure] - direct[figure]:+.2f}"
 
 
-def _process_table(processes: Sequence[Process]) -> Table:
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _starts(starts: Sequence[Figures]) -> Table:
     table = _table(
-        "processes", "process", "start to ready, s", "ratio to bare loop", "resident MB", "after the loads, MB"
+        "processes", "process", "starts", "listens after s", "ready after s", "resident MB", "after the loads MB"
     )
-    bare = next(process for process in processes if process.name == BARE_LOOP)
-    for process in processes:
-        ratio = f"{process.ready_s / bare.ready_s:.2f}"
-        table.add_row(process.name, f"{process.ready_s:.2f}", ratio, _mb(process.idle_mb), _mb(process.loaded_mb))
+    for one in starts:
+        numbers = (one["listens_s"], one["ready_s"], one["ready_mb"], one["loaded_mb"])
+        table.add_row(one["name"], str(one["times"]), *(_number(number) for number in numbers))
     return table
 
 
-def _mb(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f}"
+def _memory(memory: Sequence[Figures]) -> Table:
+    table = _table("memory over many requests", "side", "requests", "MB at first", "MB at last", "grown after a tenth")
+    for one in memory:
+        first, last = one["samples"][0][1], one["samples"][-1][1]
+        table.add_row(one["side"], f"{one['requests']:,}", _number(first, 1), _number(last, 1), f"{one['grown']:+.2%}")
+    return table
 
 
-def _inside_table(inside: Sequence[Timed]) -> Table:
+def _inside(inside: Sequence[Figures]) -> Table:
     table = _table("inside one process, one at a time", "what", "a second", "p50 µs", "p99 µs", "ratio to the first")
     for timed in inside:
-        ratio = timed.per_second / inside[0].per_second
+        ratio = timed["per_second"] / inside[0]["per_second"]
+        times = (f"{timed['p50_us']:,.0f}", f"{timed['p99_us']:,.0f}")
+        table.add_row(timed["title"], f"{timed['per_second']:,.0f}", *times, f"{ratio:.4f}")
+    return table
+
+
+def _goals(goals: Sequence[Figures]) -> Table:
+    table = _table("the figures to reach, in this run", "what", "to reach", "measured", "by processor time", "reached")
+    for goal in goals:
+        by_cpu = _number(goal["by_cpu"])
         table.add_row(
-            timed.title, f"{timed.per_second:,.0f}", f"{timed.p50_us:,.0f}", f"{timed.p99_us:,.0f}", f"{ratio:.4f}"
+            goal["title"], goal["bound"], _number(goal["measured"]), by_cpu, "yes" if goal["reached"] else "no"
         )
     return table
+
+
+TABLES = {"starts": _starts, "memory": _memory, "inside": _inside, "goals": _goals}
