@@ -23,8 +23,8 @@ import typer
 from gateway.cli import app as cli
 from gateway.config import Limits
 from gateway.logs import LEVELS
-from gateway.metrics import SPECS
-from gateway.server import DRAIN_S
+from gateway.metric_specs import SPECS
+from gateway.ending import DRAIN_S
 from gateway.settings import Settings
 from gateway.tally import Tally
 
