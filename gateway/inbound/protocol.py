@@ -29,6 +29,8 @@ WATCHED: Final = frozenset({b"host", b"expect", b"content-length", b"transfer-en
 MOST_FRAMING: Final = 256 * 1024  # bytes of a chunked body that are not the body: sizes, extensions, trailers
 MOST_PIPELINED: Final = 16  # requests that wait for the answer before them
 MOST_DISCARDED: Final = 1024 * 1024  # bytes that are thrown away after a refusal
+MOST_TARGETS: Final = 256  # request targets that are remembered as parsed: callers use few
+LONGEST_TARGET: Final = 200
 LINGER_S: Final = 2.0  # for a refused client to read its answer: a close with unread bytes would take it away again
 
 
@@ -289,6 +291,16 @@ class InboundProtocol(HttpToolsProtocol):
         return b"close" not in [word.strip() for word in said.split(b",")]
 
     def _target(self) -> tuple[str, bytes, bytes]:
+        """Path, path as it was sent, and query."""
+        known = self._door.targets
+        found = known.get(self.url)
+        if found is None:
+            found = self._parsed()
+            if len(known) < MOST_TARGETS and len(self.url) < LONGEST_TARGET:
+                known[self.url] = found
+        return found
+
+    def _parsed(self) -> tuple[str, bytes, bytes]:
         try:
             parsed = httptools.parse_url(self.url)
             raw = parsed.path or b"/"
