@@ -19,6 +19,7 @@ from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
 from gateway.inbound.door import Door
 from gateway.inbound.protocol import InboundProtocol
+from gateway.listeners import bind, url_of
 from gateway.logs import configure_logs
 from gateway.metrics_server import MetricsServer
 from gateway.opening import close_services, open_services
@@ -71,10 +72,6 @@ def _kinds(error: BaseException | None) -> str:
     return " <- ".join(names)
 
 
-class PortTaken(Exception):
-    """The port cannot be listened on."""
-
-
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Where a started gateway can be reached."""
@@ -95,7 +92,7 @@ async def serve(
     """Serve until a signal or `Listening.stop`; raises a sentence-bearing error when the start fails.
 
     Log lines go to `log_stream`, standard output when it is None. With a `seat` this is one of several workers: the
-    supervisor has the sockets and the metrics port, and says when all are ready.
+    supervisor has the metrics port, and says when all are ready.
     """
     log = configure_logs(settings.log_level, log_stream)
     if seat is not None:
@@ -112,7 +109,7 @@ async def serve(
         if seat is None:
             await _listen(settings, services, on_ready, log)
         else:
-            await _sit(services, seat, log)
+            await _sit(settings, services, seat, log)
     finally:
         for task in beside:
             task.cancel()
@@ -143,7 +140,7 @@ async def _listen(
         services.metrics.render, host=settings.metrics_host or settings.host, port=settings.metrics_port
     )
     server = _server(services, log)
-    listening = Listening(url_of(listener), _metrics_url(listener, metrics_server), services, server.stop)
+    listening = Listening(url_of(listener), url_of(listener, metrics_server.port), services, server.stop)
 
     def ready() -> None:
         services.readiness.ready = True
@@ -158,8 +155,9 @@ async def _listen(
         listener.close()
 
 
-async def _sit(services: Services, seat: Seat, log: FilteringBoundLogger) -> None:
-    """As one of several: the seat has the socket, and is told what this process counts."""
+async def _sit(settings: Settings, services: Services, seat: Seat, log: FilteringBoundLogger) -> None:
+    """As one of several on one port: the seat is told what this process counts."""
+    listener = bind(settings.host, seat.port, shared=True)
     server = _server(services, log)
 
     def whole(ready: bool) -> None:
@@ -170,9 +168,10 @@ async def _sit(services: Services, seat: Seat, log: FilteringBoundLogger) -> Non
 
     seat.begin(services.metrics.families, whole=whole, stop=server.stop)
     try:
-        await _run(server, services, seat.listener, seat.tell_ready)
+        await _run(server, services, listener, seat.tell_ready)
     finally:
         seat.end()
+        listener.close()
 
 
 def _server(services: Services, log: FilteringBoundLogger) -> EndingServer:
@@ -218,34 +217,3 @@ async def _become_ready(server: EndingServer, services: Services, ready: Callabl
         raise
     if not server.stopping:
         ready()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; raises PortTaken with what to do about it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        hint = "stop what listens there, or set WARDGATE_PORT"
-        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
-    listener.set_inheritable(True)
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where a listening socket can be reached."""
-    host, port = listener.getsockname()[:2]
-    return _url(host, port)
-
-
-def _metrics_url(listener: socket.socket, metrics: MetricsServer) -> str:
-    return _url(listener.getsockname()[0], metrics.port)
-
-
-def _url(host: str, port: int) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}"

@@ -1,4 +1,4 @@
-"""A worker's place under its supervisor: the shared socket, whether all are ready, and what this process counts.
+"""A worker's place under its supervisor: its port, whether all are ready, and what this process counts.
 
 Must not know what is served or how pages are added up.
 """
@@ -19,11 +19,11 @@ PUSH_S: Final = 1.0  # how often the page is sent unasked: what a worker that is
 
 
 class Seat:
-    """One worker's. `listener` is the socket on which all workers accept; `wire` leads to the supervisor."""
+    """One worker's: it serves on `port` beside the others; `wire` leads to the supervisor."""
 
-    def __init__(self, number: int, listener: socket.socket, wire: socket.socket) -> None:
+    def __init__(self, number: int, port: int, wire: socket.socket) -> None:
         self.number = number
-        self.listener = listener
+        self.port = port
         self._link = Link(wire)
         self._ended = threading.Event()
         self._families: Callable[[], Iterable[Metric]] = list
