@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gateway.config import Limits
 from gateway.inbound.refusals import Refusal
+from gateway.inbound.targets import Targets
 
 SECONDS_BETWEEN_LINES: Final = 1.0  # of the log, for one reason
 
@@ -42,7 +43,7 @@ class Door:
         self.max_header_bytes = limits.max_header_bytes
         self.max_body_bytes = limits.max_body_bytes
         self.closing = False  # answers end their connections from now on: the process is about to stop
-        self.targets: dict[bytes, tuple[str, bytes, bytes]] = {}  # request targets as they were parsed
+        self.targets = Targets()
         self.read_look_s = self.write_idle_s / 12  # how often one connection's reader is looked at
         shortest = min(self.header_timeout_s, self.keep_alive_s, self.body_timeout_s, self.write_idle_s)
         self._every_s = min(1.0, shortest / 4)

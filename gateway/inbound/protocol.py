@@ -6,7 +6,6 @@ request asks for, or how a refusal is counted.
 
 import asyncio
 from typing import Any, Final, NoReturn
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
@@ -29,8 +28,6 @@ WATCHED: Final = frozenset({b"host", b"expect", b"content-length", b"transfer-en
 MOST_FRAMING: Final = 256 * 1024  # bytes of a chunked body that are not the body: sizes, extensions, trailers
 MOST_PIPELINED: Final = 16  # requests that wait for the answer before them
 MOST_DISCARDED: Final = 1024 * 1024  # bytes that are thrown away after a refusal
-MOST_TARGETS: Final = 256  # request targets that are remembered as parsed: callers use few
-LONGEST_TARGET: Final = 200
 LINGER_S: Final = 2.0  # for a refused client to read its answer: a close with unread bytes would take it away again
 
 
@@ -243,7 +240,10 @@ class InboundProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
-        scope["path"], scope["raw_path"], scope["query_string"] = self._target()
+        target = self._door.targets.find(self.url)
+        if target is None:
+            self._stop(Refusal.MALFORMED)
+        scope["path"], scope["raw_path"], scope["query_string"] = target
         scope[GONE] = Gone()
         self._reading = BODY
         self._unread = 0
@@ -289,25 +289,6 @@ class InboundProtocol(HttpToolsProtocol):
             return bool(self.parser.should_keep_alive())
         said = b",".join(value.lower() for name, value in self.headers if name == b"connection")
         return b"close" not in [word.strip() for word in said.split(b",")]
-
-    def _target(self) -> tuple[str, bytes, bytes]:
-        """Path, path as it was sent, and query."""
-        known = self._door.targets
-        found = known.get(self.url)
-        if found is None:
-            found = self._parsed()
-            if len(known) < MOST_TARGETS and len(self.url) < LONGEST_TARGET:
-                known[self.url] = found
-        return found
-
-    def _parsed(self) -> tuple[str, bytes, bytes]:
-        try:
-            parsed = httptools.parse_url(self.url)
-            raw = parsed.path or b"/"
-            path = raw.decode("ascii")
-        except (httptools.HttpParserError, UnicodeDecodeError):
-            self._stop(Refusal.MALFORMED)
-        return unquote(path) if "%" in path else path, raw, parsed.query or b""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
