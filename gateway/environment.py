@@ -1,4 +1,4 @@
-"""Takes provider credentials out of the process's environment, and the process's memory out of others' reach.
+"""The process itself: no provider credentials in its environment, its memory out of others' reach, its own limits.
 
 LiteLLM reads them when a key is missing and would spend the operator's money for a tenant (LIBRARIES.md 1.8). Wardgate
 never passes an empty key; with nothing in the environment there is nothing to fall back to either.
@@ -6,6 +6,7 @@ never passes an empty key; with nothing in the environment there is nothing to f
 
 import contextlib
 import ctypes
+import gc
 import re
 import sys
 from collections.abc import Iterable, MutableMapping
@@ -53,3 +54,11 @@ def allow_files() -> None:
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def spare_garbage_collection() -> None:
+    """What the process holds now it holds to its end: no later collection, nor the one at the exit, looks through it.
+
+    LiteLLM's import leaves so much that each full collection would stop all requests, and the exit would take seconds.
+    """
+    gc.freeze()

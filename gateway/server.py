@@ -166,6 +166,7 @@ async def _sit(settings: Settings, services: Services, seat: Seat, log: Filterin
             services.readiness.why_not = "" if ready else "a worker is not ready"
             services.metrics.set_ready(ready)
 
+    log.info("worker.began", pid=os.getpid())
     seat.begin(services.metrics.families, whole=whole, stop=server.stop)
     try:
         await _run(server, services, listener, seat.tell_ready)

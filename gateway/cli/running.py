@@ -14,7 +14,7 @@ from gateway.bootstrap import DEMO_PROVIDER, Bootstrap, bootstrap, points_at_san
 from gateway.cli.console import AsJson, opened, operator, print_json, settings
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
-from gateway.environment import allow_files, forbid_dumps
+from gateway.environment import allow_files, forbid_dumps, spare_garbage_collection
 from gateway.listeners import PortTaken
 from gateway.rules import Rules, load_rules
 from gateway.server import Listening
@@ -34,9 +34,13 @@ OTHER_PORT = (
 
 
 def _run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
+    def ready(listening: Listening) -> None:
+        spare_garbage_collection()
+        on_ready(listening)
+
     forbid_dumps()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_forever(chosen, on_ready))
+        runner.run(serve_forever(chosen, ready))
 
 
 def serve(
@@ -62,7 +66,7 @@ def serve(
 
 def worker(number: int, port: int, wire: int) -> None:
     """One of several processes that serve: started by `serve --workers`, never by hand."""
-    seat = Seat(number, port, socket.socket(fileno=wire))
+    seat = Seat(number, port, socket.socket(fileno=wire), spare_garbage_collection)
     chosen = settings()
     forbid_dumps()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

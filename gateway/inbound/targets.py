@@ -1,4 +1,4 @@
-"""Request targets as the application wants them; callers use few, so they are remembered. Must not know their meaning."""
+"""Request targets as the application wants them: remembered, since callers use few. Must not know what they mean."""
 
 from typing import Final
 from urllib.parse import unquote

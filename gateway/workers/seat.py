@@ -21,10 +21,13 @@ PUSH_S: Final = 1.0  # how often the page is sent unasked: what a worker that is
 class Seat:
     """One worker's: it serves on `port` beside the others; `wire` leads to the supervisor."""
 
-    def __init__(self, number: int, port: int, wire: socket.socket) -> None:
+    def __init__(
+        self, number: int, port: int, wire: socket.socket, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
         self.number = number
         self.port = port
         self._link = Link(wire)
+        self._on_ready = on_ready
         self._ended = threading.Event()
         self._families: Callable[[], Iterable[Metric]] = list
 
@@ -52,6 +55,7 @@ class Seat:
 
     def tell_ready(self) -> None:
         """This worker can serve; whether the whole can is the supervisor's to say."""
+        self._on_ready()
         self._link.send({"ready": True})
 
     def end(self) -> None:
