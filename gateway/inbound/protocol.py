@@ -131,6 +131,8 @@ class InboundProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """End what is overdue."""
+        if self not in self.connections:  # it was lost since the list of them was made
+            return
         if now >= self._look_at:
             self._look_at = now + self._door.read_look_s
             if self._reader.idle_s(now) >= self._door.write_idle_s:

@@ -174,7 +174,7 @@ def test_good_requests_go_on_among_slow_clients(server: Running) -> None:
         waits = []
         until = time.monotonic() + 3
         while time.monotonic() < until or server.refused[Refusal.SLOW_READER] < 20 * TIMES:
-            assert time.monotonic() < until + 20, server.refused
+            assert time.monotonic() < until + 40, server.refused
             began = time.monotonic()
             assert client.get(url).status_code == 200
             waits.append(time.monotonic() - began)

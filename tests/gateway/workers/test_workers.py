@@ -79,6 +79,9 @@ def test_workers_count_as_one_outlive_a_death_and_stop_together(tmp_path: Path, 
         assert set(by) == {0, 1} and min(by.values()) >= 5, by
 
         first = pids_of(gateway)
+        os.kill(first[1], signal.SIGSTOP)
+        assert counted(gateway) == 60, "a worker that hangs is counted as it last said"
+        os.kill(first[1], signal.SIGCONT)
         callers = Callers(gateway, 3)
         before = counted(gateway)
         os.kill(first[0], signal.SIGKILL)
