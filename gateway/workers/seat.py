@@ -47,6 +47,7 @@ class Seat:
                 elif "whole" in message:
                     with contextlib.suppress(RuntimeError):  # the loop has ended
                         loop.call_soon_threadsafe(whole, message["whole"])
+            self._link.close()
             if not self._ended.is_set():
                 stop()
 
@@ -59,9 +60,10 @@ class Seat:
         self._link.send({"ready": True})
 
     def end(self) -> None:
-        """Nothing more is counted here: the last page is sent."""
+        """Nothing more is counted here: the last page is sent, and nothing after it."""
         self._ended.set()
         self._push(0)
+        self._link.hang_up()
 
     def _push_often(self) -> None:
         while not self._ended.wait(PUSH_S):

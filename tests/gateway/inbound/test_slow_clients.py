@@ -140,7 +140,7 @@ def test_reader_that_takes_nothing_is_ended(server: Running) -> None:
 def test_reader_that_takes_a_little_may_stay(server: Running) -> None:
     with server.connect(receive_buffer=4096) as connection:
         connection.sendall(b"GET /stream HTTP/1.1\r\nhost: h\r\n\r\n")
-        until = time.monotonic() + 4
+        until = time.monotonic() + 2.5
         while time.monotonic() < until:
             assert connection.recv(65536)
             threading.Event().wait(0.02)
@@ -172,7 +172,7 @@ def test_good_requests_go_on_among_slow_clients(server: Running) -> None:
         slow += stack.enter_context(crowd(server, 50 * TIMES, HEAD + b"content-length: 5\r\n\r\n{"))
         stack.enter_context(crowd(server, 20 * TIMES, b"GET /stream HTTP/1.1\r\nhost: h\r\n\r\n", receive_buffer=4096))
         waits = []
-        until = time.monotonic() + 3
+        until = time.monotonic() + 2
         while time.monotonic() < until or server.refused[Refusal.SLOW_READER] < 20 * TIMES:
             assert time.monotonic() < until + 40, server.refused
             began = time.monotonic()

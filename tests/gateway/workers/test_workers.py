@@ -111,14 +111,6 @@ def test_workers_count_as_one_outlive_a_death_and_stop_together(tmp_path: Path, 
             again.bind(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
 
 
-def test_workers_do_not_outlive_their_supervisor(tmp_path: Path, sandbox: SandboxServer) -> None:
-    with served(tmp_path, sandbox, QUICK, "--workers", "2") as gateway:
-        workers = pids_of(gateway)
-        assert len(workers) == 2
-        gateway.process.kill()
-        eventually(lambda: not any(alive(pid) for pid in workers.values()), 20)
-
-
 def started(folder: Path, sandbox: SandboxServer, **environment: str) -> "subprocess.CompletedProcess[str]":
     gateway = RunningGateway(folder, sandbox_config(sandbox.url))
     env = gateway.environment() | {"WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", "PATH": os.environ["PATH"]}
