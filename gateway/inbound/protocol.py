@@ -27,8 +27,8 @@ LF: Final = 10
 WATCHED: Final = frozenset({b"host", b"expect", b"content-length", b"transfer-encoding"})
 MOST_FRAMING: Final = 256 * 1024  # bytes of a chunked body that are not the body: sizes, extensions, trailers
 MOST_PIPELINED: Final = 16  # requests that wait for the answer before them
-MOST_DISCARDED: Final = 1024 * 1024  # bytes that are thrown away after a refusal
-LINGER_S: Final = 2.0  # for a refused client to read its answer: a close with unread bytes would take it away again
+LEAST_DISCARDED: Final = 1024 * 1024  # bytes that are thrown away after an early answer; a whole body if that is more
+LINGER_S: Final = 10.0  # for a refused client to end and read: a close with unread bytes takes its answer away again
 
 
 class Refused(Exception):
@@ -163,7 +163,7 @@ class InboundProtocol(HttpToolsProtocol):
         if self._raw:
             data = self._take_raw(data)
         if self._reading == REFUSED:
-            if self._received > MOST_DISCARDED:
+            if self._received > max(LEAST_DISCARDED, self._door.max_body_bytes):
                 self.transport.abort()
             return
         if data:

@@ -175,7 +175,7 @@ async def supervise(settings: Settings, count: int, on_ready: Callable[[str, str
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     bind(settings.host, settings.port).close()  # refuses a port that another program shares as well
     with bind(settings.host, settings.port, shared=True, listens=False) as reserved:
-        place = Place(settings, reserved.getsockname()[1], _environ(settings))
+        place = Place(settings, reserved.getsockname()[1], worker_environ(os.environ, settings))
         limits = rules.limits
         supervisor = Supervisor(place, count, limits.drain_notice_s + limits.drain_s + FAREWELL_S, log)
         loop = asyncio.get_running_loop()
@@ -190,9 +190,7 @@ async def supervise(settings: Settings, count: int, on_ready: Callable[[str, str
             metrics.stop()
 
 
-def _environ(settings: Settings) -> dict[str, str]:
+def worker_environ(ours: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """The environment of a worker: ours, with the ring that was taken out of it."""
-    environ = dict(os.environ)
-    if settings.sealing_keys is not None:
-        environ[SEALING_KEYS] = settings.sealing_keys.get_secret_value()
-    return environ
+    ring = settings.sealing_keys
+    return dict(ours) if ring is None else {**ours, SEALING_KEYS: ring.get_secret_value()}

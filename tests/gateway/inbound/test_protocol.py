@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway.asgi import Receive, Scope, Send
@@ -93,6 +94,18 @@ def test_refused_client_that_goes_on_sending_still_reads_its_answer(server: Runn
         for _ in range(20):
             connection.sendall(b"x" * 10_000)
         assert told(connection) == ["400 invalid_http"]
+
+
+def test_large_body_that_is_refused_early_has_its_answer_read() -> None:
+    async def too_large(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    with running(too_large) as server:
+        answer = httpx.post(f"http://127.0.0.1:{server.port}/x", content=b"x" * 20_000_000)
+        assert (answer.status_code, answer.text) == (413, "no")
+        eventually(lambda: not server.connections)
 
 
 def test_client_that_never_stops_after_a_refusal_is_cut_off(server: Running) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from gateway.sandbox.server import SandboxServer
+from gateway.settings import Settings
+from gateway.workers.supervisor import Place, worker_environ
 from tests.harness import RunningGateway, eventually, sandbox_config
 from tests.served import Served, served
 
@@ -136,6 +139,13 @@ def test_start_that_fails_ends_the_whole(tmp_path: Path, sandbox: SandboxServer)
     assert ended.returncode == 1 and time.monotonic() - began < 50
     first, last = ended.stderr.splitlines()
     assert "/nowhere/at" in first and last == "wardgate: a worker could not start; what it says stands above"
+
+
+def test_worker_is_given_the_ring_that_was_taken_out_of_the_environment() -> None:
+    settings = Settings(sealing_keys=SecretStr("k1:secret-canary"))
+    environ = worker_environ({"PATH": "/bin"}, settings)
+    assert environ == {"PATH": "/bin", "WARDGATE_SEALING_KEYS": "k1:secret-canary"}
+    assert "canary" not in repr(Place(settings, 8080, environ))
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "1000", "two"])
