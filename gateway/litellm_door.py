@@ -6,10 +6,10 @@ arguments. Facts about its behaviour: LIBRARIES.md section 1, and docs/adr/0002.
 """
 
 import asyncio
-import copy
 import importlib
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -23,6 +23,7 @@ from gateway.logs import quiet_libraries
 from gateway.scrub import scrub
 from gateway.seen import parse
 from gateway.streams import OpenAIStream, TranslatedStream, check_error, told_reason
+from gateway.transforming import Asked, Way, proven_ways, transformed
 from gateway.translation_rules import asks_nothing
 from gateway.transport import HANDLE, CurrentExchangeTransport, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
@@ -42,6 +43,7 @@ SWITCHES = {
     "REPEATED_STREAMING_CHUNK_LIMIT": "1000000000",  # a table of equal pieces is no loop
 }
 LOG: Final = logging.getLogger(__name__)
+REMEMBERED_MODELS: Final = 1_000  # whose parameters are known
 # Stands where LiteLLM insists on messages while the caller's own travel untouched beside it.
 PLACEHOLDER_MESSAGES = ({"role": "user", "content": "-"},)
 
@@ -75,16 +77,27 @@ def import_litellm() -> Any:
     return litellm
 
 
-class LiteLLMLane:
-    """Reaches every provider that LiteLLM can translate to. Call `open` once before use."""
+def _import_all(transforms: bool) -> tuple[Any, Mapping[str, Way]]:
+    litellm = import_litellm()
+    return litellm, proven_ways(litellm) if transforms else {}
 
-    def __init__(self, transport: Transport, *, answer_timeout_s: float, idle_timeout_s: float) -> None:
+
+class LiteLLMLane:
+    """Reaches every provider that LiteLLM can translate to. Call `open` once before use. Without `transforms` all of
+    them are reached by LiteLLM's own call, with which its classes are compared."""
+
+    def __init__(
+        self, transport: Transport, *, answer_timeout_s: float, idle_timeout_s: float, transforms: bool = True
+    ) -> None:
         self._transport = transport
+        self._transforms = transforms
         self._tokens = AccessTokens(transport)
         self._timeout_s = answer_timeout_s
         self._idle_s = idle_timeout_s
         self._litellm: Any = None
         self._handler: Any = None
+        self._ways: Mapping[str, Way] = {}
+        self._supported: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
         self._opening: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -100,11 +113,11 @@ class LiteLLMLane:
             await asyncio.wait([self._opening])
 
     async def _open(self) -> None:
-        litellm = await asyncio.to_thread(import_litellm)
+        litellm, ways = await asyncio.to_thread(_import_all, self._transforms)
         http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
         self._handler = http.AsyncHTTPHandler(transport=CurrentExchangeTransport(), follow_redirects=False)
         await _warm_up(litellm)
-        self._litellm = litellm
+        self._litellm, self._ways = litellm, ways
 
     async def complete(self, call: UpstreamCall) -> PlainReply:
         """One plain answer; raises UpstreamFailed."""
@@ -132,11 +145,14 @@ class LiteLLMLane:
 
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
         await self.open()
-        arguments = self._arguments(call, stream=stream)
+        way = None if call.provider.wire is Wire.OPENAI else self._ways.get(call.provider.litellm_prefix)
+        asked = self._asked(call, stream=stream) if way else self._arguments(call, stream=stream)
         idle_s = self._idle_s if stream else self._timeout_s
         exchange = self._transport.begin(call.credential, call.provider, idle_s=idle_s, stream=stream)
         try:
-            return exchange, await self._litellm.acompletion(**arguments)
+            if way is not None and isinstance(asked, Asked):
+                return exchange, await transformed(way, asked, self._transport, exchange)
+            return exchange, await self._litellm.acompletion(**asked)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
             if call.provider.wire is Wire.OPENAI and exchange.status == 200 and exchange.whole and not stream:
                 return exchange, None  # the answer is there; only the library could not make sense of it
@@ -171,22 +187,47 @@ class LiteLLMLane:
         return arguments | self._translated(call)
 
     def _translated(self, call: UpstreamCall) -> dict[str, Any]:
-        """For another wire: named parameters, each of which LiteLLM says that it can translate. What it says is not
-        the whole truth: `translation.refused_by` was asked when the candidate was chosen."""
-        prefix = call.provider.litellm_prefix
-        supported = self._litellm.get_supported_openai_params(model=call.model, custom_llm_provider=prefix) or []
+        """For another wire, by LiteLLM's own call."""
+        model = f"{call.provider.litellm_prefix}/{call.model}"
+        return {"model": model, "messages": _messages(call), "client": self._handler, **self._parameters(call)}
+
+    def _asked(self, call: UpstreamCall, *, stream: bool) -> Asked:
+        """For another wire, by LiteLLM's classes."""
+        return Asked(call.model, call.provider.base_url, _messages(call), _own(self._parameters(call)), stream)
+
+    def _parameters(self, call: UpstreamCall) -> dict[str, Any]:
+        """Named parameters, each of which LiteLLM says that it can translate. What it says is not the whole truth:
+        `translation.refused_by` was asked when the candidate was chosen."""
+        supported = self._supported_by(call.provider.litellm_prefix, call.model)
         parameters = {name: value for name, value in _renamed(call).items() if not asks_nothing(name, value)}
         for name in parameters:
             # `metadata` is taken by LiteLLM for itself and never sent: for a translated wire it is not supported.
             if name not in supported or name == "metadata":
                 text = f"{call.provider.name} does not take `{name}`; leave it out, or ask for another provider"
                 raise UpstreamFailed(failure(call, FailureKind.UNSUPPORTED_PARAMETER, text, param=name))
-        return {
-            "model": f"{prefix}/{call.model}",
-            "messages": [_without_empty_content(message) for message in copy.deepcopy(call.request.messages)],
-            "client": self._handler,
-            **parameters,
-        }
+        return parameters
+
+    def _supported_by(self, prefix: str, model: str) -> frozenset[str]:
+        """Remembered, because asking takes longer than all the rest of a request."""
+        known = self._supported.get((prefix, model))
+        if known is None:
+            told = self._litellm.get_supported_openai_params(model=model, custom_llm_provider=prefix)
+            known = self._supported[prefix, model] = frozenset(told or ())
+            if len(self._supported) > REMEMBERED_MODELS:
+                self._supported.popitem(last=False)
+        return known
+
+
+def _messages(call: UpstreamCall) -> list[dict[str, Any]]:
+    """Copies, because LiteLLM writes into them and the next attempt needs the caller's own."""
+    return [_without_empty_content(message) for message in _own(call.request.messages)]
+
+
+def _own(value: Any) -> Any:
+    """A copy of what JSON made, without its texts: these cannot be written into."""
+    if isinstance(value, dict):
+        return {key: _own(held) for key, held in value.items()}
+    return [_own(held) for held in value] if isinstance(value, list | tuple) else value
 
 
 def _without_empty_content(message: dict[str, object]) -> dict[str, object]:
