@@ -151,10 +151,11 @@ class ChunkReader:
 
 class GenericReader:
     """For classes whose parser gives LiteLLM's GenericStreamingChunk, a dict without id and date. The parser gets the
-    event's name and the JSON again where it looks for them; `head` has the id and date of the whole stream."""
+    event's name and the JSON again where it looks for them, `note` every JSON; `head` has the whole stream's id and date."""
 
-    def __init__(self, chunk_parser: Callable[[Any], Any], head: Json) -> None:
+    def __init__(self, chunk_parser: Callable[[Any], Any], head: Json, note: Callable[[Json], None]) -> None:
         self._parse = chunk_parser
+        self._note = note
         self._head = head
         self._usage: Json | None = None
 
@@ -162,6 +163,7 @@ class GenericReader:
         document = parse(event.data)
         if not isinstance(document, dict):
             return None
+        self._note(document)
         chunk = self._parse({**document, "event": event.name or document.get("type"), "data": document})
         self._usage = chunk["usage"] or self._usage
         delta: Json = {"content": chunk["text"], "provider_specific_fields": chunk["provider_specific_fields"]}

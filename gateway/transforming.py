@@ -11,12 +11,14 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 import httpx
 
 from gateway import openai_shape
+from gateway.seen import Seen, parse
 from gateway.transformed_stream import ChunkReader, GenericReader, Reader, TransformedStream
 from gateway.transport import HANDLE, Exchange, Transport
 
@@ -44,7 +46,8 @@ class Turn:
 
     request: httpx.Request
     answer: Callable[[httpx.Response], Any]
-    reader: Callable[[httpx.Response], Reader]
+    reader: Callable[[httpx.Response, Seen], Reader]
+    note: Callable[[Seen, Json], None] | None = None  # reads what gateway.seen does not know of this wire
 
 
 class Way(Protocol):
@@ -98,7 +101,7 @@ class _Anthropic:
             data["stream"] = True
         given |= {"optional_params": optional, "request_data": data, "json_mode": json_mode, "logging_obj": _Silent({})}
 
-        def reader(_: httpx.Response) -> Reader:
+        def reader(_: httpx.Response, __: Seen) -> Reader:
             names = params.get(self._names)
             events = self._events(None, sync_stream=False, json_mode=json_mode, tool_name_reverse_map=names)
             return ChunkReader(events.chunk_parser, self._library.total)
@@ -142,7 +145,7 @@ class _Gemini:
         silent = _Silent(wanted)
         given |= {"request_data": data, "logging_obj": silent}
 
-        def reader(response: httpx.Response) -> Reader:
+        def reader(response: httpx.Response, _: Seen) -> Reader:
             events = self._events(None, sync_stream=False, logging_obj=silent, response_headers=response.headers)
             return ChunkReader(events.chunk_parser, self._library.total)
 
@@ -173,11 +176,22 @@ class _Cohere:
             headers["accept"] = EVENT_STREAM
         given |= {"request_data": data, "logging_obj": _Silent(wanted)}
 
-        def reader(_: httpx.Response) -> Reader:
+        def reader(_: httpx.Response, seen: Seen) -> Reader:
             events = config.get_model_response_iterator(None, sync_stream=False, json_mode=False)
-            return GenericReader(events.chunk_parser, self._stream_head(choices=[]).model_dump())
+            head = self._stream_head(choices=[]).model_dump()
+            return GenericReader(events.chunk_parser, head, partial(_note_cohere, seen))
 
-        return Turn(_request(url, headers, data), self._library.answered(config, given), reader)
+        answer = self._library.answered(config, given)
+        return Turn(_request(url, headers, data), answer, reader, _note_cohere)
+
+
+def _note_cohere(seen: Seen, document: Json) -> None:
+    """The end of an answer on Cohere's wire: `finish_reason` of a plain one, or of a stream's last event."""
+    delta = document.get("delta")
+    last = delta if document.get("type") == "message-end" and isinstance(delta, dict) else document
+    reason = last.get("finish_reason")
+    if isinstance(reason, str) and reason:
+        seen.finish[0] = reason
 
 
 class _Library:
@@ -261,8 +275,11 @@ async def transformed(way: Way, asked: Asked, transport: Transport, exchange: Ex
             await response.aread()
             raise NotAnswered
         if asked.stream:
-            return TransformedStream(response, turn.reader(response), asked.model)
+            return TransformedStream(response, turn.reader(response, exchange.seen), asked.model)
         await response.aread()
+        document = parse(response.content) if turn.note else None
+        if turn.note and isinstance(document, dict):
+            turn.note(exchange.seen, document)
         return turn.answer(response)
     except BaseException:
         await asyncio.shield(response.aclose())
