@@ -11,7 +11,7 @@ import importlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
@@ -19,10 +19,11 @@ import httpx
 
 from gateway import openai_shape
 from gateway.seen import Seen, parse
-from gateway.transformed_stream import ChunkReader, GenericReader, Reader, TransformedStream
+from gateway.transformed_stream import ChunkReader, CountingReader, GenericReader, Reader, TransformedStream
 from gateway.transport import HANDLE, Exchange, Transport
 
 PROVEN_ON: Final = "1.106.2"
+REMEMBERED: Final = 1_000  # models
 EVENT_STREAM: Final = "text/event-stream"
 LOG: Final = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -77,7 +78,7 @@ class _Anthropic:
 
     def __init__(self, litellm: Any) -> None:
         handler = importlib.import_module("litellm.llms.anthropic.chat.handler")
-        self._config = litellm.AnthropicConfig()
+        self._config = _remembering(litellm.AnthropicConfig, "_is_adaptive_thinking_model")()
         self._filtered = handler.update_request_with_filtered_beta
         self._events = handler.ModelResponseIterator
         self._names = handler.ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY
@@ -147,7 +148,7 @@ class _Gemini:
 
         def reader(response: httpx.Response, _: Seen) -> Reader:
             events = self._events(None, sync_stream=False, logging_obj=silent, response_headers=response.headers)
-            return ChunkReader(events.chunk_parser, self._library.total)
+            return CountingReader(events.chunk_parser, self._library.total)
 
         return Turn(_request(url, headers, data), self._library.answered(self._config, given), reader)
 
@@ -234,6 +235,13 @@ class _Library:
         """One Usage of all that a stream told; it has counts, so nothing is estimated."""
         chunks = [{"usage": usage} for usage in usages]
         return self._totals(chunks).calculate_usage(chunks, "", "", reasoning_tokens=reasoning)
+
+
+def _remembering(config: type[Any], name: str) -> type[Any]:
+    """The class with one of its static methods remembered: it looks a model's abilities up in LiteLLM's price map, which
+    does not change here, and takes as long as the rest of the request."""
+    known = staticmethod(lru_cache(REMEMBERED)(getattr(config, name)))
+    return type(config.__name__, (config,), {name: known})
 
 
 def _litellm_params(provider: str, base_url: str) -> Json:
