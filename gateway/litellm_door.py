@@ -96,6 +96,7 @@ class LiteLLMLane:
         self._idle_s = idle_timeout_s
         self._litellm: Any = None
         self._handler: Any = None
+        self._omit: object = None  # the SDK's word for what is not sent
         self._ways: Mapping[str, Way] = {}
         self._supported: OrderedDict[tuple[str, str], frozenset[str]] = OrderedDict()
         self._opening: asyncio.Task[None] | None = None
@@ -116,6 +117,7 @@ class LiteLLMLane:
         litellm, ways = await asyncio.to_thread(_import_all, self._transforms)
         http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
         self._handler = http.AsyncHTTPHandler(transport=CurrentExchangeTransport(), follow_redirects=False)
+        self._omit = importlib.import_module("openai").omit
         await _warm_up(litellm)
         self._litellm, self._ways = litellm, ways
 
@@ -123,9 +125,9 @@ class LiteLLMLane:
         """One plain answer; raises UpstreamFailed."""
         async with self._tokens.ready(call) as ready:
             exchange, response = await self._send(ready, stream=False)
-            check_error(ready, exchange)
             if ready.provider.wire is Wire.OPENAI:
-                return openai_reply(ready, exchange)
+                return await _openai_reply(ready, exchange, response.completion_stream.response)
+            check_error(ready, exchange)
             return translated_reply(ready, exchange, response)
 
     async def stream(self, call: UpstreamCall) -> StreamReply:
@@ -154,8 +156,6 @@ class LiteLLMLane:
                 return exchange, await transformed(way, asked, self._transport, exchange)
             return exchange, await self._litellm.acompletion(**asked)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
-            if call.provider.wire is Wire.OPENAI and exchange.status == 200 and exchange.whole and not stream:
-                return exchange, None  # the answer is there; only the library could not make sense of it
             raise UpstreamFailed(self._failure(call, exchange, error)) from None
 
     def _failure(self, call: UpstreamCall, exchange: Exchange, error: Exception) -> Failure:
@@ -178,13 +178,14 @@ class LiteLLMLane:
             "num_retries": 0,
             "drop_params": False,
             "_skip_mcp_handler": True,  # else any tool makes it import its proxy
-            "stream": stream,
         }
         if stream:
             arguments["stream_options"] = {"include_usage": True}
         if call.provider.wire is Wire.OPENAI:
-            return arguments | _openai_wire(call)
-        return arguments | self._translated(call)
+            # Always as a stream, which it hands over unread: of a plain answer it would make objects and a price first.
+            not_said = {} if stream else {"stream": self._omit}
+            return arguments | {"stream": True} | _openai_wire(call, not_said)
+        return arguments | {"stream": stream} | self._translated(call)
 
     def _translated(self, call: UpstreamCall) -> dict[str, Any]:
         """For another wire, by LiteLLM's own call."""
@@ -237,12 +238,12 @@ def _without_empty_content(message: dict[str, object]) -> dict[str, object]:
     return message
 
 
-def _openai_wire(call: UpstreamCall) -> dict[str, Any]:
+def _openai_wire(call: UpstreamCall, not_said: Mapping[str, object]) -> dict[str, Any]:
     """For OpenAI's wire: the caller's own values beside LiteLLM's mapping, which would drop or rename some of them."""
     return {
         "model": f"openai/{call.model}",
         "messages": list(PLACEHOLDER_MESSAGES),
-        "extra_body": {**_renamed(call), "messages": call.request.messages},
+        "extra_body": {**_renamed(call), "messages": call.request.messages, **not_said},
     }
 
 
@@ -258,6 +259,17 @@ async def _warm_up(litellm: Any) -> None:
     arguments = {"messages": list(PLACEHOLDER_MESSAGES), "api_base": "http://127.0.0.1:9", "max_retries": 0}
     with suppress(Exception):
         await litellm.acompletion(model="openai/warm-up", api_key=HANDLE, num_retries=0, **arguments)
+
+
+async def _openai_reply(call: UpstreamCall, exchange: Exchange, response: httpx.Response) -> PlainReply:
+    try:
+        await response.aread()
+    except httpx.HTTPError as error:
+        raise UpstreamFailed(failure_of(call, exchange, error)) from None
+    finally:
+        await response.aclose()
+    check_error(call, exchange)
+    return openai_reply(call, exchange)
 
 
 def openai_reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
