@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from gateway.logs import quiet_libraries
 from gateway.scrub import scrub
 from gateway.seen import parse
 from gateway.streams import OpenAIStream, TranslatedStream, check_error, told_reason
-from gateway.transforming import Asked, Way, proven_ways, transformed
+from gateway.transforming import NOTES, Asked, Way, proven_ways, transformed
 from gateway.translation_rules import asks_nothing
 from gateway.transport import HANDLE, CurrentExchangeTransport, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
@@ -73,8 +73,27 @@ def import_litellm() -> Any:
         transport=CurrentExchangeTransport(), follow_redirects=False, trust_env=False
     )
     litellm.client_session = httpx.Client(transport=_NoSyncCalls(), trust_env=False)
+    litellm.in_memory_llm_clients_cache = _only_ours(litellm.client_session)
+    litellm.module_level_aclient = litellm.in_memory_llm_clients_cache.get_cache("async_httpx_client")
+    litellm.module_level_client = litellm.in_memory_llm_clients_cache.get_cache("httpx_client")
     quiet_libraries()
     return litellm
+
+
+def _only_ours(blocking: httpx.Client) -> Any:
+    """LiteLLM's memory of HTTP clients, in which it finds ours alone: some of its providers (Cohere) take no client
+    from their caller, and would send past our transport with one that they make."""
+    http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    memory = importlib.import_module("litellm.caching.llm_caching_handler").LLMClientCache
+    ours = http.AsyncHTTPHandler(transport=CurrentExchangeTransport(), follow_redirects=False)
+    clients = {"async_httpx_client": ours, "httpx_client": http.HTTPHandler(client=blocking)}
+
+    class OurClients(memory):  # type: ignore[misc,valid-type]
+        def get_cache(self, key: str, **more: Any) -> Any:
+            found = next((client for start, client in clients.items() if key.startswith(start)), None)
+            return found or super().get_cache(key, **more)
+
+    return OurClients()
 
 
 def _import_all(transforms: bool) -> tuple[Any, Mapping[str, Way]]:
@@ -115,8 +134,7 @@ class LiteLLMLane:
 
     async def _open(self) -> None:
         litellm, ways = await asyncio.to_thread(_import_all, self._transforms)
-        http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-        self._handler = http.AsyncHTTPHandler(transport=CurrentExchangeTransport(), follow_redirects=False)
+        self._handler = litellm.module_level_aclient
         self._omit = importlib.import_module("openai").omit
         await _warm_up(litellm)
         self._litellm, self._ways = litellm, ways
@@ -128,6 +146,7 @@ class LiteLLMLane:
             if ready.provider.wire is Wire.OPENAI:
                 return await _openai_reply(ready, exchange, response.completion_stream.response)
             check_error(ready, exchange)
+            _note_end(ready, exchange)
             return translated_reply(ready, exchange, response)
 
     async def stream(self, call: UpstreamCall) -> StreamReply:
@@ -147,16 +166,22 @@ class LiteLLMLane:
 
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
         await self.open()
-        way = None if call.provider.wire is Wire.OPENAI else self._ways.get(call.provider.litellm_prefix)
-        asked = self._asked(call, stream=stream) if way else self._arguments(call, stream=stream)
+        send = self._sender(call, stream=stream)
         idle_s = self._idle_s if stream else self._timeout_s
         exchange = self._transport.begin(call.credential, call.provider, idle_s=idle_s, stream=stream)
         try:
-            if way is not None and isinstance(asked, Asked):
-                return exchange, await transformed(way, asked, self._transport, exchange)
-            return exchange, await self._litellm.acompletion(**asked)
+            return exchange, await send(exchange)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
             raise UpstreamFailed(self._failure(call, exchange, error)) from None
+
+    def _sender(self, call: UpstreamCall, *, stream: bool) -> Callable[[Exchange], Awaitable[Any]]:
+        """By LiteLLM's classes where they are proven for the row's prefix, else by its own call."""
+        way = None if call.provider.wire is Wire.OPENAI else self._ways.get(call.provider.litellm_prefix)
+        if way is None:
+            arguments = self._arguments(call, stream=stream)
+            return lambda _: self._litellm.acompletion(**arguments)
+        asked = Asked(call.model, call.provider.base_url, _messages(call), _own(self._parameters(call)), stream)
+        return lambda exchange: transformed(way, asked, self._transport, exchange)
 
     def _failure(self, call: UpstreamCall, exchange: Exchange, error: Exception) -> Failure:
         """What LiteLLM refused before it sent anything is a request that it cannot translate."""
@@ -191,10 +216,6 @@ class LiteLLMLane:
         """For another wire, by LiteLLM's own call."""
         model = f"{call.provider.litellm_prefix}/{call.model}"
         return {"model": model, "messages": _messages(call), "client": self._handler, **self._parameters(call)}
-
-    def _asked(self, call: UpstreamCall, *, stream: bool) -> Asked:
-        """For another wire, by LiteLLM's classes."""
-        return Asked(call.model, call.provider.base_url, _messages(call), _own(self._parameters(call)), stream)
 
     def _parameters(self, call: UpstreamCall) -> dict[str, Any]:
         """Named parameters, each of which LiteLLM says that it can translate. What it says is not the whole truth:
@@ -259,6 +280,14 @@ async def _warm_up(litellm: Any) -> None:
     arguments = {"messages": list(PLACEHOLDER_MESSAGES), "api_base": "http://127.0.0.1:9", "max_retries": 0}
     with suppress(Exception):
         await litellm.acompletion(model="openai/warm-up", api_key=HANDLE, num_retries=0, **arguments)
+
+
+def _note_end(call: UpstreamCall, exchange: Exchange) -> None:
+    """Read the end of a plain answer where its wire is not one of those that are read along."""
+    note = NOTES.get(call.provider.litellm_prefix)
+    document = parse(bytes(exchange.body)) if note else None
+    if note and isinstance(document, dict):
+        note(exchange.seen, document)
 
 
 async def _openai_reply(call: UpstreamCall, exchange: Exchange, response: httpx.Response) -> PlainReply:

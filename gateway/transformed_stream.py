@@ -90,6 +90,8 @@ class TransformedStream:
         self._reason = first["finish_reason"] or self._reason
         for choice in choices:
             choice["finish_reason"] = None
+            if choice.get("logprobs"):
+                _fill_in_bytes(choice["logprobs"])
         self._text_alone = self._text_alone and not any(first["delta"].get(name) for name in ("tool_calls", *SAYS))
         if self._says(first["delta"]):
             first["delta"].pop("role", None)
@@ -113,10 +115,10 @@ class TransformedStream:
         return any(delta.get(name) is not None for name in SAYS)
 
     def _close(self) -> None:
-        """The end of the first choice, then usage; a stream that said nothing at all has no head and neither of them."""
+        """The end of the first choice, then usage; a stream that said nothing has no head and neither of them."""
         if self._head:
             end = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": self._reason or "stop"}
-            self._ready.append(Item({**self._head, "choices": [end], "usage": None}))
+            self._ready.append(Item({**self._head, "service_tier": None, "choices": [end], "usage": None}))
             # As LiteLLM does: text alone means that nothing was reasoned, where the provider does not say.
             usage = self._reader.usage(0 if self._text_alone else None)
             self._ready.append(Item({**self._head, "choices": [], "usage": usage}))
@@ -124,6 +126,14 @@ class TransformedStream:
     async def aclose(self) -> None:
         """Close the upstream, also while being cancelled; may be called again."""
         await asyncio.shield(self._response.aclose())
+
+
+def _fill_in_bytes(logprobs: Json) -> None:
+    """OpenAI's shape has `bytes` beside every token, though it be null."""
+    for token in logprobs.get("content") or []:
+        token.setdefault("bytes", None)
+        for other in token.get("top_logprobs") or []:
+            other.setdefault("bytes", None)
 
 
 class ChunkReader:
@@ -185,8 +195,8 @@ def _has_sources(document: Json) -> bool:
 
 
 class GenericReader:
-    """For classes whose parser gives LiteLLM's GenericStreamingChunk, a dict without id and date. The parser gets the
-    event's name and the JSON again where it looks for them, `note` every JSON; `head` has the whole stream's id and date."""
+    """For classes whose parser gives LiteLLM's GenericStreamingChunk, a dict without id and date: `head` has those of
+    the stream. The parser gets the event's name and the JSON again where it looks for them; `note` gets every JSON."""
 
     def __init__(self, chunk_parser: Callable[[Any], Any], head: Json, note: Callable[[Json], None]) -> None:
         self._parse = chunk_parser

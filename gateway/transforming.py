@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import httpx
 
 from gateway import openai_shape
-from gateway.seen import Seen, parse
+from gateway.seen import Seen
+from gateway.sse import Event
 from gateway.transformed_stream import ChunkReader, CountingReader, GenericReader, Reader, TransformedStream
 from gateway.transport import HANDLE, Exchange, Transport
 
@@ -48,13 +49,12 @@ class Turn:
     request: httpx.Request
     answer: Callable[[httpx.Response], Any]
     reader: Callable[[httpx.Response, Seen], Reader]
-    note: Callable[[Seen, Json], None] | None = None  # reads what gateway.seen does not know of this wire
 
 
 class Way(Protocol):
     """How LiteLLM drives the classes of one provider. Built in the thread that imports LiteLLM."""
 
-    def __init__(self, litellm: Any) -> None: ...
+    SAMPLE: ClassVar[bytes]  # a plain answer and an event with usage in one, to rehearse with
 
     def turn(self, asked: Asked) -> Turn:
         """Raises anything: what LiteLLM cannot translate."""
@@ -75,6 +75,11 @@ class _Silent:
 
 class _Anthropic:
     """As litellm.llms.anthropic.chat.handler does it."""
+
+    SAMPLE: ClassVar[bytes] = (
+        b'{"type":"message_start","message":{"usage":{"input_tokens":1,"output_tokens":1}},"model":"-",'
+        b'"content":[{"type":"text","text":"-"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
+    )
 
     def __init__(self, litellm: Any) -> None:
         handler = importlib.import_module("litellm.llms.anthropic.chat.handler")
@@ -113,12 +118,17 @@ class _Anthropic:
 class _Gemini:
     """As litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini does it for Google AI Studio."""
 
+    SAMPLE: ClassVar[bytes] = (
+        b'{"candidates":[{"content":{"role":"model","parts":[{"text":"-"}]},"finishReason":"STOP","index":0}],'
+        b'"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1,"totalTokenCount":2}}'
+    )
+
     def __init__(self, litellm: Any) -> None:
         gemini = importlib.import_module("litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini")
         body = importlib.import_module("litellm.llms.vertex_ai.gemini.transformation")
         self._mapping = litellm.GoogleAIStudioGeminiConfig()
         self._config = litellm.VertexGeminiConfig()
-        self._url = gemini.VertexLLM()._get_token_and_url  # noqa: SLF001 - there is no other
+        self._url = gemini.VertexLLM()._get_token_and_url
         self._body = body.transform_request_body
         self._events = gemini.ModelResponseIterator
         self._library = _Library(litellm)
@@ -158,6 +168,10 @@ class _Cohere:
     lines of JSON and cannot read Cohere's last one. Here events are asked for, and their names are given to its parser,
     which looks for them."""
 
+    SAMPLE: ClassVar[bytes] = (
+        b'{"message":{"content":[{"text":"-"}]},"usage":{"tokens":{"input_tokens":1,"output_tokens":1}}}'
+    )
+
     def __init__(self, litellm: Any) -> None:
         self._mapping = litellm.CohereChatConfig()
         self._library = _Library(litellm)
@@ -180,13 +194,12 @@ class _Cohere:
         def reader(_: httpx.Response, seen: Seen) -> Reader:
             events = config.get_model_response_iterator(None, sync_stream=False, json_mode=False)
             head = self._stream_head(choices=[]).model_dump()
-            return GenericReader(events.chunk_parser, head, partial(_note_cohere, seen))
+            return GenericReader(events.chunk_parser, head, partial(note_cohere, seen))
 
-        answer = self._library.answered(config, given)
-        return Turn(_request(url, headers, data), answer, reader, _note_cohere)
+        return Turn(_request(url, headers, data), self._library.answered(config, given), reader)
 
 
-def _note_cohere(seen: Seen, document: Json) -> None:
+def note_cohere(seen: Seen, document: Json) -> None:
     """The end of an answer on Cohere's wire: `finish_reason` of a plain one, or of a stream's last event."""
     delta = document.get("delta")
     last = delta if document.get("type") == "message-end" and isinstance(delta, dict) else document
@@ -203,7 +216,9 @@ class _Library:
         self._providers = litellm.LlmProviders
         self._empty_answer = litellm.ModelResponse
         self._usage = litellm.Usage
-        self._totals = importlib.import_module("litellm.litellm_core_utils.streaming_chunk_builder_utils").ChunkProcessor
+        self._totals = importlib.import_module(
+            "litellm.litellm_core_utils.streaming_chunk_builder_utils"
+        ).ChunkProcessor
 
     def config(self, model: str, provider: str) -> Any:
         """The class that LiteLLM chooses for this model."""
@@ -238,8 +253,8 @@ class _Library:
 
 
 def _remembering(config: type[Any], name: str) -> type[Any]:
-    """The class with one of its static methods remembered: it looks a model's abilities up in LiteLLM's price map, which
-    does not change here, and takes as long as the rest of the request."""
+    """The class with one of its static methods remembered: it looks a model's abilities up in LiteLLM's price map,
+    which does not change here, and takes as long as the rest of the request."""
     known = staticmethod(lru_cache(REMEMBERED)(getattr(config, name)))
     return type(config.__name__, (config,), {name: known})
 
@@ -253,12 +268,15 @@ def _request(url: str, headers: Mapping[str, str], data: Mapping[str, object]) -
     return httpx.Request("POST", url, headers={"accept": "*/*", **headers}, content=openai_shape.encode(data))
 
 
-WAYS: Final[Mapping[str, type[Way]]] = {"anthropic": _Anthropic, "gemini": _Gemini, "cohere_chat": _Cohere}
+WAYS: Final[Mapping[str, Callable[[Any], Way]]] = {"anthropic": _Anthropic, "gemini": _Gemini, "cohere_chat": _Cohere}
+# What gateway.seen does not read of a wire, by LiteLLM's prefix.
+NOTES: Final[Mapping[str, Callable[[Seen, Json], None]]] = {"cohere_chat": note_cohere}
 
 
-def proven_ways(litellm: Any) -> Mapping[str, Way]:
-    """The ways by LiteLLM's prefix; none, and a line in the log, when this is not the LiteLLM they were proved on."""
-    installed = version("litellm")
+def proven_ways(litellm: Any, installed: str = "") -> Mapping[str, Way]:
+    """The ways by LiteLLM's prefix; none, and a line in the log, when the `installed` LiteLLM (the one that can be
+    imported) is not the one they were proved on."""
+    installed = installed or version("litellm")
     if installed != PROVEN_ON:
         LOG.warning(
             "litellm.transforms_not_proven: LiteLLM %s is installed, its classes were proved on %s; "
@@ -267,7 +285,22 @@ def proven_ways(litellm: Any) -> Mapping[str, Way]:
             PROVEN_ON,
         )
         return {}
-    return {prefix: way(litellm) for prefix, way in WAYS.items()}
+    ways = {prefix: way(litellm) for prefix, way in WAYS.items()}
+    for way in ways.values():
+        _rehearse(way)
+    return ways
+
+
+def _rehearse(way: Way) -> None:
+    """Go once through the classes, so that no caller waits for what they import late; what comes of it is nothing."""
+    for stream in (False, True):
+        messages = [{"role": "system", "content": "-"}, {"role": "user", "content": "-"}]
+        turn = way.turn(Asked("rehearsal", "http://127.0.0.1:9", messages, {"max_tokens": 1}, stream))
+        response = httpx.Response(200, content=way.SAMPLE)
+        reader = turn.reader(response, Seen())
+        reader.read(Event("", way.SAMPLE))
+        reader.usage(0)
+        turn.answer(response)
 
 
 class NotAnswered(Exception):
@@ -285,9 +318,6 @@ async def transformed(way: Way, asked: Asked, transport: Transport, exchange: Ex
         if asked.stream:
             return TransformedStream(response, turn.reader(response, exchange.seen), asked.model)
         await response.aread()
-        document = parse(response.content) if turn.note else None
-        if turn.note and isinstance(document, dict):
-            turn.note(exchange.seen, document)
         return turn.answer(response)
     except BaseException:
         await asyncio.shield(response.aclose())

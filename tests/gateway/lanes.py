@@ -1,4 +1,4 @@
-"""One request by LiteLLM's classes and by its own call, to one upstream: what arrived there, and what the caller gets."""
+"""One request by LiteLLM's classes and by its own call, to one upstream: what arrived, and what the caller gets."""
 
 import json
 import re
