@@ -187,7 +187,6 @@ class _Cohere:
         headers = config.validate_environment(headers={}, api_key=HANDLE, api_base=url, **given)
         data = config.transform_request(headers=headers, **given)
         if asked.stream:
-            data["stream"] = True
             headers["accept"] = EVENT_STREAM
         given |= {"request_data": data, "logging_obj": _Silent(wanted)}
 
@@ -230,8 +229,7 @@ class _Library:
         wanted = {name: value for name, value in asked.parameters.items() if value is not None}
         if "response_format" in wanted:
             wanted["response_format"] = config.get_json_schema_from_pydantic_object(wanted["response_format"])
-        if asked.stream:
-            wanted |= {"stream": True, "stream_options": {"include_usage": True}}
+        wanted |= {"stream": True, "stream_options": {"include_usage": True}} if asked.stream else {"stream": False}
         return config.translate_developer_role_to_system_role(messages=messages), wanted
 
     def answered(self, config: Any, given: Json) -> Callable[[httpx.Response], Any]:

@@ -55,6 +55,11 @@ class Lanes:
             for transforms in (True, False)
         )
 
+    @property
+    def both(self) -> tuple[LiteLLMLane, LiteLLMLane]:
+        """By classes, by call."""
+        return self.by_classes, self.by_call
+
     async def __aenter__(self) -> "Lanes":
         await self.by_classes.open()
         await self.by_call.open()
