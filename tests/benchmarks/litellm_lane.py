@@ -27,6 +27,7 @@ from keystore.providers import host_of, provider_from_row
 from keystore.resolve import Store, Via
 from keystore.secret import Secret
 
+CLIENTS: Final = ("aclient_session", "in_memory_llm_clients_cache", "module_level_aclient")  # through which it sends
 KEY: Final = "sk-bench-litellm-lane"
 PIECES: Final = 50
 IN_FLIGHT: Final = 8
@@ -157,35 +158,39 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=200, help="plain calls in a round; an eighth of it streams")
     parser.add_argument("--only", action="append", choices=[side.prefix for side in SIDES])
+    parser.add_argument(
+        "--by-call", action="store_true", help="the lane without LiteLLM's classes, as on another version"
+    )
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with _upstream() as url:
-        rows = asyncio.run(measure(url, chosen.rounds, chosen.calls, chosen.only))
+        rows = asyncio.run(measure(url, chosen))
     print(json.dumps(rows, indent=2) if chosen.json else table(rows))
     return 0
 
 
-async def measure(url: str, rounds: int, calls: int, only: list[str] | None) -> list[dict[str, Any]]:
+async def measure(url: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each provider and shape; the first round of each is not counted."""
     litellm = await asyncio.to_thread(import_litellm)
-    ours = litellm.aclient_session, litellm.in_memory_llm_clients_cache
-    its_own = None, type(ours[1]).__mro__[1]()
+    ours = {name: getattr(litellm, name) for name in CLIENTS}
+    memory, handler = type(ours[CLIENTS[1]]).__mro__[1], type(ours[CLIENTS[2]])
+    its_own = dict(zip(CLIENTS, (None, memory(), handler()), strict=True))
     transport = Transport(connect_timeout_s=5, max_connections=100)
-    lane = LiteLLMLane(transport, answer_timeout_s=30, idle_timeout_s=30)
+    lane = LiteLLMLane(transport, answer_timeout_s=30, idle_timeout_s=30, transforms=not chosen.by_call)
     await lane.open()
     rows = []
     for side in SIDES:
-        if only and side.prefix not in only:
+        if chosen.only and side.prefix not in chosen.only:
             continue
         for stream in (False, True):
             bare, lanes = Measured(), Measured()
-            number = max(IN_FLIGHT, calls // 8) if stream else calls
-            for place in range(rounds + 1):
+            number = max(IN_FLIGHT, chosen.calls // 8) if stream else chosen.calls
+            for place in range(chosen.rounds + 1):
                 for call, measured, clients in (
                     (_bare(litellm, side, url), bare, its_own),
                     (_by_lane(lane, side, url), lanes, ours),
                 ):
-                    litellm.aclient_session, litellm.in_memory_llm_clients_cache = clients
+                    vars(litellm).update(clients)
                     result = await _round(call, number, stream)
                     if place:
                         measured.calls_s.append(result[0])
