@@ -8,6 +8,7 @@ No test: nothing here fails for being slow.
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import multiprocessing
 import statistics
@@ -27,7 +28,8 @@ from keystore.providers import host_of, provider_from_row
 from keystore.resolve import Store, Via
 from keystore.secret import Secret
 
-CLIENTS: Final = ("aclient_session", "in_memory_llm_clients_cache", "module_level_aclient")  # through which it sends
+# What gateway.litellm_door sets in LiteLLM; the bare loop has what stands there otherwise.
+OURS: Final = ("aclient_session", "in_memory_llm_clients_cache", "module_level_aclient", "response_cost_calculator")
 KEY: Final = "sk-bench-litellm-lane"
 PIECES: Final = 50
 IN_FLIGHT: Final = 8
@@ -172,9 +174,10 @@ def main() -> int:
 async def measure(url: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each provider and shape; the first round of each is not counted."""
     litellm = await asyncio.to_thread(import_litellm)
-    ours = {name: getattr(litellm, name) for name in CLIENTS}
-    memory, handler = type(ours[CLIENTS[1]]).__mro__[1], type(ours[CLIENTS[2]])
-    its_own = dict(zip(CLIENTS, (None, memory(), handler()), strict=True))
+    ours = {name: getattr(litellm, name) for name in OURS}
+    memory, handler = type(ours[OURS[1]]).__mro__[1], type(ours[OURS[2]])
+    price = importlib.import_module("litellm.cost_calculator").response_cost_calculator
+    its_own = dict(zip(OURS, (None, memory(), handler(), price), strict=True))
     transport = Transport(connect_timeout_s=5, max_connections=100)
     lane = LiteLLMLane(transport, answer_timeout_s=30, idle_timeout_s=30, transforms=not chosen.by_call)
     await lane.open()
@@ -186,11 +189,11 @@ async def measure(url: str, chosen: argparse.Namespace) -> list[dict[str, Any]]:
             bare, lanes = Measured(), Measured()
             number = max(IN_FLIGHT, chosen.calls // 8) if stream else chosen.calls
             for place in range(chosen.rounds + 1):
-                for call, measured, clients in (
+                for call, measured, settings in (
                     (_bare(litellm, side, url), bare, its_own),
                     (_by_lane(lane, side, url), lanes, ours),
                 ):
-                    vars(litellm).update(clients)
+                    vars(litellm).update(settings)
                     result = await _round(call, number, stream)
                     if place:
                         measured.calls_s.append(result[0])
