@@ -19,9 +19,11 @@ from router.failure import Failure
 from tests.raw_upstream import RawUpstream
 
 KEY = "sk-sandbox-lanes"
-AUTHS = {"anthropic": "x-api-key", "gemini": "x-goog-api-key", "cohere_chat": "bearer"}
-PATHS = {"anthropic": "", "gemini": "/v1beta", "cohere_chat": "/v2/chat"}
+WIRES = {"openai": "openai"}  # of the others' rows it is litellm
+AUTHS = {"anthropic": "x-api-key", "gemini": "x-goog-api-key", "cohere_chat": "bearer", "openai": "bearer"}
+PATHS = {"anthropic": "", "gemini": "/v1beta", "cohere_chat": "/v2/chat", "openai": "/v1"}
 MODELS = {"anthropic": "claude-haiku-4-5", "gemini": "gemini-2.5-flash", "cohere_chat": "command-r-plus-08-2024"}
+MODELS["openai"] = "gpt-4o-mini"
 MADE_UP = re.compile(r"(chatcmpl-|call_)[0-9a-f-]{12,36}")  # ids that LiteLLM makes itself
 
 
@@ -72,7 +74,7 @@ class Lanes:
 def call_of(prefix: str, base: str, request: ChatRequest, model: str = "") -> UpstreamCall:
     """An attempt at the upstream of that URL, as a provider of LiteLLM's prefix."""
     url = base + PATHS[prefix]
-    row = {"wire": "litellm", "base_url": url, "hosts": [host_of(base)], "auth": AUTHS[prefix]}
+    row = {"wire": WIRES.get(prefix, "litellm"), "base_url": url, "hosts": [host_of(base)], "auth": AUTHS[prefix]}
     provider = provider_from_row("tested", {**row, "litellm_prefix": prefix})
     hosts = frozenset({host_of(base)})
     key = Credential("tested", Secret(KEY), hosts, "TESTED_API_KEY", Via.CANONICAL, Store.CREDENTIALS, provider)

@@ -293,7 +293,7 @@ async def test_closing_a_stream_closes_the_upstream_also_while_it_is_cancelled(l
         await stream.aclose()
 
 
-@pytest.mark.parametrize("wire", sorted(WAYS))
+@pytest.mark.parametrize("wire", [*sorted(WAYS), "openai"])
 async def test_a_caller_that_leaves_before_the_answer_frees_the_connection(wire: str, lanes: Lanes) -> None:
     asked, gone = asyncio.Event(), asyncio.Event()
 
