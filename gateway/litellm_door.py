@@ -182,7 +182,7 @@ class LiteLLMLane:
     def _sender(self, call: UpstreamCall, *, stream: bool) -> Callable[[Exchange], Awaitable[Any]]:
         """By LiteLLM's classes where they are proven for the row's prefix, else by its own call."""
         way = None if call.provider.wire is Wire.OPENAI else self._ways.get(call.provider.litellm_prefix)
-        if way is None:
+        if way is None or not way.MODELS.fullmatch(call.model):
             arguments = self._arguments(call, stream=stream)
             return lambda _: self._litellm.acompletion(**arguments)
         asked = Asked(call.model, call.provider.base_url, _messages(call), _own(self._parameters(call)), stream)

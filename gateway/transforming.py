@@ -8,7 +8,9 @@ know tenants, keys or decisions. The reasons: docs/adr/0008.
 
 import asyncio
 import importlib
+import inspect
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -54,6 +56,7 @@ class Turn:
 class Way(Protocol):
     """How LiteLLM drives the classes of one provider. Built in the thread that imports LiteLLM."""
 
+    MODELS: ClassVar[re.Pattern[str]]  # for which it is proven; some older ones LiteLLM sends another way
     SAMPLE: ClassVar[bytes]  # a plain answer and an event with usage in one, to rehearse with
 
     def turn(self, asked: Asked) -> Turn:
@@ -76,6 +79,7 @@ class _Silent:
 class _Anthropic:
     """As litellm.llms.anthropic.chat.handler does it."""
 
+    MODELS: ClassVar[re.Pattern[str]] = re.compile(r"claude-(?!2|instant).+")
     SAMPLE: ClassVar[bytes] = (
         b'{"type":"message_start","message":{"usage":{"input_tokens":1,"output_tokens":1}},"model":"-",'
         b'"content":[{"type":"text","text":"-"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}'
@@ -118,6 +122,7 @@ class _Anthropic:
 class _Gemini:
     """As litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini does it for Google AI Studio."""
 
+    MODELS: ClassVar[re.Pattern[str]] = re.compile(r"gemini-.+")
     SAMPLE: ClassVar[bytes] = (
         b'{"candidates":[{"content":{"role":"model","parts":[{"text":"-"}]},"finishReason":"STOP","index":0}],'
         b'"usageMetadata":{"promptTokenCount":1,"candidatesTokenCount":1,"totalTokenCount":2}}'
@@ -168,6 +173,7 @@ class _Cohere:
     lines of JSON and cannot read Cohere's last one. Here events are asked for, and their names are given to its parser,
     which looks for them."""
 
+    MODELS: ClassVar[re.Pattern[str]] = re.compile(r"(?:command|c4ai)-.+")
     SAMPLE: ClassVar[bytes] = (
         b'{"message":{"content":[{"text":"-"}]},"usage":{"tokens":{"input_tokens":1,"output_tokens":1}}}'
     )
@@ -212,6 +218,8 @@ class _Library:
 
     def __init__(self, litellm: Any) -> None:
         self._utils = importlib.import_module("litellm.utils")
+        mapped = inspect.signature(self._utils.get_optional_params).parameters
+        self._places = {name: place for place, name in enumerate(mapped)}
         self._providers = litellm.LlmProviders
         self._empty_answer = litellm.ModelResponse
         self._usage = litellm.Usage
@@ -224,9 +232,11 @@ class _Library:
         return self._utils.ProviderConfigManager.get_provider_chat_config(model, self._providers(provider))
 
     def prepared(self, config: Any, asked: Asked) -> tuple[list[Json], Json]:
-        """The messages as the classes want them, and the parameters that are not at their default."""
+        """The messages as the classes want them, and the parameters that are not at their default, in the order in
+        which LiteLLM goes through them: it decides of the order of tools."""
         messages = self._utils.validate_and_fix_openai_messages(messages=asked.messages)
-        wanted = {name: value for name, value in asked.parameters.items() if value is not None}
+        said = {name: value for name, value in asked.parameters.items() if value is not None}
+        wanted = {name: said[name] for name in sorted(said, key=lambda name: self._places.get(name, len(self._places)))}
         if "response_format" in wanted:
             wanted["response_format"] = config.get_json_schema_from_pydantic_object(wanted["response_format"])
         wanted |= {"stream": True, "stream_options": {"include_usage": True}} if asked.stream else {"stream": False}

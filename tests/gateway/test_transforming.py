@@ -195,6 +195,45 @@ async def test_the_same_request_arrives_upstream(wire: str, stream: bool, upstre
     assert len(tried) > 10 and wrong == {}
 
 
+@pytest.mark.parametrize("wire", sorted(WAYS))
+async def test_the_same_request_arrives_when_cases_are_mixed_at_random(
+    wire: str, upstream: RawUpstream, lanes: Lanes
+) -> None:
+    dice, known = random.Random(7), [(model, body) for _, model, body in cases(wire)]
+    prepare(upstream, first("answers", wire))
+    for _ in range(40):
+        mixed = dice.sample(known, 3)
+        body: Row = {name: value for _, part in mixed for name, value in part.items()}
+        if len(body.keys() & {"max_tokens", "max_completion_tokens"}) == 2:
+            del body["max_completion_tokens"]
+        told, came = [], []
+        for lane in lanes.both:
+            upstream.requests.clear()
+            told.append(comparable(await outcome(lane, call_of(wire, upstream.url, request_of(body), mixed[0][0]))))
+            one = arrived(upstream) if upstream.requests else None
+            came.append(one and without_known_differences(one, wire, stream=False))
+        assert (told[0], came[0]) == (told[1], came[1]), body
+
+
+@pytest.mark.parametrize("wire", sorted(WAYS))
+async def test_the_same_request_arrives_for_every_model_that_litellm_knows(
+    wire: str, upstream: RawUpstream, lanes: Lanes
+) -> None:
+    """Its price map decides of parameters and headers by model."""
+    prices: dict[str, Row] = import_litellm().model_cost
+    models = {name.rpartition("/")[2] for name, row in prices.items() if row.get("litellm_provider") == wire}
+    chosen = sorted(model for model in models if lanes.by_classes._ways[wire].MODELS.fullmatch(model))
+    prepare(upstream, first("answers", wire))
+    for model in chosen:
+        came = []
+        for lane in lanes.both:
+            upstream.requests.clear()
+            await outcome(lane, call_of(wire, upstream.url, request_of({"max_tokens": 9, "temperature": 1}), model))
+            came.append(without_known_differences(arrived(upstream), wire, stream=False))
+        assert came[0] == came[1], model
+    assert len(chosen) > 4
+
+
 def without_known_differences(request: Arrived, wire: str, *, stream: bool) -> Arrived:
     for row in VECTORS["header_differs"]:
         if row.get("wire", wire) == wire and row.get("stream", stream) == stream:
