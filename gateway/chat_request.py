@@ -5,16 +5,16 @@ does, so that no field of a caller can name a key, a base URL, a header, a price
 refused by name there instead of being dropped.
 """
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import orjson
 
-from gateway.errors import ApiError, bad_request
+from gateway.errors import bad_request
 from gateway.fields import Fields, read_fields
+from gateway.json_body import SHOWN_LENGTH, kind_of, parse_object, shown_name
 from gateway.refusals import Refused
 from gateway.surface import CHAT, Surface
 
@@ -23,13 +23,10 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MODEL_LENGTH = 256
+MAX_NAME_LENGTH = 256  # of a field
 MAX_MODELS = 20
-MAX_DEPTH = 64
-MAX_VALUES = 100_000  # of a body, objects and lists included
 MAX_MESSAGES = 10_000
-SHOWN_LENGTH = 64  # characters of a caller's field name that are repeated, and compared with the known names
 ON_LOOP_BYTES = 32 * 1024  # a larger body is read in a thread, so that nobody else waits for it
-CHUNK_BYTES = 256 * 1024  # of a body's text, measured at a time: between two of them other threads may run
 
 
 def _is_number(value: object) -> bool:
@@ -214,96 +211,6 @@ def checked(body: Mapping[str, object], raw: bytes | None) -> ChatRequest:
     )
 
 
-def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object in `raw`; raises ApiError 400 for anything else, and for what readers of JSON disagree about:
-    a name twice in one object, and whole numbers beyond 64 bits."""
-    if not raw or raw.isspace():
-        raise _not_json("The request body is empty; send a JSON object.")
-    pairs = _measure(raw)
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        message = f"The request body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        raise _not_json(message) from error
-    if not isinstance(body, dict):
-        raise _not_json(f"The request body must be a JSON object, not {_kind(body)}.")
-    if _count_pairs(body) != pairs:
-        raise _not_json(f"The name {_duplicate(raw)} stands twice in one JSON object; send it once.")
-    return body
-
-
-def _not_json(message: str) -> ApiError:
-    return bad_request(message, code="invalid_json")
-
-
-_UNFINISHED = re.compile(rb"[\\0-9.eE+\-]*")  # what may go on in the next chunk: a number, an escape
-_LONG_WHOLE = re.compile(rb"(?<![0-9.eE+\-])-?[0-9]{19,}(?![0-9.eE])")
-
-
-def _measure(raw: bytes) -> int:
-    """How many name-value pairs the text has outside its strings. Refuses too many values, before they become objects,
-    and whole numbers beyond 64 bits, which the parser would round. What is no JSON is left to the parser."""
-    start, inside, values, pairs = 0, 0, 1, 0
-    while start < len(raw):
-        end = _chunk_end(raw, start + CHUNK_BYTES)
-        pieces = raw[start:end].replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
-        outside = b'"'.join(pieces[inside::2])
-        start, inside = end, (inside + len(pieces) - 1) % 2
-        pairs += outside.count(b":")
-        values += outside.count(b",") + outside.count(b"{") + outside.count(b"[")
-        if values > MAX_VALUES:
-            raise bad_request(f"The request body has more than {MAX_VALUES} values; send a smaller one.")
-        for number in _LONG_WHOLE.findall(outside):
-            if len(number) > 20 or not -(2**63) <= int(number) < 2**64:
-                shown = number[:24].decode() + ("..." if len(number) > 24 else "")
-                raise _not_json(f"The request body holds the whole number {shown}, which does not fit in 64 bits.")
-    return pairs
-
-
-def _chunk_end(raw: bytes, wanted: int) -> int:
-    """Where a chunk may end so that it splits no number and no escape of a string."""
-    if wanted >= len(raw):
-        return len(raw)
-    unfinished = _UNFINISHED.match(raw, wanted - 1)
-    end = max(wanted, unfinished.end() if unfinished else 0)
-    return end + 1 if raw[end - 1] == ord("\\") else end
-
-
-def _count_pairs(body: dict[str, object]) -> int:
-    """How many name-value pairs all objects have; refuses what is nested too deep for the libraries on the way. Level
-    by level, so that it needs no stack."""
-    pairs = 0
-    level: list[object] = [body]
-    for _ in range(MAX_DEPTH):
-        objects = [item for item in level if isinstance(item, dict)]
-        pairs += sum(map(len, objects))
-        inner: list[Iterable[object]] = [item.values() for item in objects if item]
-        inner += [item for item in level if isinstance(item, list)]
-        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
-        if not level:
-            return pairs
-    raise _not_json(f"The request body is nested more than {MAX_DEPTH} levels deep.")
-
-
-def _duplicate(raw: bytes) -> str:
-    """The first name that stands twice in one object of `raw`, for the message."""
-    found: list[str] = []
-
-    def look(pairs: list[tuple[str, object]]) -> None:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                found.append(name)
-            seen.add(name)
-
-    json.loads(raw, object_pairs_hook=look)
-    return f"`{shown_name(found[0])}`" if found else "of a field"
-
-
-def shown_name(name: str) -> str:
-    return name if len(name) <= SHOWN_LENGTH else name[:SHOWN_LENGTH] + "..."
-
-
 def _include_usage(options: object, stream: bool) -> bool:
     """Whether the caller asked for the usage chunk. The other options are for a provider on OpenAI's wire."""
     if options is None:
@@ -316,7 +223,7 @@ def _include_usage(options: object, stream: bool) -> bool:
         value = options.get(name)
         if value is not None and not isinstance(value, bool):
             where = f"stream_options.{name}"
-            raise bad_request(f"`{where}` must be true or false, not {_kind(value)}.", param=where)
+            raise bad_request(f"`{where}` must be true or false, not {kind_of(value)}.", param=where)
     return bool(options.get("include_usage"))
 
 
@@ -324,7 +231,7 @@ def _travels(name: str, value: object) -> bool:
     if name in NOT_YET:
         text = f"`{name}` has no effect here yet: {NOT_YET[name]}."
         raise bad_request(text, param=name, code="unsupported_parameter")
-    if name not in PARAMETERS and NOT_FOR_PROVIDERS.fullmatch(name):
+    if name not in PARAMETERS and (len(name) > MAX_NAME_LENGTH or NOT_FOR_PROVIDERS.fullmatch(name)):
         shown = shown_name(name)
         text = f"`{shown}` is for a library or a gateway, not for a provider, and has no effect here; remove it."
         raise bad_request(text, param=shown, code="unsupported_parameter")
@@ -347,7 +254,7 @@ def _checked(name: str, value: object) -> object:
 def flag(body: Mapping[str, object], name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise bad_request(f"`{name}` must be true or false, not {_kind(value)}.", param=name)
+        raise bad_request(f"`{name}` must be true or false, not {kind_of(value)}.", param=name)
     return bool(value)
 
 
@@ -355,7 +262,7 @@ def model_names(body: Mapping[str, object]) -> list[str]:
     """`model`, then `models`; each is there at most once."""
     model, models = body.get("model"), body.get("models")
     if models is not None and not isinstance(models, list):
-        raise bad_request(f"`models` must be a list of strings, not {_kind(models)}.", param="models")
+        raise bad_request(f"`models` must be a list of strings, not {kind_of(models)}.", param="models")
     if models is not None and not 1 <= len(models) <= MAX_MODELS:
         raise bad_request(f"`models` must name 1 to {MAX_MODELS} models; leave it out to name none.", param="models")
     if model is None and not models:
@@ -366,7 +273,7 @@ def model_names(body: Mapping[str, object]) -> list[str]:
 
 def _model_name(model: object, where: str) -> str:
     if not isinstance(model, str):
-        raise bad_request(f"`{where}` must be a string, not {_kind(model)}.", param=where)
+        raise bad_request(f"`{where}` must be a string, not {kind_of(model)}.", param=where)
     if not model.strip() or len(model) > MAX_MODEL_LENGTH:
         raise bad_request(f"`{where}` must be 1 to {MAX_MODEL_LENGTH} characters long.", param=where)
     return model.strip()
@@ -375,7 +282,7 @@ def _model_name(model: object, where: str) -> str:
 def _messages(body: Mapping[str, object]) -> list[dict[str, object]]:
     messages = body.get("messages")
     if not isinstance(messages, list):
-        raise bad_request(f"`messages` must be a list of messages, not {_kind(messages)}.", param="messages")
+        raise bad_request(f"`messages` must be a list of messages, not {kind_of(messages)}.", param="messages")
     if not messages:
         raise bad_request("`messages` is empty; send at least one message.", param="messages")
     if len(messages) > MAX_MESSAGES:
@@ -388,7 +295,7 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, object]]:
 
 def _check_message(message: object, where: str) -> None:
     if not isinstance(message, dict):
-        raise bad_request(f"`{where}` must be an object, not {_kind(message)}.", param=where)
+        raise bad_request(f"`{where}` must be an object, not {kind_of(message)}.", param=where)
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise bad_request(f"`{where}.role` must be one of {', '.join(ROLES)}.", param=f"{where}.role")
@@ -401,16 +308,10 @@ def _check_message(message: object, where: str) -> None:
         raise bad_request(f"`{where}.content` is missing.", param=f"{where}.content")
 
 
-def _kind(value: object) -> str:
-    """What a JSON value is, in JSON's own words."""
-    kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return kinds.get(type(value), "a list" if isinstance(value, list) else "an object")
-
-
 def _told(value: object) -> str:
     """A small number as it is, anything else by its kind."""
     return (
         str(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
-        else _kind(value)
+        else kind_of(value)
     )

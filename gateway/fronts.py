@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names, parse_object
+from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names
 from gateway.errors import ApiError, Problem
 from gateway.events import TokenUsage
+from gateway.json_body import parse_object
 from gateway.seen import DONE, parse
 from gateway.sse import EventReader
 from gateway.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Surface
