@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.chat_request import ChatRequest
 from gateway.refusals import Refused
+from gateway.surface import CHAT
 from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
@@ -72,6 +73,11 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         return request.surface.unfit(request.asked) or Carried(request)
     if not request.surface.by_chat:
         return Refused("model", f"{provider.name} does not speak {request.surface.path} itself.")
+    if offer.mode not in CHAT.modes:
+        text = (
+            f"{offer.id} answers no chat completions, and {provider.name} does not speak {request.surface.path} itself."
+        )
+        return Refused("model", text)
     if request.lacking:
         return request.lacking[0]
     request, dropped = request.as_chat(), set[str]()

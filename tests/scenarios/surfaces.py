@@ -21,7 +21,7 @@ PROVIDERS = {
     "minimax": ("/v1", "MINIMAX_API_KEY"),
     "anthropic": ("", "ANTHROPIC_API_KEY"),
 }
-OPENAI, GROQ, DEEPSEEK = "openai/gpt-5-mini", "groq/openai/gpt-oss-20b", "deepseek/deepseek-chat"
+OPENAI, GROQ, DEEPSEEK = "openai/gpt-5-mini", "groq/openai/gpt-oss-20b", "deepseek/deepseek-v4-flash"
 MINIMAX, CLAUDE, EMBEDDING = "minimax/MiniMax-M2", "anthropic/claude-haiku-4-5", "openai/text-embedding-3-small"
 
 
@@ -116,7 +116,7 @@ def chunks(*datas: object, done: bool = True) -> bytes:
     return said + (b"data: [DONE]\n\n" if done else b"")
 
 
-# --- answers of each wire, oddly spaced on purpose ---------------------------------------------------------------------
+# --- answers of each wire, oddly spaced on purpose -------------------------------------------------------------------
 
 CHAT_PLAIN = (
     b'{ "id":"chatcmpl-9",  "object":"chat.completion","created":5,"model":"exact","x_own":{"a": 1.50},\n'
