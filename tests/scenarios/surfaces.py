@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.harness import RunningGateway
 from tests.raw_upstream import RawUpstream, raw_upstream
@@ -89,6 +90,30 @@ def stage(folder: Path, rows: str = "", tables: str = "") -> Iterator[Stage]:
             host = at[name].url.removeprefix("http://")
             config += f'[providers.{name}]\nbase_url = "{at[name].url}{path}"\nhosts = ["{host}"]\n{rows}\n'
         yield Stage(stack.enter_context(RunningGateway(folder, config + tables)), at)
+
+
+class Rotation:
+    """Stages one after the other, a new one after every few tests: what earlier tests made ill is well, and the retry
+    budget is whole."""
+
+    def __init__(self, tmp: pytest.TempPathFactory, every: int = 4) -> None:
+        self._tmp = tmp
+        self._every = every
+        self._used = 0
+        self._open = ExitStack()
+        self._stage: Stage | None = None
+
+    def next(self) -> Stage:
+        if self._stage is None or self._used == self._every:
+            self.close()
+            self._used = 0
+            self._stage = self._open.enter_context(stage(self._tmp.mktemp("gw")))
+        self._used += 1
+        self._stage.clear()
+        return self._stage
+
+    def close(self) -> None:
+        self._open.close()
 
 
 def sha(content: bytes) -> str:

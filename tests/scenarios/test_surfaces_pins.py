@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.fronts import RESPONSES_FRONT
 from gateway.pins import Pin, Pins
 from tests.scenarios import surfaces as told
 from tests.scenarios.surfaces import GROQ, OPENAI, Stage, named, stage
@@ -81,7 +82,7 @@ def test_unknown_reference_is_refused_where_more_than_one_provider_could_be_mean
     scene: Stage, field: str, value: object, code: str
 ) -> None:
     token = scene.token("openai", "groq")
-    status, error = ask(scene, token, "auto", **{field: value})
+    status, error = ask(scene, token, "auto", streamed=False, **{field: value})
     assert (status, error["code"], error["param"], error["fault"]) == (400, code, field, "caller")
     assert "groq, openai" in str(error["message"]) and "provider/model" in str(error["message"])
     assert not scene.asked()
@@ -119,7 +120,7 @@ def test_conversation_of_an_answer_is_remembered(scene: Stage) -> None:
     assert scene.asked() == ["groq"]
 
 
-REFERENCES = {
+REFERENCES: dict[str, dict[str, object]] = {
     "response": {"previous_response_id": "resp_9"},
     "conversation": {"conversation": "conv_7"},
     "item": {"input": [{"type": "item_reference", "id": "msg_1"}]},
@@ -130,7 +131,7 @@ REFERENCES = {
 @pytest.mark.parametrize("name", REFERENCES)
 def test_reference_goes_to_nobody_else_when_its_provider_fails(scene: Stage, name: str) -> None:
     token = scene.token("openai", "groq", "deepseek")
-    body = {"input": "Hello", "models": [OPENAI, "openai/gpt-5-nano"], **REFERENCES[name]}
+    body: dict[str, object] = {"input": "Hello", "models": [OPENAI, "openai/gpt-5-nano"], **REFERENCES[name]}
     answer = scene.post("/v1/responses", token, body)
     assert scene.asked() == ["openai"]
     assert answer.status_code == 502 and answer.json()["error"]["stopped_by"] == "provider_state"
@@ -149,8 +150,6 @@ def test_reference_is_refused_by_name_where_nobody_speaks_the_surface(scene: Sta
 
 
 def test_memory_is_bounded_and_forgets_the_oldest() -> None:
-    from gateway.fronts import RESPONSES_FRONT
-
     def asked(name: str) -> Pin | None:
         body = json.dumps({"model": "auto", "input": "a", "previous_response_id": name}).encode()
         return pins.of("t", RESPONSES_FRONT.read(body, {"headers": []}))
