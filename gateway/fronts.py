@@ -112,7 +112,7 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     its text."""
     body = parse_object(raw)
     if body.get(field) is None:
-        message = f"`{field}` is missing."
+        message = f"`{field}` is missing; this path needs it."
         raise ApiError(Problem(400, "invalid_request", message, Fault.CALLER, param=field))
     first, *others = model_names(body)
     text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}

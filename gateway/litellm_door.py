@@ -204,8 +204,19 @@ def _openai_wire(call: UpstreamCall) -> dict[str, Any]:
     return {
         "model": f"openai/{call.model}",
         "messages": list(PLACEHOLDER_MESSAGES),
-        "extra_body": {**_renamed(call), **call.request.unknown, "messages": call.request.messages},
+        "extra_body": {
+            **_renamed(call),
+            **call.request.unknown,
+            **_stream_options(call),
+            "messages": call.request.messages,
+        },
     }
+
+
+def _stream_options(call: UpstreamCall) -> dict[str, Any]:
+    """The caller's own options of a stream, and usage in any case."""
+    own = call.request.body.get("stream_options")
+    return {"stream_options": {**own, "include_usage": True}} if call.request.stream and isinstance(own, dict) else {}
 
 
 def _renamed(call: UpstreamCall) -> dict[str, object]:

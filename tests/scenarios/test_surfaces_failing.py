@@ -104,10 +104,13 @@ def test_error_of_a_provider_is_told_in_the_surfaces_shape(shared: Stage, path: 
         assert set(answer.json()) == {"error"} and "request-id" not in answer.headers
 
 
+def claude(scene: Stage) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=scene.gateway.url, auth_token=scene.token(), api_key=None, max_retries=0)
+
+
 def test_anthropic_sdk_raises_its_own_classes(shared: Stage) -> None:
-    client = anthropic.Anthropic(base_url=shared.gateway.url, auth_token=shared.token(), api_key=None, max_retries=0)
     shared.at["anthropic"].plain(ANTHROPIC_ERROR % "rate_limit_error", "429 Too Many Requests")
-    with pytest.raises(anthropic.RateLimitError) as raised:
+    with claude(shared) as client, pytest.raises(anthropic.RateLimitError) as raised:
         client.messages.create(model=CLAUDE, max_tokens=64, messages=HELLO)  # type: ignore[arg-type]
     assert raised.value.request_id == raised.value.response.headers["x-request-id"]
 
@@ -203,13 +206,11 @@ def test_response_that_failed_after_output_ends_in_its_own_event(scene: Stage) -
 def test_sdks_raise_when_a_native_stream_breaks(scene: Stage, path: str) -> None:
     model = OPENAI if path == "/v1/responses" else CLAUDE
     told.stream(scene.at[model.split("/")[0]], named(*BEGUN[path], *DELTA[path]))
-    token = scene.token()
     if path == "/v1/responses":
-        with pytest.raises(openai.APIError):
-            list(scene.gateway.client(token).responses.create(model=model, input="Hello", stream=True))
+        with scene.gateway.client(scene.token()) as client, pytest.raises(openai.APIError):
+            list(client.responses.create(model=model, input="Hello", stream=True))
     else:
-        client = anthropic.Anthropic(base_url=scene.gateway.url, auth_token=token, api_key=None, max_retries=0)
-        with pytest.raises(anthropic.APIError):
+        with claude(scene) as client, pytest.raises(anthropic.APIError):
             list(client.messages.create(model=model, max_tokens=64, messages=HELLO, stream=True))  # type: ignore[arg-type]
 
 

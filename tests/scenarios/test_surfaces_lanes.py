@@ -94,6 +94,7 @@ OWN: Final[Mapping[str, Mapping[str, object]]] = {
     "a quirk": {"max_completion_tokens": 9},
     "tools": {"tools": [{"type": "function", "function": {"name": "f", "strict": None}}], "tool_choice": "auto"},
     "hints": {"metadata": {"a": "b"}, "store": False, "user": "u", "service_tier": "flex", "seed": 1, "n": 2},
+    "options of a stream": {"stream": True, "stream_options": {"include_obfuscation": False, "x_own": 1}},
     "the gateway's own": {"provider": {"sort": "price"}, "wardgate": {}},
 }
 # What the lanes send differently, by name of a case: the field and why.

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+import openai
 import pytest
 
 from tests.scenarios import surfaces as told
@@ -272,7 +273,11 @@ def test_prompts_and_inputs_of_every_shape_travel(scene: Stage, token: str, prom
 
 
 def test_openai_sdk_reads_embeddings_that_it_asked_for_as_base64_and_as_numbers(scene: Stage, token: str) -> None:
-    client = scene.gateway.client(token)
+    with scene.gateway.client(token) as client:
+        _embed(scene, client)
+
+
+def _embed(scene: Stage, client: openai.OpenAI) -> None:
     scene.at["openai"].plain(told.EMBEDDINGS_PLAIN)
     found = client.embeddings.create(model=EMBEDDING, input=["a"])
     assert found.data[0].embedding == [1.0, 2.0] and found.usage.prompt_tokens == 11
@@ -317,7 +322,8 @@ def test_provider_that_does_not_speak_the_surface_is_not_asked(
 
 
 def test_models_lists_embedding_models_too(scene: Stage, token: str) -> None:
-    ids = {one.id for one in scene.gateway.client(token).models.list()}
+    with scene.gateway.client(token) as client:
+        ids = {one.id for one in client.models.list()}
     assert {EMBEDDING, OPENAI, CLAUDE} <= ids
 
 
