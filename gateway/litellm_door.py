@@ -10,6 +10,7 @@ import copy
 import importlib
 import logging
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -102,11 +103,15 @@ class LiteLLMLane:
             await asyncio.wait([self._opening])
 
     async def _open(self) -> None:
+        began = time.monotonic()
         litellm = await asyncio.to_thread(import_litellm)
         http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
         self._handler = http.AsyncHTTPHandler(transport=CurrentExchangeTransport(), follow_redirects=False)
         await _warm_up(litellm)
         self._litellm = litellm
+        LOG.info(
+            "LiteLLM was imported in %.1f s: a request needs it, or WARDGATE_PRELOAD_LITELLM", time.monotonic() - began
+        )
 
     async def complete(self, call: UpstreamCall) -> PlainReply:
         """One plain answer; raises UpstreamFailed."""

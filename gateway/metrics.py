@@ -37,6 +37,7 @@ from gateway.events import (
 )
 from gateway.metrics_page import KeptElsewhere, WithoutCreated
 from gateway.pricing.refreshing import Outcome as PriceOutcome
+from gateway.series import Series
 from keystore.resolve import Store, Via
 from router.failure import FailureKind
 from router.health import Ill
@@ -241,6 +242,8 @@ class Metrics:
         self._given = given
         self._page = WithoutCreated(registry)
         self._allowed = _allowed(given)
+        self._counting = Series(lambda spec, values: self._counters[spec].labels(*self._held(spec, values)))
+        self._timing = Series(lambda spec, values: self._histograms[spec].labels(*self._held(spec, values)))
         self._counters = {
             spec: Counter(spec.name, spec.help, spec.label_names, registry=registry)
             for spec in SPECS
@@ -297,6 +300,8 @@ class Metrics:
         """The models of the catalogue in use now: another one is counted as `other`."""
         self._given["models"] = frozenset(models)
         self._allowed = _allowed(self._given)
+        self._counting.clear()
+        self._timing.clear()
 
     def price_refreshed(self, outcome: PriceOutcome) -> None:
         """One refresh of prices has ended."""
@@ -374,10 +379,10 @@ class Metrics:
     # series
 
     def _count(self, spec: Spec, *values: str, by: float = 1.0) -> None:
-        self._counters[spec].labels(*self._held(spec, values)).inc(by)
+        self._counting.of(spec, values).inc(by)
 
     def _observe(self, spec: Spec, seconds: float, *values: str) -> None:
-        self._histograms[spec].labels(*self._held(spec, values)).observe(seconds)
+        self._timing.of(spec, values).observe(seconds)
 
     def _held(self, spec: Spec, values: tuple[str, ...]) -> list[str]:
         """`values`, in the order of the spec's labels, held to their closed sets."""

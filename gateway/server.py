@@ -1,4 +1,5 @@
-"""`wardgate serve`: opens the services, listens, imports LiteLLM behind the open listener, and only then is ready."""
+"""`wardgate serve`: opens the services, listens, and is ready; LiteLLM is imported when it is first needed, or before
+readiness behind the open listener where the settings say so."""
 
 import asyncio
 import contextlib
@@ -223,7 +224,7 @@ async def _listen(
 
         host, port = listener.getsockname()[:2]
         listening = Listening(_url(host, port), _url(host, metrics_server.port), services, server.stop)
-        opening = asyncio.create_task(_become_ready(server, listening, on_ready))
+        opening = asyncio.create_task(_become_ready(server, listening, on_ready, preload=settings.preload_litellm))
         try:
             await server.serve(sockets=[listener])
         finally:
@@ -236,16 +237,19 @@ async def _listen(
         listener.close()
 
 
-async def _become_ready(server: _Server, listening: Listening, on_ready: Callable[[Listening], None] | None) -> None:
+async def _become_ready(
+    server: _Server, listening: Listening, on_ready: Callable[[Listening], None] | None, *, preload: bool
+) -> None:
     services = listening.services
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.01)
-    services.readiness.why_not = "LiteLLM is being imported"
-    try:
-        await services.lane.open()
-    except BaseException:
-        listening.stop()
-        raise
+    if preload:
+        services.readiness.why_not = "LiteLLM is being imported"
+        try:
+            await services.lane.open()
+        except BaseException:
+            listening.stop()
+            raise
     if server.stopping:
         return
     services.readiness.ready = True

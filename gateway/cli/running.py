@@ -14,6 +14,7 @@ from gateway.cli.console import AsJson, opened, operator, print_json, settings
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
 from gateway.environment import forbid_dumps
+from gateway.memory import settle
 from gateway.rules import Rules, load_rules
 from gateway.server import Listening, PortTaken
 from gateway.server import serve as serve_forever
@@ -30,8 +31,13 @@ OTHER_PORT = (
 
 def _run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
     forbid_dumps()
+
+    def ready(listening: Listening) -> None:
+        settle()
+        on_ready(listening)
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_forever(chosen, on_ready))
+        runner.run(serve_forever(chosen, ready))
 
 
 def serve() -> None:
