@@ -69,6 +69,8 @@ class Carried:
 
 def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop: bool) -> Carried | Refused:
     """The request as this candidate's wire carries it, or what it cannot carry."""
+    if request.lacking and request.surface is CHAT:  # a Responses body on chat's path: it is said as chat for everybody
+        return request.lacking[0]
     lacking = _lacking(offer, request) if may_drop else set()
     if request.surface.native(provider):
         spared = lacking if request.surface is CHAT else set()

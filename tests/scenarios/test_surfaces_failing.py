@@ -247,6 +247,14 @@ def test_native_provider_that_fails_is_followed_by_one_on_chats_wire(
     assert scene.gateway.settled("wardgate_tokens_total", provider="minimax") - before == 18
 
 
+@pytest.mark.parametrize("prompt", ["Once", ["Once", "twice"], [1, 2]])
+def test_text_to_be_completed_goes_to_the_next_provider(scene: Stage, prompt: object) -> None:
+    scene.at["openai"].plain('{"error": {"message": "down"}}', "503 Service Unavailable")
+    scene.at["groq"].plain(told.COMPLETION_PLAIN)
+    answer = scene.post("/v1/completions", scene.token(), {"models": [OPENAI, GROQ], "prompt": prompt})
+    assert answer.content == told.COMPLETION_PLAIN and scene.asked() == ["openai", "groq"]
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_translated_provider_that_fails_is_followed_by_a_native_one(scene: Stage, stream: bool) -> None:
     scene.at["minimax"].plain('{"error": {"message": "down"}}', "503 Service Unavailable")

@@ -321,6 +321,26 @@ def test_provider_that_does_not_speak_the_surface_is_not_asked(
     assert "does not speak /completions itself" in answer.text or "its mode is 'chat'" in answer.text
 
 
+@pytest.mark.parametrize("field", ["previous_response_id", "x_unknown"])
+def test_responses_body_on_chats_path_loses_nothing_silently(scene: Stage, token: str, field: str) -> None:
+    asked = {"model": OPENAI, "input": "Hello", "instructions": "Be brief."}
+    error = scene.post("/v1/chat/completions", token, asked | {field: "x"}).json()["error"]
+    assert error["code"] == "unsupported_parameter" and f"`{field}`" in error["message"] and not scene.asked()
+    scene.at["openai"].plain(told.CHAT_PLAIN)
+    assert scene.post("/v1/chat/completions", token, asked).content == told.CHAT_PLAIN
+    roles = [("system", "Be brief."), ("user", "Hello")]
+    messages = [{"role": role, "content": text} for role, text in roles]
+    assert scene.sent("openai").json() == {"model": "gpt-5-mini", "messages": messages}
+
+
+def test_model_that_answers_responses_alone_is_not_asked_for_a_chat(scene: Stage) -> None:
+    """Perplexity's row speaks no responses, and the price map has models of that mode for it."""
+    token = scene.gateway.tenant("only-perplexity", "team", {"PERPLEXITYAI_API_KEY": "Key-p.0123456789"})
+    body = {"model": "perplexity/anthropic/claude-haiku-4-5", "input": "Hello"}
+    answer = scene.post("/v1/responses", token, body)
+    assert answer.status_code == 400 and "answers no chat completions" in answer.json()["error"]["message"]
+
+
 def test_models_lists_embedding_models_too(scene: Stage, token: str) -> None:
     with scene.gateway.client(token) as client:
         ids = {one.id for one in client.models.list()}
