@@ -272,6 +272,22 @@ def test_prompts_and_inputs_of_every_shape_travel(scene: Stage, token: str, prom
     assert scene.sent("openai").json() == body | {"model": "text-embedding-3-small"}
 
 
+@pytest.mark.parametrize(
+    ("asked", "whole"), [({"prompt": "a"}, True), ({"prompt": ["a", "b"]}, False), ({"n": 2}, False)]
+)
+def test_every_text_to_be_completed_needs_its_end(
+    scene: Stage, token: str, asked: dict[str, object], whole: bool
+) -> None:
+    told.stream(scene.at["openai"], chunks(told.TEXT_CHUNK, told.TEXT_END, done=False))
+    body = {"model": OPENAI, "prompt": "a", "stream": True, **asked}
+    assert ("provider_stream_truncated" not in scene.post("/v1/completions", token, body).text) is whole
+
+
+def test_embeddings_are_not_streamed(scene: Stage, token: str) -> None:
+    error = scene.post("/v1/embeddings", token, {"model": EMBEDDING, "input": "a", "stream": True}).json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_request", "stream") and not scene.asked()
+
+
 def test_openai_sdk_reads_embeddings_that_it_asked_for_as_base64_and_as_numbers(scene: Stage, token: str) -> None:
     with scene.gateway.client(token) as client:
         _embed(scene, client)
