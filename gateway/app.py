@@ -27,7 +27,7 @@ from gateway.guard import Guard
 from gateway.ops import Live, Ready
 from gateway.services import Services
 from gateway.tally import KEY, Tally
-from gateway.wording import ANTHROPIC, OPENAI, RESPONSES
+from gateway.wording import ANTHROPIC, OPENAI, RESPONSES, Wording
 from router.reasons import Fault
 
 WORDINGS: Final = {"messages": ANTHROPIC, "responses": RESPONSES}
@@ -96,7 +96,7 @@ def _routes(services: Services) -> list[PathRoute]:
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router itself, in OpenAI's shape."""
+    """404 and 405 of the router itself, in the shape of the path's wire."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class alone
     method, path = request.method, _shown(request.scope["path"])
     messages = {
@@ -110,8 +110,19 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     problem = Problem(error.status_code, code, message, Fault.CALLER, headers=dict(error.headers or {}))
     tally: Tally = request.scope[KEY]
     tally.note(problem)
-    headers = problem.response_headers()
-    return Response(problem.body(), status_code=problem.status, headers=headers, media_type="application/json")
+    wording, headers = _wording(path), problem.response_headers()
+    if wording.id_header is not None:
+        headers[wording.id_header] = tally.client_request_id or tally.request_id
+    return Response(
+        wording.body(problem, tally.request_id),
+        status_code=problem.status,
+        headers=headers,
+        media_type="application/json",
+    )
+
+
+def _wording(path: str) -> Wording:
+    return WORDINGS.get(path.strip("/").removeprefix("v1/").split("/")[0], OPENAI)
 
 
 def _shown(path: str) -> str:

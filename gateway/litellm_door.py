@@ -22,7 +22,7 @@ from gateway.access_tokens import AccessTokens
 from gateway.chat_request import PARAMETERS
 from gateway.logs import quiet_libraries
 from gateway.scrub import scrub
-from gateway.seen import parse
+from gateway.seen import Seen, parse
 from gateway.streams import ForwardedStream, TranslatedStream, check_error, told_reason
 from gateway.transforming import NOTES, Asked, Way, proven_ways, transformed
 from gateway.translation_rules import asks_nothing
@@ -178,7 +178,7 @@ class LiteLLMLane:
         if not exchange.streams:
             await response.aread()  # what it says decides what it is: an error, or an answer that is no stream
             check_error(call, exchange)
-        reader = call.request.surface.reader(exchange.seen, call.request.include_usage)
+        reader = call.request.surface.reader(Seen(), call.request.include_usage)  # `exchange.seen` is a piece ahead
         return ForwardedStream(call, exchange, reader, response.aiter_raw(), exchange.hang_up)
 
     async def _send(self, call: UpstreamCall, *, stream: bool) -> tuple[Exchange, Any]:
@@ -281,8 +281,20 @@ def _openai_wire(call: UpstreamCall, not_said: Mapping[str, object]) -> dict[str
     return {
         "model": f"openai/{call.model}",
         "messages": list(PLACEHOLDER_MESSAGES),
-        "extra_body": {**_renamed(call), **call.request.unknown, "messages": call.request.messages, **not_said},
+        "extra_body": {
+            **_renamed(call),
+            **call.request.unknown,
+            **_stream_options(call),
+            "messages": call.request.messages,
+            **not_said,
+        },
     }
+
+
+def _stream_options(call: UpstreamCall) -> dict[str, Any]:
+    """The caller's own options of a stream, and usage in any case."""
+    own = call.request.body.get("stream_options")
+    return {"stream_options": {**own, "include_usage": True}} if call.request.stream and isinstance(own, dict) else {}
 
 
 def _renamed(call: UpstreamCall) -> dict[str, object]:
@@ -322,7 +334,7 @@ def openai_reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     """A provider's own answer on OpenAI's wire, byte for byte."""
     body = parse(bytes(exchange.body))
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
-        text = "the provider's answer holds no choice"
+        text = "the provider's answer is not one of this kind"
         raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
     return PlainReply(bytes(exchange.body), openai_shape.token_usage(body.get("usage"), exchange.seen.service_tier))
 

@@ -73,7 +73,7 @@ class StreamReader(ABC):
     def _any(self, data: bytes) -> bytes:
         """As `_plain`, for any line ends and for an event that is not whole yet."""
         out: list[bytes] = []
-        start = 0
+        start, self._rest = 0, b""
         for boundary in BOUNDARY.finditer(data):
             goes = self._goes(data[start : boundary.start()])
             if self._broken:
