@@ -173,15 +173,12 @@ class Connection(asyncio.Protocol):
             self._answer.feed(piece)
 
     def on_message_complete(self) -> None:
-        answer, parser = self._answer, self._parser
-        if answer is None or parser is None or self._refused or not answer.status:
+        answer, parser, transport = self._answer, self._parser, self._transport
+        if answer is None or parser is None or transport is None or self._refused or not answer.status:
             return  # an interim answer (1xx), or one after the end
         answer.end()
         self._stop_timer()
         self._answer = self._parser = None
-        transport = self._transport
-        if transport is None:
-            return
         if transport.get_write_buffer_size():
             transport.abort()  # it answered without reading the request, and may never
         elif parser.should_keep_alive():

@@ -71,8 +71,14 @@ class Pool:
         return answer
 
     async def aclose(self) -> None:
-        """Close every connection, whatever it carries."""
+        """Close every connection, whatever it carries; who waits for one is told."""
         self._closing = True
+        for place in self._places.values():
+            for waiter in place.waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiting -= len(place.waiting)
+            place.waiting.clear()
         while standing := [one for one in self._connections if one.standing]:
             for connection in standing:
                 connection.break_off("the connections to providers are being closed")
@@ -92,16 +98,17 @@ class Pool:
         first = False
         try:
             async with asyncio.timeout(within_s):
-                while not self._room(place := self._place(origin)):
+                while not self._closing:
+                    place = self._place(origin)
+                    if self._room(place):
+                        return await self._dial(origin, place)
                     await self._turn(place, first=first)
                     if (idle := self._idle(origin)) is not None:
                         return idle
                     first = True  # it was its turn: whoever came in between does not push it back
-                if self._closing:
-                    raise httpx.ConnectError("the connections to providers are being closed")
-                return await self._dial(origin, place)
         except TimeoutError:
             raise httpx.ConnectTimeout(f"no connection to {origin.host} within {within_s:g} s") from None
+        raise httpx.ConnectError("the connections to providers are being closed")
 
     def _place(self, origin: Origin) -> _Place:
         place = self._places.get(origin)
