@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def cut(wire: str, way: str, random_: random.Random) -> Case:
     most = len(b"".join(events[:finish])) + len(events[finish]) - 4
     raw = whole[: random_.randint(1, most)]
     places = sorted({0, len(raw), *(random_.randint(0, len(raw)) for _ in range(random_.randint(0, 3)))})
-    pieces = [raw[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [raw[a:b] for a, b in pairwise(places)]
     return Case(pieces, way)
 
 
