@@ -39,7 +39,7 @@ WIRES = {
     "gemini": (gemini_stream(WORDS), -1),
 }
 OTHERS = {
-    "openai": "deepseek/deepseek-chat",
+    "openai": "deepseek/deepseek-v3.2",
     "anthropic": "anthropic/claude-sonnet-4-5",
     "gemini": "google/gemini-2.5-pro",
 }
