@@ -111,7 +111,13 @@ async def test_redirect_is_followed_in_no_lane(tmp_path: Path) -> None:
 
     server = await asyncio.start_server(strange, "127.0.0.1", 0)
     elsewhere = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    places = (f"http://{elsewhere}/v1", f"//{elsewhere}/v1", f"http://user:x@{elsewhere}/v1", "/v1/again", f"{elsewhere}")
+    places = (
+        f"http://{elsewhere}/v1",
+        f"//{elsewhere}/v1",
+        f"http://user:x@{elsewhere}/v1",
+        "/v1/again",
+        f"{elsewhere}",
+    )
     async with server, running(tmp_path) as (gateway, upstream, token), caller(gateway.url, token) as client:
         number = 0
         for lane, model in LANES.items():
