@@ -100,7 +100,7 @@ def leaving(number: int) -> Case:
 async def leave(gateway: RunningGateway, token: str, number: int, after_s: float) -> float:
     """Ask, and close the connection after that time; when that was."""
     host, port = gateway.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    _reader, writer = await asyncio.open_connection(host, int(port))
     body = json.dumps(asking("openai", number, stream=bool(number % 3))).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {len(body)}\r\n\r\n"
     writer.write(head.encode() + body)

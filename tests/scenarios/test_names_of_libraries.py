@@ -20,7 +20,7 @@ import pytest
 
 from gateway.litellm_door import import_litellm
 from tests.harness import RunningGateway, sandbox_config
-from tests.scenarios.cutting import KEYS, MODELS, asking, caller, cutting
+from tests.scenarios.cutting import KEYS, asking, caller, cutting
 
 CASES = int(os.environ.get("WARDGATE_NAMES", "1200"))
 CHAT = "/v1/chat/completions"
