@@ -62,14 +62,17 @@ class Cutting:
         self.asked[number] += 1
         case = self.cases.get(number) or Case([plain_answer(head)], raw=True)
         playing = asyncio.ensure_future(self._play(case, reader, writer))
-        leaving = asyncio.ensure_future(reader.read(1))
+        leaving, left = asyncio.ensure_future(reader.read(1)), False
         try:
             await asyncio.wait((playing, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if leaving.done() and not playing.done():
-                self.gone[number] = asyncio.get_running_loop().time()
-                return False
-            return await playing
+            left = leaving.done() and not playing.done()
+            return not left and await playing
+        except ConnectionError:
+            left = True
+            raise
         finally:
+            if left:
+                self.gone[number] = asyncio.get_running_loop().time()
             playing.cancel()
             leaving.cancel()
             await asyncio.gather(playing, leaving, return_exceptions=True)
