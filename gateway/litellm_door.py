@@ -189,7 +189,11 @@ class LiteLLMLane:
         try:
             return exchange, await send(exchange)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
+            exchange.hang_up()
             raise UpstreamFailed(self._failure(call, exchange, error)) from None
+        except BaseException:  # the caller has left: LiteLLM does not close what it had begun to read
+            exchange.hang_up()
+            raise
 
     def _sender(self, call: UpstreamCall, *, stream: bool) -> Callable[[Exchange], Awaitable[Any]]:
         """By LiteLLM's classes where they are proven for the row's prefix, else by its own call."""
