@@ -19,8 +19,8 @@ import httpx
 
 from gateway import openai_shape
 from gateway.access_tokens import AccessTokens
-from gateway.chat_request import PARAMETERS
 from gateway.logs import quiet_libraries
+from gateway.parameters import PARAMETERS
 from gateway.scrub import scrub
 from gateway.seen import Seen, parse
 from gateway.streams import ForwardedStream, TranslatedStream, check_error, told_reason

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from gateway.access_tokens import AccessTokens
-from gateway.chat_request import PARAMETERS, READ_HERE, read_chat_request
+from gateway.chat_request import read_chat_request
 from gateway.errors import ApiError
 from gateway.litellm_door import LiteLLMLane, import_litellm
+from gateway.parameters import PARAMETERS, READ_HERE
 from gateway.translation import untranslatable
 from gateway.transport import Transport
 from router.failure import FailureKind
