@@ -56,7 +56,8 @@ class Guard:
         tally.note(problem)
         if tally.begun:  # too late for another status: the server breaks the connection off on the unfinished answer
             return
-        body, head = self._wording.body(problem, tally.request_id), scope["method"] == "HEAD"
+        public_id = tally.client_request_id or tally.request_id
+        body, head = self._wording.body(problem, public_id), scope["method"] == "HEAD"
         await send_body(send, problem.status, body, headers=problem.response_headers(), head=head)
 
     async def _break_off(self, scope: Scope, send: Send, tally: Tally) -> None:

@@ -14,7 +14,7 @@ from gateway.fields import NULL, Fields, Raw, write_fields
 from gateway.outbound.answer import Answer
 from gateway.seen import parse
 from gateway.streams import ForwardedStream, check_error
-from gateway.transport import KEPT_ERROR_BODY, MAX_ANSWER, Exchange, Transport
+from gateway.transport import KEPT_ERROR_BODY, MAX_ANSWER, AnswerRefused, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
 from gateway.upstream_errors import failure, failure_of
 from router.failure import FailureKind
@@ -101,7 +101,7 @@ async def _read(answer: Answer, exchange: Exchange) -> None:
             if len(body) + len(piece) > most:
                 if exchange.status != 200:
                     break
-                raise httpx.RemoteProtocolError(f"the answer is larger than {MAX_ANSWER} bytes")
+                raise AnswerRefused(f"the answer is larger than {MAX_ANSWER} bytes")
             body += piece
     finally:
         answer.aclose()

@@ -51,6 +51,10 @@ def _nothing() -> None:
     pass
 
 
+class AnswerRefused(httpx.RemoteProtocolError):
+    """The answer is HTTP, and is not taken all the same: too large, or compressed."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One call to one provider: whose key may go where, and what was seen of the answer."""
@@ -158,7 +162,7 @@ class Transport:
         exchange.raw_headers = answer.headers
         if answer.headers.get(b"content-encoding", b"identity").lower() != b"identity":
             answer.aclose()
-            raise exchange.fail(httpx.RemoteProtocolError("the answer is compressed although that was ruled out"))
+            raise exchange.fail(AnswerRefused("the answer is compressed although that was ruled out"))
         return answer
 
     def _base(self, base_url: str) -> "_Base":
@@ -293,7 +297,7 @@ class _ReadAlong(httpx.AsyncByteStream):
     def _keep(self, chunk: bytes) -> None:
         body, most = self._exchange.body, KEPT_ERROR_BODY if self._exchange.status != 200 else MAX_ANSWER
         if len(body) + len(chunk) > MAX_ANSWER:
-            raise httpx.RemoteProtocolError(f"the answer is larger than {MAX_ANSWER} bytes")
+            raise AnswerRefused(f"the answer is larger than {MAX_ANSWER} bytes")
         if len(body) < most:
             body += chunk
 

@@ -15,7 +15,7 @@ import httpx
 
 from gateway.scrub import scrub
 from gateway.seen import parse
-from gateway.transport import Exchange, TransportRefusal
+from gateway.transport import AnswerRefused, Exchange, TransportRefusal
 from gateway.upstream import UpstreamCall
 from router.failure import Failure, FailureKind
 
@@ -189,6 +189,8 @@ def _by_table(call: UpstreamCall, status: int, facts: Facts, wait_s: float | Non
 def _network_failure(call: UpstreamCall, exchange: Exchange, error: httpx.HTTPError) -> Failure:
     if isinstance(error, TransportRefusal):
         return failure(call, FailureKind.KEY_UNUSABLE, str(error))
+    if isinstance(error, AnswerRefused):
+        return failure(call, FailureKind.MALFORMED, str(error), status=exchange.status)
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return failure(call, FailureKind.CONNECT, "no connection could be made")
     if isinstance(error, httpx.TimeoutException):
