@@ -60,7 +60,7 @@ class PassThroughLane:
             exchange.seen.note(document if isinstance(document, dict) else {})
             check_error(call, exchange)
         reader = call.request.surface.reader(exchange.seen, call.request.include_usage)
-        return ForwardedStream(call, exchange, reader, answer.pieces(), answer.aclose)
+        return ForwardedStream(call, exchange, reader, answer, answer.aclose, answer.leave)
 
     async def _post(self, call: UpstreamCall, exchange: Exchange) -> Answer:
         request = call.request
@@ -97,7 +97,7 @@ async def _read(answer: Answer, exchange: Exchange) -> None:
     most = MAX_ANSWER if exchange.status == 200 else KEPT_ERROR_BODY
     body = exchange.body
     try:
-        async for piece in answer.pieces():
+        async for piece in answer:
             if len(body) + len(piece) > most:
                 if exchange.status != 200:
                     break

@@ -39,12 +39,14 @@ class ForwardedStream:
         reader: StreamReader,
         pieces: AsyncIterator[bytes],
         close: Callable[[], None],
+        leave: Callable[[], None] | None = None,
     ) -> None:
         self._call = call
         self._exchange = exchange
         self._reader = reader
         self._pieces = pieces
         self._close = close
+        self._leave = leave
 
     @property
     def usage(self) -> TokenUsage | None:
@@ -76,8 +78,12 @@ class ForwardedStream:
             yield rest
 
     async def aclose(self) -> None:
-        """Close the upstream; may be called again."""
-        self._close()
+        """Close the upstream; may be called again. A stream whose end mark has come is left to end by itself."""
+        seen = self._exchange.seen
+        if self._leave is not None and seen.ended and seen.error is None and not seen.malformed:
+            self._leave()
+        else:
+            self._close()
 
 
 class TranslatedStream:

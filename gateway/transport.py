@@ -143,7 +143,7 @@ class Transport:
         answer = await self._pool.ask(self._origin(request.url), head_of(request), body, deadlines)
         kept = bytearray()
         try:
-            async for piece in answer.pieces():
+            async for piece in answer:
                 kept += piece
                 if len(kept) > KEPT_ERROR_BODY:
                     raise httpx.RemoteProtocolError("the answer is too large")
@@ -273,7 +273,7 @@ class _ReadAlong(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         note = self._note_events() if self._exchange.streams else self._keep
         try:
-            async for chunk in self._answer.pieces():
+            async for chunk in self._answer:
                 note(chunk)
                 yield chunk  # what is good in it comes first
                 if self._exchange.seen.malformed:

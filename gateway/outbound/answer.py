@@ -5,7 +5,7 @@ neither HTTP's syntax nor what a body means.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 
 import httpx
@@ -19,6 +19,8 @@ class Answer:
     __slots__ = (
         "_close",
         "_error",
+        "_left",
+        "_linger",
         "_pause",
         "_paused",
         "_pieces",
@@ -29,7 +31,7 @@ class Answer:
         "status",
     )
 
-    def __init__(self, pause: Callable[[bool], None], close: Callable[[], None]) -> None:
+    def __init__(self, pause: Callable[[bool], None], close: Callable[[], None], linger: Callable[[], None]) -> None:
         self.status = 0  # until the head has come
         self.headers: dict[bytes, bytes] = {}  # names in lower case; of a repeated header, the last
         self.complete = False
@@ -40,6 +42,8 @@ class Answer:
         self._error: httpx.HTTPError | None = None
         self._pause = pause
         self._close = close
+        self._linger = linger
+        self._left = False
 
     async def head(self) -> None:
         """Wait until status and headers are there."""
@@ -58,15 +62,31 @@ class Answer:
             self._pause(False)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> "Answer":
         """All pieces, to the end."""
-        while (piece := await self.piece()) is not None:
-            yield piece
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self.piece()
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
+
+    def leave(self) -> None:
+        """Nothing more is wanted of an answer that is as good as complete: what still comes is thrown away, and the
+        connection may be used again if that is soon over."""
+        if not self.complete and not self._left:
+            self._left = True
+            self._pieces.clear()
+            if self._paused:
+                self._paused = False
+                self._pause(False)
+            self._linger()
 
     def aclose(self) -> None:
         """Read no more: an answer that is not complete takes its connection with it, so that the provider notices.
         Whoever still reads it is told."""
-        if not self.complete:
+        if not self.complete and not self._left:
             self.fail(httpx.ReadError("the answer was closed"))
             self._close()
 
@@ -77,6 +97,8 @@ class Answer:
         self._wake()
 
     def feed(self, piece: bytes) -> None:
+        if self._left:
+            return
         self._pieces.append(piece)
         self._size += len(piece)
         if self._size > WAITING and not self._paused:

@@ -15,6 +15,7 @@ import httpx
 
 from gateway.outbound.answer import Answer
 
+LINGER_S: Final = 1.0  # for an answer whose end mark has come to be over
 MOST_HEADERS: Final = 128  # of an answer, trailers included
 MOST_HEAD: Final = 64 * 1024  # bytes of them, and of anything else between two pieces of a body
 TOO_MUCH_HEAD: Final = f"the answer has more than {MOST_HEADERS} headers or {MOST_HEAD} bytes of them"
@@ -72,7 +73,7 @@ class Connection(asyncio.Protocol):
         self._idle_s = deadlines.idle_s
         self._heard = self._loop.time()
         self._until = self._heard + deadlines.first_byte_s
-        answer = self._answer = Answer(self._pause, self.abort)
+        answer = self._answer = Answer(self._pause, self.abort, self._linger)
         self._timer = self._loop.call_at(self._until, self._look)
         if len(body) <= MOST_HEAD:
             self._transport.write(head + body)
@@ -211,6 +212,12 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
             self._timer = self._loop.call_at(self._heard + self._idle_s, self._look)
+
+    def _linger(self) -> None:
+        """The answer has a moment left to end by itself."""
+        if self._transport is not None and self._answer is not None:
+            self._stop_timer()
+            self._timer = self._loop.call_later(LINGER_S, self.abort)
 
     def _fail(self, error: httpx.HTTPError) -> None:
         answer = self._answer

@@ -87,7 +87,7 @@ async def ask(pool: Pool, origin: Origin, body: bytes = b"{}", deadlines: Deadli
 
 
 async def whole(answer: Answer) -> bytes:
-    return b"".join([piece async for piece in answer.pieces()])
+    return b"".join([piece async for piece in answer])
 
 
 def counts(pool: Pool) -> tuple[int, int, int]:

@@ -178,7 +178,7 @@ async def test_million_tiny_chunks_cost_bounded_time_and_memory(pool: Pool) -> N
     async with playing(play) as provider:
         began, size, most = time.monotonic(), 0, 0
         answer = await ask(pool, provider.origin)
-        async for piece in answer.pieces():
+        async for piece in answer:
             size += len(piece)
             most = max(most, answer._size)
         assert size == count and most <= WAITING + 65_536
@@ -226,7 +226,7 @@ async def test_connection_that_was_held_up_at_the_end_of_an_answer_is_read_again
 
 def test_answer_that_ends_while_it_is_held_up_lets_go_at_once() -> None:
     told: list[bool] = []
-    answer = Answer(told.append, lambda: None)
+    answer = Answer(told.append, lambda: None, lambda: None)
     answer.begin(200, {})
     answer.feed(b"x" * (WAITING + 1))
     answer.end()
@@ -418,7 +418,7 @@ def test_how_an_answer_is_cut_into_pieces_changes_nothing(raw: bytes, cuts: set[
 
 
 async def test_what_is_left_of_an_answer_comes_before_its_error() -> None:
-    answer = Answer(lambda _: None, lambda: None)
+    answer = Answer(lambda _: None, lambda: None, lambda: None)
     answer.begin(200, {})
     answer.feed(b"a")
     answer.fail(httpx.ReadError("first"))
@@ -426,3 +426,39 @@ async def test_what_is_left_of_an_answer_comes_before_its_error() -> None:
     assert await answer.piece() == b"a"
     with pytest.raises(httpx.ReadError, match="first"):
         await answer.piece()
+
+
+async def test_answer_that_is_left_gives_its_connection_back_when_it_ends_by_itself(pool: Pool) -> None:
+    """The end mark of a stream often comes before the end of its body."""
+    ends = asyncio.Event()
+
+    async def play(state: Playing, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await request(reader)
+            writer.write(CHUNKED + b"4\r\ndone\r\n")
+            await ends.wait()
+            writer.write(b"4\r\nmore\r\n0\r\n\r\n")
+
+    async with playing(play) as provider:
+        answer = await ask(pool, provider.origin)
+        assert await answer.piece() == b"done"
+        answer.leave()
+        answer.leave()
+        answer.aclose()  # whoever left it may close it as well
+        ends.set()
+        await until(lambda: answer.complete)
+        assert await whole(await ask(pool, provider.origin)) == b"donemore" and provider.connections == 1
+
+
+async def test_answer_that_is_left_and_does_not_end_takes_its_connection_with_it(pool: Pool) -> None:
+    async def play(state: Playing, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await request(reader)
+        writer.write(CHUNKED + b"4\r\ndone\r\n")
+        while await reader.read(1):
+            pass
+
+    async with playing(play) as provider:
+        answer = await ask(pool, provider.origin)
+        assert await answer.piece() == b"done"
+        answer.leave()
+        await until(lambda: provider.standing == 0)
