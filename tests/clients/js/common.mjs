@@ -19,6 +19,7 @@ export const TOOL_SCHEMA = {
 const LEFT_TIMEOUT_MS = 5000;
 
 const cases = {};
+const later = {}; // run only when they are named, because they take long
 export const add = (name, work) => (cases[name] = work);
 const ordered = (order, mark = "") => `[sandbox: ${order}] Say hello. ${mark}`.trim();
 const marker = () => `mark${randomUUID()}`;
@@ -104,6 +105,7 @@ async function leftS(mark, since) {
 export function addStreams(stream, prefix = "", given = {}) {
   const hearing = (message) => async () => told(await hear(stream(message, given)));
   add(`${prefix}stream`, hearing(SAID));
+  later[`${prefix}silence`] = hearing(ordered("gap=16.5; tokens=2"));
   add(`${prefix}slow`, hearing(ordered("delay=1.5")));
   add(`${prefix}cut`, hearing(ordered("cut-after=3; cut=rst")));
   add(`${prefix}cut_fin`, hearing(ordered("cut-after=3; cut=fin")));
@@ -121,7 +123,7 @@ export async function run() {
     const started = now();
     const line = { case: name };
     try {
-      line.facts = await cases[name]();
+      line.facts = await (cases[name] ?? later[name])();
     } catch (error) {
       line.raised = String(error?.stack ?? error).slice(0, 500);
     }
