@@ -1,7 +1,7 @@
 """What the programs share: where the gateway is, the cases that every client has, and how facts are told.
 
-A program runs in its client's own environment, so this module knows the standard library alone. Each case is one line of
-JSON on standard output: its name and what was seen, or what it raised. Judging that is the test's business.
+A program runs in its client's own environment, so this module knows the standard library alone. Each case is one line
+of JSON on standard output: its name and what was seen, or what it raised. Judging that is the test's business.
 """
 
 import asyncio
@@ -119,7 +119,7 @@ def failing(ask: Callable[..., object], message: str, **given: str) -> Case:
         mark = marker()
         try:
             answer = _done(ask(f"{message} {mark}", **given))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - judged by the test
             return {**raised(error), "asked": len(arrived(mark))}
         return {"error": None, "answer": str(answer)[:300]}
 
@@ -180,7 +180,7 @@ def hear(pieces: Pieces, most: int | None = None) -> Heard:
                 for piece in some:  # type: ignore[union-attr]
                     if enough(piece):
                         break
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - judged by the test
         heard.error = raised(error)
     heard.closed = time.monotonic()
     return heard
@@ -228,7 +228,7 @@ def run() -> None:
         started = time.monotonic()
         try:
             line: Facts = {"case": name, "facts": (CASES | LATER)[name]()}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - judged by the test
             line = {"case": name, "raised": f"{type(error).__name__}: {error}"[:500]}
         line["took_s"] = round(time.monotonic() - started, 2)
         print(json.dumps(line, default=str), flush=True)

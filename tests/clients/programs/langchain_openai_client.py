@@ -98,7 +98,10 @@ def responses_streamed() -> Facts:
 def embeddings() -> Facts:
     # Of its own accord it sends token numbers, for which it fetches a tokenizer.
     made = OpenAIEmbeddings(
-        base_url=f"{common.URL}/v1", api_key=common.TOKEN, model=common.EMBEDDING_MODEL, check_embedding_ctx_length=False
+        base_url=f"{common.URL}/v1",
+        api_key=common.TOKEN,
+        model=common.EMBEDDING_MODEL,
+        check_embedding_ctx_length=False,
     )
     return {"lengths": [len(one) for one in made.embed_documents(["one", "two words"])]}
 

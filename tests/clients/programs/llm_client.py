@@ -29,7 +29,9 @@ def write_models() -> None:
     every = "  supports_tools: true\n  supports_schema: true\n"
     names = {common.MODEL, "google/gemini-2.5-flash", "minimax/NoSuchModel"}
     text = "".join(entry(name, name, every) for name in sorted(names))
-    (FOLDER / "extra-openai-models.yaml").write_text(text + entry(common.MODEL, "by-responses", every + "  responses: true\n"))
+    (FOLDER / "extra-openai-models.yaml").write_text(
+        text + entry(common.MODEL, "by-responses", every + "  responses: true\n")
+    )
 
 
 def command(message: str, model: str = common.MODEL, token: str = common.TOKEN, *more: str) -> list[str]:

@@ -44,9 +44,14 @@ def normal() -> Facts:
 @case
 def stream_usage() -> Facts:
     options = {"include_usage": True}
-    chunks = list(client().chat.completions.create(model=MODEL, messages=user(SAID), stream=True, stream_options=options))
+    chunks = list(
+        client().chat.completions.create(model=MODEL, messages=user(SAID), stream=True, stream_options=options)
+    )
     usage = chunks[-1].usage
-    return {"tokens": [usage.prompt_tokens, usage.completion_tokens], "chunks_with_it": sum(bool(c.usage) for c in chunks)}
+    return {
+        "tokens": [usage.prompt_tokens, usage.completion_tokens],
+        "chunks_with_it": sum(bool(c.usage) for c in chunks),
+    }
 
 
 @case
