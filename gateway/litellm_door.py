@@ -143,7 +143,11 @@ class LiteLLMLane:
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire
             if call.provider.wire is Wire.OPENAI and exchange.status == 200 and exchange.whole and not stream:
                 return exchange, None  # the answer is there; only the library could not make sense of it
+            exchange.hang_up()
             raise UpstreamFailed(self._failure(call, exchange, error)) from None
+        except BaseException:  # the caller has left: LiteLLM does not close what it had begun to read
+            exchange.hang_up()
+            raise
 
     def _failure(self, call: UpstreamCall, exchange: Exchange, error: Exception) -> Failure:
         """What LiteLLM refused before it sent anything is a request that it cannot translate."""

@@ -157,6 +157,7 @@ class TranslatedStream:
         """Close the upstream; may be called again."""
         if not self._closed:
             self._closed = True
+            self._exchange.hang_up()  # not every wrapper of LiteLLM's closes what it reads from
             with suppress(httpx.HTTPError):
                 await self._wrapper.aclose()
 
