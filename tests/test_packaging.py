@@ -148,6 +148,17 @@ def test_clients_in_javascript_are_pinned_and_hashed_and_run_no_scripts() -> Non
     assert {"ignore-scripts=true", "omit-lockfile-registry-resolved=true"} <= set(settings)
 
 
+def test_page_on_clients_tells_the_versions_that_are_locked() -> None:
+    page, folder = (PROJECT / "docs" / "clients.md").read_text(encoding="utf-8"), PROJECT / "tests" / "clients"
+    javascript = json.loads((folder / "js" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    told = {f"{name} {version}" for name, version in javascript.items() if name != "zod"}
+    for wanted in folder.glob("locks/*.in"):
+        name = Requirement(wanted.read_text(encoding="utf-8").splitlines()[-1]).name
+        told |= {f"{name} {pin[2:]}" for pin in versions(f"tests/clients/locks/{wanted.stem}.lock")[name]}
+    told |= {f"{name} {pin[2:]}" for name in ("openai", "anthropic") for pin in versions("requirements-dev.lock")[name]}
+    assert {one for one in told if one not in page} == set()
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [

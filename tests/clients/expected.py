@@ -130,6 +130,7 @@ OPENAI_SDK: Rows = {
     },
     "without_v1": SAID,
     **streams(Named()),
+    **streams(Named(), "translated_", NATIVE_TEXT),
     **errors(Named()),
     **retries(Named()),
 }
@@ -296,7 +297,8 @@ def _ai_sdk(prefix: str) -> Rows:
         "structured": CITY,
     }
     own = {prefix + name: row for name, row in rows.items()}
-    return {**own, **streams(named, prefix), **errors(named, prefix), **retries(named, prefix)}
+    translated = streams(named, f"{prefix}translated_", NATIVE_TEXT)
+    return {**own, **streams(named, prefix), **translated, **errors(named, prefix), **retries(named, prefix)}
 
 
 AI_SDK = {**_ai_sdk(""), **_ai_sdk("responses_"), "embeddings": VECTORS}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,23 +26,26 @@ class City(BaseModel):
 
 @dataclass(frozen=True)
 class Sdks:
-    """Both SDKs of one tenant, without retries unless `retries` asks for them."""
+    """Both SDKs of one tenant, without retries unless `retries` asks for them; `stack` closes them in the end."""
 
     url: str
     token: str
+    stack: ExitStack
 
     def openai(self, retries: int = 0, token: str | None = None) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=token or self.token, max_retries=retries)
+        sdk = openai.OpenAI(base_url=f"{self.url}/v1", api_key=token or self.token, max_retries=retries)
+        return self.stack.enter_context(sdk)
 
     def anthropic(self, retries: int = 0, token: str | None = None) -> anthropic.Anthropic:
-        return anthropic.Anthropic(base_url=self.url, auth_token=token or self.token, max_retries=retries)
+        sdk = anthropic.Anthropic(base_url=self.url, auth_token=token or self.token, max_retries=retries)
+        return self.stack.enter_context(sdk)
 
 
 @pytest.fixture(scope="module")
 def sdks(tmp_path_factory: pytest.TempPathFactory, running_sandbox: SandboxServer) -> Iterator[Sdks]:
     config = sandbox_config(running_sandbox.url)
-    with RunningGateway(tmp_path_factory.mktemp("sdks"), config) as gateway:
-        yield Sdks(gateway.url, gateway.tenant("sdks", "team", KEYS))
+    with RunningGateway(tmp_path_factory.mktemp("sdks"), config) as gateway, ExitStack() as stack:
+        yield Sdks(gateway.url, gateway.tenant("sdks", "team", KEYS), stack)
 
 
 @pytest.fixture(autouse=True)
@@ -234,8 +238,8 @@ def test_tokens_of_messages_are_counted(sdks: Sdks, model: str) -> None:
 
 
 def test_anthropic_sdk_may_send_the_token_in_either_header(sdks: Sdks) -> None:
-    by_key = anthropic.Anthropic(base_url=sdks.url, api_key=sdks.token, max_retries=0)
-    assert OPENAI_WIRE in [model.id for model in by_key.models.list()]
+    with anthropic.Anthropic(base_url=sdks.url, api_key=sdks.token, max_retries=0) as by_key:
+        assert OPENAI_WIRE in [model.id for model in by_key.models.list()]
     bare = {"x-api-key": sdks.token, "Authorization": anthropic.Omit()}
     said = sdks.anthropic().messages.create(
         model=OPENAI_WIRE,

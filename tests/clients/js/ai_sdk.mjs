@@ -29,9 +29,9 @@ for (const [prefix, make] of Object.entries(MAKERS)) {
   const ask = (message, { model = MODEL, token, retries = 0 } = {}) =>
     generateText({ model: make(model, token), prompt: message, maxRetries: retries, providerOptions: quiet.providerOptions });
 
-  async function* stream(message) {
+  async function* stream(message, { model = MODEL } = {}) {
     const leaving = new AbortController();
-    const given = { model: make(MODEL), prompt: message, maxRetries: 0, abortSignal: leaving.signal, ...quiet };
+    const given = { model: make(model), prompt: message, maxRetries: 0, abortSignal: leaving.signal, ...quiet };
     try {
       for await (const part of streamText(given).fullStream) {
         if (part.type === "error") throw part.error;
@@ -77,6 +77,7 @@ for (const [prefix, make] of Object.entries(MAKERS)) {
     return { object: output };
   });
   common.addStreams(stream, prefix);
+  common.addStreams(stream, `${prefix}translated_`, { model: common.ANTHROPIC_MODEL });
   common.addErrors(ask, prefix);
   common.addRetries((message, given) => ask(message, { ...given, retries: 2 }), prefix);
 }

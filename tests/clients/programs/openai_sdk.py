@@ -28,8 +28,8 @@ def ask(message: str, model: str = MODEL, token: str = common.TOKEN) -> object:
     return client(token).chat.completions.create(model=model, messages=user(message))
 
 
-def stream(message: str) -> Iterator[str]:
-    with client().chat.completions.create(model=MODEL, messages=user(message), stream=True) as chunks:
+def stream(message: str, model: str = MODEL) -> Iterator[str]:
+    with client().chat.completions.create(model=model, messages=user(message), stream=True) as chunks:
         for chunk in chunks:
             yield chunk.choices[0].delta.content or ""
 
@@ -170,6 +170,7 @@ def without_v1() -> Facts:
 
 
 common.add_streams(stream)
+common.add_streams(stream, "translated_", model=ANTHROPIC_MODEL)
 common.add_errors(ask)
 common.add_retries(lambda message: client(retries=2).chat.completions.create(model=MODEL, messages=user(message)))
 
