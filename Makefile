@@ -39,7 +39,7 @@ CLIENT_LOCKS := $(wildcard tests/clients/locks/*.lock)
 CLIENT_ENVIRONMENTS := $(CLIENT_LOCKS:tests/clients/locks/%.lock=$(CLIENTS)/%/.installed) $(CLIENTS)/js/.installed
 
 clients: $(VENV)/.dev $(CLIENT_ENVIRONMENTS)
-	$(BIN)/python -m pytest -m clients -p no:xdist -rs -vv --no-header tests/clients $(ARGS)
+	$(BIN)/python -m pytest -m clients -p no:xdist -rs -vv tests/clients $(ARGS)
 
 $(CLIENTS)/%/.installed: tests/clients/locks/%.lock
 	@echo "Installing the client $* ..."

@@ -85,6 +85,8 @@ class Place:
 
     def results(self, name: str) -> dict[str, Any]:
         """What the program told of every case; it is run once."""
+        if (reason := missing(name)) is not None:
+            pytest.skip(reason)
         if name not in self.told:
             self.told[name] = {}
             out, self.said[name] = self.start(name).communicate(timeout=TIMEOUT_S)
@@ -97,16 +99,22 @@ def facts_by_case(out: str) -> dict[str, Any]:
     return {line["case"]: line for line in map(json.loads, out.splitlines())}
 
 
+def missing(name: str) -> str | None:
+    """Why the client cannot be run here; None: it can."""
+    environment = CLIENTS[name].environment
+    if environment == "js" and (shutil.which("node") is None or shutil.which("npm") is None):
+        return f"{name} needs node and npm, which are not here"
+    if environment is not None and not (INSTALLED / environment / ".installed").exists():
+        return f"{name} is not installed: `make clients`"
+    return None
+
+
 def command_of(name: str) -> list[str]:
-    """How the client's program is started; skips where it is not installed."""
+    """How the client's program is started."""
     client = CLIENTS[name]
     if client.environment is None:
         return [sys.executable, str(HERE / "programs" / client.program)]
     folder = INSTALLED / client.environment
-    if client.environment == "js" and (shutil.which("node") is None or shutil.which("npm") is None):
-        pytest.skip(f"{name} needs node and npm, which are not here")
-    if not (folder / ".installed").exists():
-        pytest.skip(f"{name} is not installed: `make clients`")
     if client.environment != "js":
         return [str(folder / "bin" / "python"), str(HERE / "programs" / client.program)]
     for program in (HERE / "js").glob("*.mjs"):  # they find their packages beside them
@@ -127,7 +135,10 @@ def unlike(facts: dict[str, Any], row: expected.Row) -> dict[str, Any]:
     return {n: seen[n] for n, want in row.items() if not (want(seen[n]) if callable(want) else want == seen[n])}
 
 
-@pytest.mark.parametrize(("name", "case"), [(name, case) for name, client in CLIENTS.items() for case in client.rows])
+CASES = [(name, case) for name, client in CLIENTS.items() for case in client.rows]
+
+
+@pytest.mark.parametrize(("name", "case"), CASES)
 def test_client(place: Place, name: str, case: str) -> None:
     line = place.results(name).get(case)
     assert line is not None, f"{name} did not run {case}:\n{place.said[name][-4000:]}"
@@ -143,17 +154,15 @@ def test_every_case_of_a_client_is_judged(place: Place, name: str) -> None:
 @pytest.fixture(scope="module")
 def after_silence(place: Place) -> dict[str, Any]:
     """What the clients told of a stream that is silent for long; all at once, because they only wait."""
-    running = {}
-    for name, client in CLIENTS.items():
-        here = client.environment is None or (INSTALLED / client.environment / ".installed").exists()
-        if here and client.silence is not None:
-            running[name] = place.start(name, client.silence)
+    here = {name: client.silence for name, client in CLIENTS.items() if client.silence and missing(name) is None}
+    running = {name: place.start(name, case) for name, case in here.items()}
     return {name: facts_by_case(one.communicate(timeout=TIMEOUT_S)[0]) for name, one in running.items()}
 
 
 @pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if client.silence])
 def test_client_goes_on_after_a_silence_that_the_gateway_filled(after_silence: dict[str, Any], name: str) -> None:
-    command_of(name)
+    if (reason := missing(name)) is not None:
+        pytest.skip(reason)
     line = after_silence[name][CLIENTS[name].silence]
     assert line.get("facts", {}).get("error", line.get("raised")) is None, line
     assert line["took_s"] >= SILENCE_S
