@@ -5,9 +5,10 @@ Plain ASGI instead of FastAPI's handlers: those validate bodies in the wrong sha
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from typing import Any, Final, Protocol
+from typing import Any
 
 from gateway.errors import ApiError, Problem
+from gateway.inbound.gone import GONE, Gone
 from router.reasons import Fault
 
 Scope = MutableMapping[str, Any]
@@ -17,17 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
-GONE: Final = "wardgate.gone"  # where our protocol leaves, in the scope, what tells that the client left
 BODY_TIMEOUT_S = 30.0  # how long a request's body may take to arrive
-
-
-class Gone(Protocol):
-    """Tells once, on the loop, that the connection was lost before the answer was complete."""
-
-    def on_gone(self, callback: Callable[[], None]) -> None:
-        """At once, if it already was."""
-
-    def forget(self) -> None: ...
 
 
 class ClientLeft(Exception):

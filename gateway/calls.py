@@ -13,9 +13,11 @@ from gateway.events import Decided, TokenUsage
 from gateway.fronts import COUNT_FRONT, Front, retold
 from gateway.metering import metered
 from gateway.openai_shape import encode
+from gateway.pins import Pin, Pins
 from gateway.relay import relay_stream
 from gateway.seen import parse
 from gateway.services import Services
+from gateway.surface import RESPONSES
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
@@ -40,6 +42,7 @@ class Calls:
     def __init__(self, services: Services, front: Front) -> None:
         self._services = services
         self._front = front
+        self._pins = Pins()
         self._attempts = Attempts(
             services.lane,
             services.keystore,
@@ -75,10 +78,12 @@ class Calls:
 
     async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
         keyring = await keyring_of(admitted.tenant, self._services)
+        request = self._pins.applied(tally.tenant_id, request)
         decision = decided(request, admitted, keyring, book, self._services, enough=1)
         self._services.events.publish(Decided(tally.request_id, admitted.tenant.id, decision))
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
+        self._pins.check(tally.tenant_id, request, decision, book.registry)
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
         else:
@@ -90,6 +95,7 @@ class Calls:
         reply = await self._attempts.plain(request, decision, keyring, tally)
         account(tally, decision, reply.usage, self._services)
         body = reply.body
+        self._remember(body, tally)
         if self._front.answer is not None and not self._is_native(tally):
             completion = parse(body)
             assert isinstance(completion, dict)  # noqa: S101 - both lanes look before they hand it on
@@ -102,6 +108,7 @@ class Calls:
     ) -> None:
         stream = await self._attempts.stream(request, decision, keyring, tally)
         try:
+            self._remember(stream.first, tally)
             if self._front.events is not None and not self._is_native(tally):
                 name, created = self._minted(tally)
                 model = tally.model or request.model
@@ -113,6 +120,12 @@ class Calls:
         finally:
             account(tally, decision, stream.reply.usage, self._services)
             await stream.reply.aclose()
+
+    def _remember(self, said: bytes, tally: Tally) -> None:
+        """Who made this response, so that a later one can go on from it."""
+        if self._front.surface is RESPONSES and self._is_native(tally):
+            pin = Pin(tally.provider or "", tally.model or "")
+            self._pins.learn(tally.tenant_id, said, pin, stream=tally.stream)
 
     def _is_native(self, tally: Tally) -> bool:
         """Whether who answered speaks the surface itself."""

@@ -11,6 +11,7 @@ from typing import Final
 
 from gateway.chat_request import ChatRequest
 from gateway.refusals import Refused
+from gateway.surface import CHAT
 from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
@@ -68,16 +69,22 @@ class Carried:
 
 def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop: bool) -> Carried | Refused:
     """The request as this candidate's wire carries it, or what it cannot carry."""
+    if request.lacking and request.surface is CHAT:  # a Responses body on chat's path: it is said as chat for everybody
+        return request.lacking[0]
+    lacking = _lacking(offer, request) if may_drop else set()
     if request.surface.native(provider):
-        return request.surface.unfit(request.asked) or Carried(request)
+        spared = lacking if request.surface is CHAT else set()
+        return request.surface.unfit(request.asked) or Carried(without(request, spared), tuple(sorted(spared)))
     if not request.surface.by_chat:
         return Refused("model", f"{provider.name} does not speak {request.surface.path} itself.")
+    if offer.mode not in CHAT.modes:
+        text = (
+            f"{offer.id} answers no chat completions, and {provider.name} does not speak {request.surface.path} itself."
+        )
+        return Refused("model", text)
     if request.lacking:
         return request.lacking[0]
-    request, dropped = request.as_chat(), set[str]()
-    if may_drop:
-        lacking = (name for capability, name in NEEDS.items() if offer.capabilities.get(capability) is False)
-        dropped |= {name for name in lacking if name in request.parameters}
+    request, dropped = request.as_chat(), lacking
     while True:
         left = without(request, dropped)
         refused = refused_by(provider, offer.model, left)
@@ -86,6 +93,12 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         if not may_drop or refused.param not in DROPPABLE or refused.param in dropped:
             return refused
         dropped.add(refused.param)
+
+
+def _lacking(offer: Offer, request: ChatRequest) -> set[str]:
+    """Parameters that the model would refuse for want of an ability."""
+    names = {name for capability, name in NEEDS.items() if offer.capabilities.get(capability) is False}
+    return {name for name in names if name in request.parameters}
 
 
 def without(request: ChatRequest, names: set[str]) -> ChatRequest:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import Problem
-from gateway.seen import DONE, Seen
+from gateway.seen import DONE, Seen, parse
 from gateway.sse import Event
 from gateway.stream_reader import StreamReader
 
@@ -53,8 +53,8 @@ class ChatReader(StreamReader):
     def learn(self, data: bytes, name: str) -> bool:
         try:
             chunk = _CHUNK.decode(data)
-        except ValueError:  # not a chunk: the end mark, an error, or something odd
-            return self._odd(data, name)
+        except (ValueError, RecursionError):  # not a chunk: the end mark, an error, or something odd
+            return self._odd(data, name) and (self._keep_usage or not _only_counts(data))
         counted = bytes(chunk.usage) != _NULL
         if counted or bytes(chunk.error) != _NULL or name == "error" or chunk.object == "error":
             return self._odd(data, name) and (self._keep_usage or bool(chunk.choices) or not counted)
@@ -75,3 +75,9 @@ class ChatReader(StreamReader):
         self.started = True
         self.seen.note_event(Event(name, data))
         return True
+
+
+def _only_counts(data: bytes) -> bool:
+    """Whether an odd chunk is the usage chunk."""
+    document = parse(data)
+    return isinstance(document, dict) and document.get("usage") is not None and not document.get("choices")

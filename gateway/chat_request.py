@@ -5,156 +5,27 @@ does, so that no field of a caller can name a key, a base URL, a header, a price
 refused by name there instead of being dropped.
 """
 
-import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import orjson
 
-from gateway.errors import ApiError, bad_request
+from gateway.errors import bad_request
 from gateway.fields import Fields, read_fields
+from gateway.json_body import SHOWN_LENGTH, kind_of, parse_object, shown_name
+from gateway.parameters import NOT_FOR_PROVIDERS, NOT_YET, PARAMETERS, READ_HERE
 from gateway.refusals import Refused
 from gateway.surface import CHAT, Surface
 
-Check = Callable[[object], bool]
 Headers = Sequence[tuple[bytes, bytes]]
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 MAX_MODEL_LENGTH = 256
+MAX_NAME_LENGTH = 256  # of a field
 MAX_MODELS = 20
-MAX_DEPTH = 64
-MAX_VALUES = 100_000  # of a body, objects and lists included
 MAX_MESSAGES = 10_000
-SHOWN_LENGTH = 64  # characters of a caller's field name that are repeated, and compared with the known names
 ON_LOOP_BYTES = 32 * 1024  # a larger body is read in a thread, so that nobody else waits for it
-CHUNK_BYTES = 256 * 1024  # of a body's text, measured at a time: between two of them other threads may run
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_objects(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_stop(value: object) -> bool:
-    return _is_text(value) or _is_texts(value)
-
-
-def _is_text_or_object(value: object) -> bool:
-    return _is_text(value) or _is_object(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A field that travels: its check, and what it must be in words."""
-
-    check: Check
-    must_be: str
-
-
-NUMBER = Parameter(_is_number, "a number")
-WHOLE = Parameter(_is_whole, "a whole number")
-POSITIVE = Parameter(_is_positive, "a whole number of at least 1")
-TEXT = Parameter(_is_text, "a string")
-FLAG = Parameter(_is_flag, "true or false")
-OBJECT = Parameter(_is_object, "an object")
-OBJECTS = Parameter(_is_objects, "a list of objects")
-TEXT_OR_OBJECT = Parameter(_is_text_or_object, "a string or an object")
-
-# OpenAI's chat completion fields (API reference, 2026-11), then the extensions that open-weight providers document.
-PARAMETERS: Mapping[str, Parameter] = {
-    "audio": OBJECT,
-    "frequency_penalty": NUMBER,
-    "function_call": TEXT_OR_OBJECT,
-    "functions": OBJECTS,
-    "logit_bias": OBJECT,
-    "logprobs": FLAG,
-    "max_completion_tokens": POSITIVE,
-    "max_tokens": POSITIVE,
-    "metadata": OBJECT,
-    "moderation": OBJECT,
-    "modalities": Parameter(_is_texts, "a list of strings"),
-    "n": POSITIVE,
-    "parallel_tool_calls": FLAG,
-    "prediction": OBJECT,
-    "presence_penalty": NUMBER,
-    "prompt_cache_key": TEXT,
-    "prompt_cache_options": OBJECT,
-    "prompt_cache_retention": TEXT,
-    "reasoning_effort": TEXT,
-    "response_format": OBJECT,
-    "safety_identifier": TEXT,
-    "seed": WHOLE,
-    "service_tier": TEXT,
-    "stop": Parameter(_is_stop, "a string or a list of strings"),
-    "store": FLAG,
-    "temperature": NUMBER,
-    "tool_choice": TEXT_OR_OBJECT,
-    "tools": OBJECTS,
-    "top_logprobs": WHOLE,
-    "top_p": NUMBER,
-    "user": TEXT,
-    "verbosity": TEXT,
-    "web_search_options": OBJECT,
-    "chat_template_kwargs": OBJECT,
-    "enable_thinking": FLAG,
-    "include_reasoning": FLAG,
-    "min_p": NUMBER,
-    "reasoning": OBJECT,
-    "reasoning_split": FLAG,
-    "repetition_penalty": NUMBER,
-    "thinking": OBJECT,
-    "thinking_budget": WHOLE,
-    "top_k": WHOLE,
-}
-# Fields with a meaning of their own: below, and in router.preferences.
-READ_HERE = ("model", "models", "messages", "stream", "stream_options", "provider", "wardgate")
-NOT_YET = {
-    "route": "list the models in `models`; they are tried in order",
-    "preset": "presets are not part of this gateway; an operator can name models in `[models.<alias>]`",
-    "usage": "usage.include is not part of this version; the cost is in the header x-wardgate-cost-usd",
-    "plugins": "plugins are not part of this version",
-    "transforms": "transforms are not part of this version",
-}
-
-
-# Names by which libraries and other gateways are told about keys, hosts, headers, prices, retries and callbacks (the
-# parameters of LiteLLM 1.106's acompletion and of its proxy's ban-list): no provider would do what they ask.
-NOT_FOR_PROVIDERS = re.compile(
-    r"(?:[a-z0-9_]+_)?(?:api_key|api_base|base_url|api_version|endpoint_url|credentials?)|extra_(?:headers|query|body)|headers"
-    r"|.*_cost_per_.*|cost_per_.*|.*_token_cost.*|(?:litellm|aws|azure|vertex|s3|langfuse|langsmith|gcs)_.*|.*_?callbacks?"
-    r"|(?:request_|stream_|mock_|force_)?timeout|mock_.*|(?:max|num)_retries|retry_policy|.*fallbacks?|.*fallback_dict"
-    r"|custom_llm_provider|deployment_id|model_list|model_info|client|shared_session|ssl_verify|proxy|organization"
-    r"|drop_params|additional_drop_params|allowed_openai_params|use_in_pass_through|no-log|cache|caching|region_name"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,96 +85,6 @@ def checked(body: Mapping[str, object], raw: bytes | None) -> ChatRequest:
     )
 
 
-def parse_object(raw: bytes) -> dict[str, object]:
-    """The JSON object in `raw`; raises ApiError 400 for anything else, and for what readers of JSON disagree about:
-    a name twice in one object, and whole numbers beyond 64 bits."""
-    if not raw or raw.isspace():
-        raise _not_json("The request body is empty; send a JSON object.")
-    pairs = _measure(raw)
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        message = f"The request body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
-        raise _not_json(message) from error
-    if not isinstance(body, dict):
-        raise _not_json(f"The request body must be a JSON object, not {_kind(body)}.")
-    if _count_pairs(body) != pairs:
-        raise _not_json(f"The name {_duplicate(raw)} stands twice in one JSON object; send it once.")
-    return body
-
-
-def _not_json(message: str) -> ApiError:
-    return bad_request(message, code="invalid_json")
-
-
-_UNFINISHED = re.compile(rb"[\\0-9.eE+\-]*")  # what may go on in the next chunk: a number, an escape
-_LONG_WHOLE = re.compile(rb"(?<![0-9.eE+\-])-?[0-9]{19,}(?![0-9.eE])")
-
-
-def _measure(raw: bytes) -> int:
-    """How many name-value pairs the text has outside its strings. Refuses too many values, before they become objects,
-    and whole numbers beyond 64 bits, which the parser would round. What is no JSON is left to the parser."""
-    start, inside, values, pairs = 0, 0, 1, 0
-    while start < len(raw):
-        end = _chunk_end(raw, start + CHUNK_BYTES)
-        pieces = raw[start:end].replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
-        outside = b'"'.join(pieces[inside::2])
-        start, inside = end, (inside + len(pieces) - 1) % 2
-        pairs += outside.count(b":")
-        values += outside.count(b",") + outside.count(b"{") + outside.count(b"[")
-        if values > MAX_VALUES:
-            raise bad_request(f"The request body has more than {MAX_VALUES} values; send a smaller one.")
-        for number in _LONG_WHOLE.findall(outside):
-            if len(number) > 20 or not -(2**63) <= int(number) < 2**64:
-                shown = number[:24].decode() + ("..." if len(number) > 24 else "")
-                raise _not_json(f"The request body holds the whole number {shown}, which does not fit in 64 bits.")
-    return pairs
-
-
-def _chunk_end(raw: bytes, wanted: int) -> int:
-    """Where a chunk may end so that it splits no number and no escape of a string."""
-    if wanted >= len(raw):
-        return len(raw)
-    unfinished = _UNFINISHED.match(raw, wanted - 1)
-    end = max(wanted, unfinished.end() if unfinished else 0)
-    return end + 1 if raw[end - 1] == ord("\\") else end
-
-
-def _count_pairs(body: dict[str, object]) -> int:
-    """How many name-value pairs all objects have; refuses what is nested too deep for the libraries on the way. Level
-    by level, so that it needs no stack."""
-    pairs = 0
-    level: list[object] = [body]
-    for _ in range(MAX_DEPTH):
-        objects = [item for item in level if isinstance(item, dict)]
-        pairs += sum(map(len, objects))
-        inner: list[Iterable[object]] = [item.values() for item in objects if item]
-        inner += [item for item in level if isinstance(item, list)]
-        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
-        if not level:
-            return pairs
-    raise _not_json(f"The request body is nested more than {MAX_DEPTH} levels deep.")
-
-
-def _duplicate(raw: bytes) -> str:
-    """The first name that stands twice in one object of `raw`, for the message."""
-    found: list[str] = []
-
-    def look(pairs: list[tuple[str, object]]) -> None:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                found.append(name)
-            seen.add(name)
-
-    json.loads(raw, object_pairs_hook=look)
-    return f"`{shown_name(found[0])}`" if found else "of a field"
-
-
-def shown_name(name: str) -> str:
-    return name if len(name) <= SHOWN_LENGTH else name[:SHOWN_LENGTH] + "..."
-
-
 def _include_usage(options: object, stream: bool) -> bool:
     """Whether the caller asked for the usage chunk. The other options are for a provider on OpenAI's wire."""
     if options is None:
@@ -316,7 +97,7 @@ def _include_usage(options: object, stream: bool) -> bool:
         value = options.get(name)
         if value is not None and not isinstance(value, bool):
             where = f"stream_options.{name}"
-            raise bad_request(f"`{where}` must be true or false, not {_kind(value)}.", param=where)
+            raise bad_request(f"`{where}` must be true or false, not {kind_of(value)}.", param=where)
     return bool(options.get("include_usage"))
 
 
@@ -324,7 +105,7 @@ def _travels(name: str, value: object) -> bool:
     if name in NOT_YET:
         text = f"`{name}` has no effect here yet: {NOT_YET[name]}."
         raise bad_request(text, param=name, code="unsupported_parameter")
-    if name not in PARAMETERS and NOT_FOR_PROVIDERS.fullmatch(name):
+    if name not in PARAMETERS and (len(name) > MAX_NAME_LENGTH or NOT_FOR_PROVIDERS.fullmatch(name)):
         shown = shown_name(name)
         text = f"`{shown}` is for a library or a gateway, not for a provider, and has no effect here; remove it."
         raise bad_request(text, param=shown, code="unsupported_parameter")
@@ -347,7 +128,7 @@ def _checked(name: str, value: object) -> object:
 def flag(body: Mapping[str, object], name: str) -> bool:
     value = body.get(name)
     if value is not None and not isinstance(value, bool):
-        raise bad_request(f"`{name}` must be true or false, not {_kind(value)}.", param=name)
+        raise bad_request(f"`{name}` must be true or false, not {kind_of(value)}.", param=name)
     return bool(value)
 
 
@@ -355,7 +136,7 @@ def model_names(body: Mapping[str, object]) -> list[str]:
     """`model`, then `models`; each is there at most once."""
     model, models = body.get("model"), body.get("models")
     if models is not None and not isinstance(models, list):
-        raise bad_request(f"`models` must be a list of strings, not {_kind(models)}.", param="models")
+        raise bad_request(f"`models` must be a list of strings, not {kind_of(models)}.", param="models")
     if models is not None and not 1 <= len(models) <= MAX_MODELS:
         raise bad_request(f"`models` must name 1 to {MAX_MODELS} models; leave it out to name none.", param="models")
     if model is None and not models:
@@ -366,7 +147,7 @@ def model_names(body: Mapping[str, object]) -> list[str]:
 
 def _model_name(model: object, where: str) -> str:
     if not isinstance(model, str):
-        raise bad_request(f"`{where}` must be a string, not {_kind(model)}.", param=where)
+        raise bad_request(f"`{where}` must be a string, not {kind_of(model)}.", param=where)
     if not model.strip() or len(model) > MAX_MODEL_LENGTH:
         raise bad_request(f"`{where}` must be 1 to {MAX_MODEL_LENGTH} characters long.", param=where)
     return model.strip()
@@ -375,7 +156,7 @@ def _model_name(model: object, where: str) -> str:
 def _messages(body: Mapping[str, object]) -> list[dict[str, object]]:
     messages = body.get("messages")
     if not isinstance(messages, list):
-        raise bad_request(f"`messages` must be a list of messages, not {_kind(messages)}.", param="messages")
+        raise bad_request(f"`messages` must be a list of messages, not {kind_of(messages)}.", param="messages")
     if not messages:
         raise bad_request("`messages` is empty; send at least one message.", param="messages")
     if len(messages) > MAX_MESSAGES:
@@ -388,7 +169,7 @@ def _messages(body: Mapping[str, object]) -> list[dict[str, object]]:
 
 def _check_message(message: object, where: str) -> None:
     if not isinstance(message, dict):
-        raise bad_request(f"`{where}` must be an object, not {_kind(message)}.", param=where)
+        raise bad_request(f"`{where}` must be an object, not {kind_of(message)}.", param=where)
     role, content = message.get("role"), message.get("content")
     if role not in ROLES:
         raise bad_request(f"`{where}.role` must be one of {', '.join(ROLES)}.", param=f"{where}.role")
@@ -401,16 +182,10 @@ def _check_message(message: object, where: str) -> None:
         raise bad_request(f"`{where}.content` is missing.", param=f"{where}.content")
 
 
-def _kind(value: object) -> str:
-    """What a JSON value is, in JSON's own words."""
-    kinds = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return kinds.get(type(value), "a list" if isinstance(value, list) else "an object")
-
-
 def _told(value: object) -> str:
     """A small number as it is, anything else by its kind."""
     return (
         str(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6
-        else _kind(value)
+        else kind_of(value)
     )

@@ -33,6 +33,11 @@ class Limits:
     max_attempts: int = 3
     max_connections: int = 1000
     body_timeout_s: float = 30.0  # for a request's body to arrive
+    header_timeout_s: float = 10.0  # for a request's headers, from their first byte; on a new connection from its start
+    keep_alive_s: float = 75.0  # a connection without a request; longer than what a proxy in front keeps one for
+    write_idle_s: float = 60.0  # a client that takes nothing of an answer that waits for it
+    max_headers: int = 100
+    max_header_bytes: int = 32 * 1024  # request line and headers
     drain_notice_s: float = (
         5.0  # after a signal, `/readyz` says 503 and requests are still taken: load balancers turn away
     )

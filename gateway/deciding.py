@@ -26,7 +26,7 @@ from router.errors import AliasError, PreferenceError
 from router.explain import refusal
 from router.health import ALL_WELL, HealthView
 from router.needs import Needs, read_needs
-from router.plans import Plans
+from router.plans import Plan, Plans
 from router.preferences import read_preferences
 from router.query import (
     NO_HABITS,
@@ -137,8 +137,14 @@ def decide(
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
     needs = corrected(read_needs(request.body), habits)
-    query = replace(
-        _query(request.model, needs, tenant, book, today, allowed_models),
+    query = Query(
+        model=request.model,
+        needs=needs,
+        plan=_plan_of(tenant, book),
+        default_model=tenant.default_model,
+        today=today,
+        tenant=tenant.slug,
+        allowed_models=allowed_models,
         modes=request.surface.modes,
         models=request.models,
         aliases=_aliases(request, tenant, book),
@@ -218,27 +224,26 @@ def usable_offers(
 ) -> list[Offer]:
     """The models that this tenant could name now, ordered by id."""
     needs = Needs(input_tokens=0, max_output_tokens=None, capabilities=frozenset(), stream=False)
-    query = replace(_query("auto", needs, tenant, book, today, allowed_models), modes=SERVED)
-    decision = book.router.usable(query, book.held.of(keyring))
-    return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)
-
-
-def _query(
-    model: str, needs: Needs, tenant: Tenant, book: RuleBook, today: date, allowed_models: tuple[str, ...]
-) -> Query:
-    plan = book.plans.get(tenant.plan)
-    if plan is None:
-        message = f"The tenant {tenant.slug} is on the plan {tenant.plan!r}, which this gateway does not know."
-        raise ApiError(Problem(403, NO_PLAN, message, Fault.PLAN))
-    return Query(
-        model=model,
+    query = Query(
+        model="auto",
         needs=needs,
-        plan=plan,
+        plan=_plan_of(tenant, book),
         default_model=tenant.default_model,
         today=today,
         tenant=tenant.slug,
         allowed_models=allowed_models,
+        modes=SERVED,
     )
+    decision = book.router.usable(query, book.held.of(keyring))
+    return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)
+
+
+def _plan_of(tenant: Tenant, book: RuleBook) -> Plan:
+    plan = book.plans.get(tenant.plan)
+    if plan is None:
+        message = f"The tenant {tenant.slug} is on the plan {tenant.plan!r}, which this gateway does not know."
+        raise ApiError(Problem(403, NO_PLAN, message, Fault.PLAN))
+    return plan
 
 
 def refused(decision: Decision, tally: Tally, events: Events) -> ApiError:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from gateway.asgi import App, Message, Receive, Scope, Send, encode_headers, header
-from gateway.events import Events
+from gateway.events import Endpoint, Events
 from gateway.metrics import Metrics
 from gateway.tally import KEY, Tally, mint_request_id
 
@@ -13,7 +13,13 @@ WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
 EXPOSED = (
     "x-request-id, x-wardgate-request-id, x-wardgate-provider, x-wardgate-model, x-wardgate-key, "
     "x-wardgate-key-label, x-wardgate-key-former, x-wardgate-attempts, "
-    "x-wardgate-cost-usd, x-wardgate-catalogue, x-should-retry, retry-after"
+    "x-wardgate-dropped, x-wardgate-estimated, x-wardgate-cost-usd, x-wardgate-catalogue, x-should-retry, retry-after, "
+    "request-id, openai-version, openai-processing-ms"
+)
+
+OPENAI_VERSION = "2020-10-01"  # of OpenAI's API, as it says itself
+OPENAIS = frozenset(
+    {Endpoint.CHAT_COMPLETIONS, Endpoint.COMPLETIONS, Endpoint.EMBEDDINGS, Endpoint.RESPONSES, Endpoint.MODELS}
 )
 
 
@@ -65,6 +71,9 @@ class _Answer:
             self._tally.begun = True
             self._tally.status = message["status"]
             ours = {"x-request-id": self._public_id} | self._tally.response_headers()
+            if self._tally.endpoint in OPENAIS:
+                took_ms = (time.monotonic() - self._tally.started) * 1000
+                ours |= {"openai-version": OPENAI_VERSION, "openai-processing-ms": str(int(took_ms))}
             if self._browser:
                 ours["access-control-expose-headers"] = EXPOSED
             message = {**message, "headers": [*message.get("headers", []), *encode_headers(ours)]}

@@ -1,4 +1,4 @@
-"""Takes provider credentials out of the process's environment, and the process's memory out of others' reach.
+"""The process itself: no provider credentials in its environment, its memory out of others' reach, its own limits.
 
 LiteLLM reads them when a key is missing and would spend the operator's money for a tenant (LIBRARIES.md 1.8). Wardgate
 never passes an empty key; with nothing in the environment there is nothing to fall back to either.
@@ -6,9 +6,11 @@ never passes an empty key; with nothing in the environment there is nothing to f
 
 import contextlib
 import ctypes
+import gc
 import re
 import sys
 from collections.abc import Iterable, MutableMapping
+from typing import Final
 
 from keystore.providers import Registry
 from keystore.resolve import names_for
@@ -44,3 +46,25 @@ def forbid_dumps() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def allow_files() -> None:
+    """As many open files as the system allows: each connection is one, and the usual 1,024 are few."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+COLLECT_AFTER: Final = 20_000  # new objects: a request makes some hundreds, and nearly all go by themselves
+
+
+def spare_garbage_collection() -> None:
+    """What the process holds now it holds to its end: no later collection, nor the one at the exit, looks through it.
+
+    LiteLLM's import leaves so much that each full collection would stop all requests, and the exit would take seconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 20)

@@ -23,10 +23,13 @@ TYPE_OF_STATUS = {
     415: "invalid_request_error",
     424: "provider_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     500: "server_error",
+    501: "invalid_request_error",
     502: "provider_error",
     503: "server_error",
     504: "provider_error",
+    505: "invalid_request_error",
 }
 
 

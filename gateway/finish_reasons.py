@@ -34,9 +34,15 @@ GEMINI: Mapping[str, str] = {
     "IMAGE_PROHIBITED_CONTENT": CONTENT_FILTER,
     "IMAGE_RECITATION": CONTENT_FILTER,
 }
-FINISH_REASONS: Mapping[str, Mapping[str, str]] = {"anthropic": ANTHROPIC, "gemini": GEMINI}
-# How an unknown word is written: Google's are in upper case, OpenAI's are not.
-UNKNOWN: Mapping[str, Callable[[str], str]] = {"gemini": str.lower}
+COHERE: Mapping[str, str] = {
+    "COMPLETE": STOP,
+    "STOP_SEQUENCE": STOP,
+    "MAX_TOKENS": LENGTH,
+    "TOOL_CALL": TOOL_CALLS,
+}
+FINISH_REASONS: Mapping[str, Mapping[str, str]] = {"anthropic": ANTHROPIC, "gemini": GEMINI, "cohere_chat": COHERE}
+# How an unknown word is written: Google's and Cohere's are in upper case, OpenAI's are not.
+UNKNOWN: Mapping[str, Callable[[str], str]] = {"gemini": str.lower, "cohere_chat": str.lower}
 
 
 def finish_reason(wire_word: str, prefix: str) -> str:

@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names, parse_object
-from gateway.errors import ApiError, Problem
+from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names
+from gateway.errors import Problem, bad_request
 from gateway.events import TokenUsage
+from gateway.json_body import parse_object
 from gateway.seen import DONE, parse
 from gateway.sse import EventReader
 from gateway.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Surface
@@ -26,7 +27,6 @@ from gateway.surfaces import (
 )
 from gateway.surfaces.translation import Translation
 from gateway.upstream import StreamReply
-from router.reasons import Fault
 
 Object = Mapping[str, object]
 
@@ -104,7 +104,10 @@ def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
 
 
 def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
-    return _plain(EMBEDDINGS, raw, "input")
+    request = _plain(EMBEDDINGS, raw, "input")
+    if request.stream:
+        raise bad_request("`stream` must not be true: embeddings come at once.", param="stream")
+    return request
 
 
 def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
@@ -112,18 +115,19 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     its text."""
     body = parse_object(raw)
     if body.get(field) is None:
-        message = f"`{field}` is missing."
-        raise ApiError(Problem(400, "invalid_request", message, Fault.CALLER, param=field))
+        message = f"`{field}` is missing; this path needs it."
+        raise bad_request(message, param=field)
     first, *others = model_names(body)
     text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}
-    needs = {**text, "messages": [{"role": "user", "content": _text(body[field])}]}
+    answers = _answers(body, body[field])
+    needs = {**text, "n": answers, "messages": [{"role": "user", "content": _text(body[field])}]}
     options = body.get("stream_options")
     wants = isinstance(options, dict) and options.get("include_usage") is True
     return ChatRequest(
         model=first,
         models=tuple(others),
         messages=[],
-        parameters={},
+        parameters={"n": answers},
         stream=flag(body, "stream"),
         include_usage=wants,
         body={**needs, **{name: body[name] for name in ("provider", "wardgate", "models") if name in body}},
@@ -131,6 +135,13 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
         raw=raw,
         asked=body,
     )
+
+
+def _answers(body: Object, asked: object) -> int:
+    """How many answers are to come: `n` for each text, or list of tokens."""
+    wanted = body.get("n")
+    texts = len(asked) if isinstance(asked, list) and asked and not isinstance(asked[0], int) else 1
+    return texts * (wanted if isinstance(wanted, int) and wanted > 0 else 1)
 
 
 def _text(value: object) -> str:

@@ -16,7 +16,8 @@ class Lanes:
         self._tokens = tokens
 
     async def open(self) -> None:
-        """Nothing: LiteLLM is opened when it is first needed."""
+        """Make LiteLLM ready now, and not when it is first needed."""
+        await self._litellm.open()
 
     async def aclose(self) -> None:
         await self._litellm.aclose()

@@ -10,11 +10,11 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Final, TextIO, cast
 
+import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
@@ -116,6 +116,7 @@ SECRET_FIELDS: Final = frozenset(
 )
 URL_PASSWORD: Final = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
 SHORTEST_KEY: Final = 8  # characters; most values are shorter words, and no key is
+CLEAN: Final = "_clean"  # a line that was redacted where it was made
 LONGEST: Final = 8_000  # characters of one value; both ends are kept, an exception's last line is its message
 DEEPEST: Final = 8
 
@@ -154,12 +155,18 @@ def _masked(text: str) -> str:
 
 
 def _redacted(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    if line.pop(CLEAN, False):
+        return line
     return {name: _field(name, value, 0) for name, value in line.items()}
 
 
 def _rendered(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
     first = {name: line[name] for name in ("timestamp", "level", "event") if name in line}
-    return json.dumps({**first, **line})
+    ordered = {**first, **line}
+    try:
+        return orjson.dumps(ordered).decode()
+    except TypeError:  # a whole number beyond 64 bits, half an emoji
+        return json.dumps(ordered)
 
 
 _FACTS: Final[tuple[Processor, ...]] = (
@@ -181,6 +188,10 @@ LEVEL_OF_FAULT: Final[Mapping[str | None, int]] = {
     Fault.PROVIDER: logging.WARNING,
     Fault.GATEWAY: logging.ERROR,
 }
+# Of a request's facts those that callers, operators and providers word; the others are ids and words of our own.
+FROM_OUTSIDE: Final = frozenset(
+    {"client_request_id", "dropped", "key_label", "model", "requested_model", "service_tier", "tenant"}
+)
 LONGEST_NAME: Final = 200  # characters of a model name as the caller wrote it
 
 
@@ -189,6 +200,7 @@ class LogSubscriber:
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
         self._log = logger
+        self._debugs = logger.is_enabled_for(logging.DEBUG)
         self._on: dict[type, Callable[..., None]] = {
             RequestCompleted: self._request_completed,
             Decided: lambda _: None,  # `GET /v1/requests/{id}` tells it whole
@@ -210,20 +222,29 @@ class LogSubscriber:
             level = logging.DEBUG if event.status < 400 else logging.INFO
         facts = _facts(event)
         usage = facts.pop("usage", None)
-        counted = {} if usage is None else _facts(usage)
-        overhead_s = round(max(0.0, event.duration_s - event.upstream_s), 6)
-        self._log.log(level, "request.completed", **facts, **counted, overhead_s=overhead_s)
+        facts |= {} if usage is None else _facts(usage)
+        for name in FROM_OUTSIDE & facts.keys():
+            facts[name] = redact(facts[name])
+        if event.cost_usd is not None:
+            facts["cost_usd"] = format(event.cost_usd, "f")
+        facts["overhead_s"] = round(max(0.0, event.duration_s - event.upstream_s), 6)
+        facts[CLEAN] = True
+        self._log.log(level, "request.completed", **facts)
 
     def _key_resolved(self, event: KeyResolved) -> None:
+        usual = event.setting_key is None or (event.via == Via.CANONICAL and event.store != Store.LEGACY)
+        if usual and not self._debugs:
+            return
         if event.setting_key is None:
             self._log.debug("key.missing", **_facts(event))
-        elif event.via == Via.CANONICAL and event.store != Store.LEGACY:
+        elif usual:
             self._log.debug("key.resolved", **_facts(event))
         else:
             self._log.info("key.legacy_name", message=_legacy_sentence(event), **_facts(event))
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
-        self._log.debug("attempt", **_facts(event))
+        if self._debugs:
+            self._log.debug("attempt", **_facts(event))
 
     def _fell_back(self, event: FellBack) -> None:
         self._log.warning("fallback", **_facts(event))
@@ -242,14 +263,15 @@ class LogSubscriber:
 def _facts(record: object) -> dict[str, object]:
     """The record's fields that have a value; seconds in whole microseconds, a caller's text cut."""
     facts: dict[str, object] = {}
-    for item in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, item.name)
+    for name in record.__slots__:  # type: ignore[attr-defined]
+        value = getattr(record, name)
+        if value is None:
+            continue
         if isinstance(value, float):
             value = round(value, 6)
-        elif item.name == "requested_model" and value is not None:
+        elif name == "requested_model":
             value = value[:LONGEST_NAME]
-        if value is not None:
-            facts[item.name] = value
+        facts[name] = value
     return facts
 
 

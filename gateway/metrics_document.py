@@ -5,7 +5,7 @@ Must not know how a metric is counted.
 
 from typing import Final
 
-from gateway.metrics import SPECS, Label
+from gateway.metric_specs import SPECS, Label
 
 _SOURCES: Final = {"providers": "provider ids of the registry", "models": "models of the catalogue", "build": "any"}
 

@@ -45,7 +45,12 @@ class _NativeReader(StreamReader):
         if not (self.started and facts.ended):  # the provider's own last event tells a failure after the first output
             seen.error = facts.error
         self.started = facts.started
+        if seen.error is None:
+            self.goes(document)
         return True
+
+    def goes(self, document: Mapping[str, object]) -> None:
+        """This event goes out."""
 
 
 class MessagesStreamReader(_NativeReader):
@@ -69,12 +74,9 @@ class ResponsesStreamReader(_NativeReader):
         super().__init__(seen, ResponsesReader())
         self._next = 0
 
-    def learn(self, data: bytes, name: str) -> bool:
-        goes = super().learn(data, name)
-        document = parse(data)
-        number = document.get("sequence_number") if isinstance(document, dict) else None
+    def goes(self, document: Mapping[str, object]) -> None:
+        number = document.get("sequence_number")
         self._next = number + 1 if isinstance(number, int) and 0 <= number < _MOST else self._next + 1
-        return goes
 
     def broke(self, problem: Problem) -> bytes:
         told = problem.error_object()

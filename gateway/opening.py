@@ -141,9 +141,10 @@ async def open_services(
 
 
 def _lanes(transport: Transport, limits: Limits) -> Lanes:
-    times = {"answer_timeout_s": limits.answer_timeout_s, "idle_timeout_s": limits.idle_timeout_s}
-    tokens = AccessTokens(transport)
-    return Lanes(PassThroughLane(transport, **times), LiteLLMLane(transport, tokens, **times), tokens)
+    tokens, answer_s, idle_s = AccessTokens(transport), limits.answer_timeout_s, limits.idle_timeout_s
+    straight = PassThroughLane(transport, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
+    litellm = LiteLLMLane(transport, tokens, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
+    return Lanes(straight, litellm, tokens)
 
 
 def _pricing(

@@ -1,25 +1,26 @@
-"""`wardgate serve`: opens the services, listens, imports LiteLLM behind the open listener, and only then is ready."""
+"""`wardgate serve`: opens the services, listens, and is ready; LiteLLM is imported when it is first needed, or before
+readiness behind the open listener where the settings say so."""
 
 import asyncio
-import contextlib
 import math
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
+from functools import partial
 from typing import TextIO
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from gateway.app import build_app
-from gateway.asgi import App, Receive, Scope, Send
-from gateway.config import Limits
+from gateway.ending import FAREWELL_S, EndingServer, outermost
 from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
+from gateway.inbound.door import Door
+from gateway.inbound.protocol import InboundProtocol
+from gateway.listeners import bind, url_of
 from gateway.logs import configure_logs
 from gateway.metrics_server import MetricsServer
 from gateway.opening import close_services, open_services
@@ -27,85 +28,11 @@ from gateway.rules import load_rules
 from gateway.scrub import scrub
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.workers.seat import Seat
 from keystore.errors import KeystoreError
 from keystore.keystore import Keystore
 
 TEND_S = 2.0  # how often the ring is read again and this process says that it lives
-FAREWELL_S = 3.0  # for requests that outlived the drain to be told, and for their last bytes to leave
-# How long a stop may take with the shipped limits; fly.toml's kill_timeout is longer.
-DRAIN_S = Limits().drain_notice_s + Limits().drain_s + FAREWELL_S
-
-
-class _Server(uvicorn.Server):
-    """Ends in order: `/readyz` says 503 while requests are still taken; nobody new is let in and running answers may
-    end; what is left is told. A second signal ends all of it at once.
-
-    uvicorn alone would close the listener on the signal, break answers off without a word and raise the signal again,
-    which kills the process before the database is closed.
-    """
-
-    def __init__(self, config: uvicorn.Config, services: Services) -> None:
-        super().__init__(config)
-        self._services = services
-        self._loop = asyncio.get_running_loop()
-        self._ending: asyncio.Task[None] | None = None
-
-    @property
-    def stopping(self) -> bool:
-        return self._ending is not None
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._signalled, sig)
-
-    def stop(self) -> None:
-        """What a signal does, without the notice; from any thread, and any number of times."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended already
-            self._loop.call_soon_threadsafe(self._begin, 0.0)
-
-    def _signalled(self, sig: int) -> None:
-        if self.stopping:
-            self._break_off()
-            self.should_exit = self.force_exit = True
-        else:
-            # A load balancer has to learn of it only when it was told that we are ready, and a person at a terminal
-            # (Ctrl-C) has none in front.
-            told = self._services.readiness.ready and sig != signal.SIGINT
-            self._begin(self._services.limits.drain_notice_s if told else 0.0)
-
-    def _begin(self, notice_s: float) -> None:
-        if self.stopping:
-            return
-        self._services.readiness.ready = False
-        self._services.readiness.why_not = "stopping"
-        self._services.metrics.set_ready(False)
-        self._ending = self._loop.create_task(self._end(notice_s))
-
-    async def _end(self, notice_s: float) -> None:
-        await asyncio.sleep(notice_s)
-        self.should_exit = True  # uvicorn closes the listener and idle connections, and is done when the others end
-        await asyncio.sleep(self._services.limits.drain_s)
-        self._break_off()
-        await asyncio.sleep(FAREWELL_S)
-        self.force_exit = True
-
-    def _break_off(self) -> None:
-        for request in list(self.server_state.tasks):
-            request.cancel()  # its guard tells the client
-
-    def forget(self) -> None:
-        """The server has ended; nothing is left to do."""
-        if self._ending is not None:
-            self._ending.cancel()
-
-
-def _outermost(app: App) -> App:
-    """uvicorn logs a cancelled request as a crash; ours were told and counted by then."""
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await app(scope, receive, send)
-
-    return call
 
 
 class _Report:
@@ -146,10 +73,6 @@ def _kinds(error: BaseException | None) -> str:
     return " <- ".join(names)
 
 
-class PortTaken(Exception):
-    """The port cannot be listened on."""
-
-
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Where a started gateway can be reached."""
@@ -161,13 +84,20 @@ class Listening:
 
 
 async def serve(
-    settings: Settings, on_ready: Callable[[Listening], None] | None = None, *, log_stream: TextIO | None = None
+    settings: Settings,
+    on_ready: Callable[[Listening], None] | None = None,
+    *,
+    log_stream: TextIO | None = None,
+    seat: Seat | None = None,
 ) -> None:
     """Serve until a signal or `Listening.stop`; raises a sentence-bearing error when the start fails.
 
-    Log lines go to `log_stream`, standard output when it is None.
+    Log lines go to `log_stream`, standard output when it is None. With a `seat` this is one of several workers: the
+    supervisor has the metrics port, and says when all are ready.
     """
     log = configure_logs(settings.log_level, log_stream)
+    if seat is not None:
+        log = log.bind(worker=seat.number)
     if not settings.keep_provider_env:
         for name in scrub_environment(os.environ, family_names(load_rules(settings).registry)):
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
@@ -177,7 +107,10 @@ async def serve(
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))
     try:
-        await _listen(settings, services, on_ready, log)
+        if seat is None:
+            await _listen(settings, services, on_ready, log)
+        else:
+            await _sit(settings, services, seat, log)
     finally:
         for task in beside:
             task.cancel()
@@ -202,74 +135,90 @@ async def _tend(keystore: Keystore, log: FilteringBoundLogger) -> None:
 async def _listen(
     settings: Settings, services: Services, on_ready: Callable[[Listening], None] | None, log: FilteringBoundLogger
 ) -> None:
+    """Alone: the sockets are ours."""
     listener = bind(settings.host, settings.port)
     metrics_server = MetricsServer(
         services.metrics.render, host=settings.metrics_host or settings.host, port=settings.metrics_port
     )
-    try:
-        config = uvicorn.Config(
-            _outermost(build_app(services)),
-            loop="none",  # the loop that runs us
-            http="httptools",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,  # else what reaches us from this machine says in a header where it comes from
-            # Never reached: `_Server` ends before. From Python 3.12 on it also bounds the wait for the listener.
-            timeout_graceful_shutdown=math.ceil(services.limits.drain_s + FAREWELL_S) + 2,
-        )
-        server = _Server(config, services)
+    server = _server(services, log)
+    listening = Listening(url_of(listener), url_of(listener, metrics_server.port), services, server.stop)
 
-        host, port = listener.getsockname()[:2]
-        listening = Listening(_url(host, port), _url(host, metrics_server.port), services, server.stop)
-        opening = asyncio.create_task(_become_ready(server, listening, on_ready))
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            opening.cancel()
-            server.forget()
-        if opening.done() and not opening.cancelled():
-            opening.result()  # what stopped the start is the caller's to see
+    def ready() -> None:
+        services.readiness.ready = True
+        services.metrics.set_ready(True)
+        if on_ready is not None:
+            on_ready(listening)
+
+    try:
+        await _run(server, services, listener, ready, preload=settings.preload_litellm)
     finally:
         metrics_server.stop()
         listener.close()
 
 
-async def _become_ready(server: _Server, listening: Listening, on_ready: Callable[[Listening], None] | None) -> None:
-    services = listening.services
+async def _sit(settings: Settings, services: Services, seat: Seat, log: FilteringBoundLogger) -> None:
+    """As one of several on one port: the seat is told what this process counts."""
+    listener = bind(settings.host, seat.port, shared=True)
+    server = _server(services, log)
+
+    def whole(ready: bool) -> None:
+        if not server.stopping:
+            services.readiness.ready = ready
+            services.readiness.why_not = "" if ready else "a worker is not ready"
+            services.metrics.set_ready(ready)
+
+    log.info("worker.began", pid=os.getpid())
+    seat.begin(services.metrics.families, whole=whole, stop=server.stop)
+    try:
+        await _run(server, services, listener, seat.tell_ready, preload=settings.preload_litellm)
+    finally:
+        seat.end()
+        listener.close()
+
+
+def _server(services: Services, log: FilteringBoundLogger) -> EndingServer:
+    services.metrics.set_serving()
+    door = Door(services.limits, log, services.metrics.refused)
+    config = uvicorn.Config(
+        outermost(build_app(services)),
+        loop="none",  # the loop that runs us
+        http=partial(InboundProtocol, door=door),  # type: ignore[arg-type]
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,  # else what reaches us from this machine says in a header where it comes from
+        # Never reached: the server ends before. From Python 3.12 on it also bounds the wait for the listener.
+        timeout_graceful_shutdown=math.ceil(services.limits.drain_s + FAREWELL_S) + 2,
+    )
+    return EndingServer(config, services, door)
+
+
+async def _run(
+    server: EndingServer, services: Services, listener: socket.socket, ready: Callable[[], None], *, preload: bool
+) -> None:
+    """Serve on `listener` until the server is told to stop; `ready` is called once requests can be served."""
+    watch = asyncio.create_task(server.door.keep(lambda: server.server_state.connections))  # type: ignore[arg-type,return-value]
+    opening = asyncio.create_task(_become_ready(server, services, ready, preload=preload))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watch.cancel()
+        opening.cancel()
+        server.forget()
+    if opening.done() and not opening.cancelled():
+        opening.result()  # what stopped the start is the caller's to see
+
+
+async def _become_ready(server: EndingServer, services: Services, ready: Callable[[], None], *, preload: bool) -> None:
     while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.01)
-    services.readiness.why_not = "LiteLLM is being imported"
-    try:
-        await services.lane.open()
-    except BaseException:
-        listening.stop()
-        raise
-    if server.stopping:
-        return
-    services.readiness.ready = True
-    services.metrics.set_ready(True)
-    if on_ready is not None:
-        on_ready(listening)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; raises PortTaken with what to do about it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        hint = "stop what listens there, or set WARDGATE_PORT"
-        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror}; {hint}") from error
-    listener.set_inheritable(True)
-    return listener
-
-
-def _url(host: str, port: int) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}"
+    if preload:
+        services.readiness.why_not = "LiteLLM is being imported"
+        try:
+            await services.lane.open()
+        except BaseException:
+            server.stop()
+            raise
+    if not server.stopping:
+        ready()

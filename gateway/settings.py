@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     metrics_host: str | None = None  # the same as `host`
     metrics_port: int = Field(default=9091, ge=0, le=65535)
     log_level: str = "info"
+    preload_litellm: bool = False  # import LiteLLM before /readyz says 200, not with the first request that needs it
     keep_provider_env: bool = False  # leave OPENAI_API_KEY and its like in the process's environment
 
 

@@ -12,7 +12,8 @@ from gateway.errors import Problem
 from gateway.seen import Seen
 from gateway.sse import MAX_EVENT, event_of
 
-BOUNDARY: Final = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+# Two line ends. A "\r" behind a "\n" is not one yet where the bytes end: its own "\n" is still to come.
+BOUNDARY: Final = re.compile(rb"\r?\n(?:\r?\n|\r(?!\n|\Z))|\r(?!\n)(?:\r?\n|\r(?!\n))")
 
 
 class StreamReader(ABC):
@@ -23,7 +24,7 @@ class StreamReader(ABC):
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
         self.started = False
-        self._rest = b""
+        self._rest = bytearray()
 
     @abstractmethod
     def learn(self, data: bytes, name: str) -> bool:
@@ -42,17 +43,16 @@ class StreamReader(ABC):
     def feed(self, piece: bytes) -> bytes:
         """What goes out of this piece and of what was held back. Stops before what breaks the stream, and after its
         end mark."""
-        data = self._rest + piece if self._rest else piece
-        if data.endswith(b"\n\n") and b"\r" not in data:
-            self._rest = b""
-            events = data.split(b"\n\n")
+        if not self._rest and piece.endswith(b"\n\n") and b"\r" not in piece and b"\n\n\n" not in piece:
+            events = piece.split(b"\n\n")
             events.pop()
-            return self._plain(data, events)
-        return self._any(data)
+            return self._plain(piece, events)
+        return self._any(piece)
 
     def rest(self) -> bytes:
         """What was held back at the end of a stream that is whole: the provider's bytes all the same."""
-        rest, self._rest = self._rest, b""
+        rest = bytes(self._rest)
+        self._rest.clear()
         return rest
 
     def _plain(self, data: bytes, events: list[bytes]) -> bytes:
@@ -70,21 +70,26 @@ class StreamReader(ABC):
                 break
         return b"\n\n".join(out) + b"\n\n" if out else b""
 
-    def _any(self, data: bytes) -> bytes:
-        """As `_plain`, for any line ends and for an event that is not whole yet."""
+    def _any(self, piece: bytes) -> bytes:
+        """As `_plain`, for any line ends and for an event that is not whole yet. What was searched is not searched
+        again: an event may be long and its pieces short."""
+        rest = self._rest
+        searched = max(0, len(rest) - 3)  # an end may have begun there
+        rest += piece
         out: list[bytes] = []
         start = 0
-        for boundary in BOUNDARY.finditer(data):
-            goes = self._goes(data[start : boundary.start()])
+        for end in [boundary.end() for boundary in BOUNDARY.finditer(rest, searched)]:
+            event = bytes(rest[start:end])
+            goes = self._goes(event.rstrip(b"\r\n"))
             if self._broken:
-                return b"".join(out)
+                break
             if goes:
-                out.append(data[start : boundary.end()])
-            start = boundary.end()
+                out.append(event)
+            start = end
             if self.seen.ended:
-                return b"".join(out)
-        self._rest = data[start:]
-        if len(self._rest) > MAX_EVENT:
+                break
+        del rest[: len(rest) if self.over else start]
+        if len(rest) > MAX_EVENT:
             self.seen.malformed = True
         return b"".join(out)
 

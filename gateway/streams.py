@@ -14,6 +14,7 @@ from gateway.chat_reader import error_event
 from gateway.errors import Problem
 from gateway.events import TokenUsage
 from gateway.finish_reasons import finish_reason
+from gateway.sse import MAX_EVENT
 from gateway.stream_reader import StreamReader
 from gateway.transport import Exchange
 from gateway.upstream import UpstreamCall, UpstreamFailed
@@ -54,21 +55,24 @@ class ForwardedStream:
         return self._reader.broke(problem)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        reader, held = self._reader, b""
+        reader, held, size = self._reader, list[bytes](), 0
         try:
             async for piece in self._pieces:
-                out = held + reader.feed(piece) if held else reader.feed(piece)
-                if out and reader.started:
+                out = reader.feed(piece)
+                if held or not reader.started:
+                    held.append(out)
+                    size += len(out)
+                    self._exchange.seen.malformed |= size > MAX_EVENT  # comments without an end
+                    out = b"".join(held) if reader.started else b""
+                if out:
                     yield out
-                    held = b""
-                else:
-                    held = out
+                    held.clear()
                 if reader.over:
                     break
         except httpx.HTTPError as error:
             self._exchange.fail(error)
         check_end(self._call, self._exchange)
-        if rest := held + reader.rest():
+        if rest := b"".join(held) + reader.rest():
             yield rest
 
     async def aclose(self) -> None:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
-from gateway.chat_request import SHOWN_LENGTH, ChatRequest, near_parameter
+from gateway.chat_request import ChatRequest, near_parameter
+from gateway.json_body import SHOWN_LENGTH
 from gateway.refusals import Refused
 from gateway.translation_rules import LEAVE_OUT, OTHER_WIRE, RULES, STRICT, Untranslatable, WireRules, asks_nothing
 from keystore.providers import Provider, Wire

@@ -8,6 +8,7 @@ looks every second besides, since a pooler in between may swallow notifications.
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,7 @@ from keystore.tables import changes
 
 _EVERY_S: Final = 1.0
 _AGAIN_S: Final = 0.5  # after a failure
+_ASKED_S: Final = 0.0005  # on SQLite: one request asks several times, and the answer holds for so long
 _POLL_S: Final = 2.0  # a look that takes longer has failed
 _ROWS: Final = "SELECT seq, kind, subject FROM wardgate_changes WHERE seq > ? ORDER BY seq"
 _LEAST: Final = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM wardgate_changes"
@@ -30,7 +32,13 @@ class ChangeFeed:
     """Tells `heard` of every change once. `wrote` is told on SQLite when anybody at all wrote to the file, also an
     application that tells of nothing."""
 
-    def __init__(self, database: Database, heard: Heard, wrote: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        heard: Heard,
+        wrote: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
         self._heard = heard
         self._wrote = wrote
@@ -39,6 +47,8 @@ class ChangeFeed:
         self._nudge = asyncio.Event()
         self._file: sqlite3.Connection | None = None
         self._version = -1
+        self._clock = clock
+        self._asked = -_ASKED_S
         self.away = False  # the last look failed: what is remembered may be old
 
     @property
@@ -70,6 +80,10 @@ class ChangeFeed:
         """On SQLite, hear now of what was written until now. Does nothing on PostgreSQL, where it is heard anyway."""
         if self._file is None:
             return
+        now = self._clock()
+        if now - self._asked < _ASKED_S and not self.away:
+            return
+        self._asked = now
         try:
             version = self._data_version(self._file)
             if version != self._version:

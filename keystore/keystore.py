@@ -7,6 +7,7 @@ or models.
 import contextlib
 import functools
 import os
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,6 +47,7 @@ from keystore.servicekeys import open_service_keys
 from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
+from keystore.unsealed import Unsealed
 from keystore.use import KeyUse
 
 __all__ = [
@@ -90,6 +92,7 @@ class Keystore:
     _keys: TenantKeys
     _ring: LiveRing
     _remembered: Remembered
+    _unsealed: Unsealed
     _now: Clock
     _random: Random
 
@@ -164,6 +167,7 @@ class Keystore:
             _keys=keys,
             _ring=ring,
             _remembered=remembered,
+            _unsealed=Unsealed(time.monotonic),
             _now=now,
             _random=random,
         )
@@ -204,7 +208,7 @@ class Keystore:
         provider = filled(row, chosen.fields)
         return Credential(
             provider_id=provider_id,
-            secret=self._secret(chosen),
+            secret=self._unsealed.of(chosen, self._secret),
             hosts=chosen.hosts & frozenset(provider.hosts),
             setting_key=chosen.setting_key,
             via=found.via,
@@ -240,6 +244,7 @@ class Keystore:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
         keys it holds; write down what was used, and destroy what is over. A SealingError leaves the ring as it was and
         comes after the rest, DatabaseUnavailable leaves all as it was."""
+        self._unsealed.forget_old()
         try:
             await self._ring.refresh()
         finally:

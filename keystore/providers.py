@@ -15,10 +15,11 @@ from enum import StrEnum
 from importlib.resources import files
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import urlsplit
 
 from keystore.errors import RegistryError, did_you_mean
+from keystore.row_reader import RowReader, wrong
 from keystore.templates import fill, places_of
 
 _ID: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -228,7 +229,7 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
     """A checked Provider from a row's fields. `name` defaults to the id, `auth` to bearer, `api_key_env_var` to the
     canonical name; `wire`, `base_url` and `hosts` must be given."""
     check_id(provider_id)
-    reader = _Row(provider_id, row)
+    reader = RowReader(provider_id, row, known=_FIELDS, needed=_NEEDED)
     reader.refuse_unknown_fields()
     provider = Provider(
         id=provider_id,
@@ -266,74 +267,6 @@ def _as_host_of(host: str) -> str:
 
 _FIELDS: Final = tuple(each.name for each in fields(Provider) if each.init and each.name != "id")
 _NEEDED: Final = ("wire", "base_url", "hosts")
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-class _Row:
-    """Reads one row's fields, each with its type; every refusal names the row and the field."""
-
-    def __init__(self, provider_id: str, row: Mapping[str, object]) -> None:
-        self._id = provider_id
-        self._row = row
-
-    def refuse_unknown_fields(self) -> None:
-        for name in self._row:
-            if name not in _FIELDS:
-                raise RegistryError(
-                    f"provider {self._id!r}: there is no field {name!r}{did_you_mean(str(name), _FIELDS)}"
-                )
-
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self._row.get(name, default)
-        if value is None:
-            raise self._missing(name)
-        if not isinstance(value, str) or (not value.strip() and default is None):
-            raise _wrong(self._id, name, "must be text", value)
-        return value.strip()
-
-    def texts(self, name: str, *, required: bool = False) -> tuple[str, ...]:
-        value = self._row.get(name, ())
-        if required and name not in self._row:
-            raise self._missing(name)
-        if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(one, str) for one in value):
-            raise _wrong(self._id, name, "must be a list of texts", value)
-        return tuple(str(one) for one in value)
-
-    def choice(self, name: str, kind: type[_Choice], default: _Choice | None = None) -> _Choice:
-        value = self._row.get(name, default)
-        if value is None:
-            raise self._missing(name)
-        known = [one.value for one in kind]
-        if not isinstance(value, str) or value not in known:
-            raise _wrong(self._id, name, f"must be one of {', '.join(known)}", value, did_you_mean(str(value), known))
-        return kind(value)
-
-    def choices(self, name: str, kind: type[_Choice]) -> tuple[_Choice, ...]:
-        known = [one.value for one in kind]
-        for value in self.texts(name):
-            if value not in known:
-                text = f"must be a list of {', '.join(known)}"
-                raise _wrong(self._id, name, text, value, did_you_mean(value, known))
-        return tuple(kind(value) for value in self.texts(name))
-
-    def flag(self, name: str) -> bool:
-        value = self._row.get(name, False)
-        if not isinstance(value, bool):
-            raise _wrong(self._id, name, "must be true or false", value)
-        return value
-
-    def renames(self, name: str) -> dict[str, str]:
-        value = self._row.get(name, {})
-        if not isinstance(value, Mapping) or not all(isinstance(one, str) and one for one in value.values()):
-            raise _wrong(self._id, name, "must be a table of field names", value)
-        return {str(sent): str(read) for sent, read in value.items()}
-
-    def _missing(self, name: str) -> RegistryError:
-        return RegistryError(f"provider {self._id!r}: {name} is missing; a row needs {', '.join(_NEEDED)}")
-
-
-def _wrong(provider_id: str, name: str, rule: str, value: object, tail: str = "") -> RegistryError:
-    return RegistryError(f"provider {provider_id!r}: {name} {rule}, not {value!r}{tail}")
 
 
 def _check_row(row: Provider) -> None:
@@ -342,16 +275,16 @@ def _check_row(row: Provider) -> None:
     _check_base_url(sample)
     _check_hosts(sample)
     if not _VARIABLE.fullmatch(row.api_key_env_var):
-        raise _wrong(row.id, "api_key_env_var", "must be upper-case letters, digits and '_'", row.api_key_env_var)
+        raise wrong(row.id, "api_key_env_var", "must be upper-case letters, digits and '_'", row.api_key_env_var)
     for former in row.former_ids:
         if not _ID.fullmatch(former):
-            raise _wrong(row.id, "former_ids", "must be provider ids", former)
+            raise wrong(row.id, "former_ids", "must be provider ids", former)
         if former == row.id:
-            raise _wrong(row.id, "former_ids", "must not name the row itself", former)
+            raise wrong(row.id, "former_ids", "must not name the row itself", former)
     if row.wire is not Wire.OPENAI and not row.litellm_prefix:
         raise RegistryError(f"provider {row.id!r}: litellm_prefix is missing; a row with wire {row.wire} needs it")
     if row.auth not in _AUTHS[row.wire]:
-        raise _wrong(row.id, "auth", f"must be one of {', '.join(_AUTHS[row.wire])} on wire {row.wire}", row.auth.value)
+        raise wrong(row.id, "auth", f"must be one of {', '.join(_AUTHS[row.wire])} on wire {row.wire}", row.auth.value)
     _check_token_url(row)
     _check_pattern(row)
 
@@ -365,7 +298,7 @@ def _check_token_url(row: Provider) -> None:
         except ValueError:
             safe = False
         if not safe:
-            raise _wrong(row.id, "token_url", "must be an https URL", row.token_url)
+            raise wrong(row.id, "token_url", "must be an https URL", row.token_url)
 
 
 def _check_fields(row: Provider) -> None:
@@ -384,15 +317,15 @@ def _check_base_url(row: Provider) -> None:
     try:
         host_of(row.base_url)
     except ValueError as error:
-        raise _wrong(row.id, "base_url", f"must be a URL with a host ({error})", row.base_url) from None
+        raise wrong(row.id, "base_url", f"must be a URL with a host ({error})", row.base_url) from None
     if urlsplit(row.base_url).scheme not in _DEFAULT_PORTS:
-        raise _wrong(row.id, "base_url", "must begin with https:// or http://", row.base_url)
+        raise wrong(row.id, "base_url", "must begin with https:// or http://", row.base_url)
 
 
 def _check_hosts(row: Provider) -> None:
     for host in row.hosts:
         if not _HOST.fullmatch(host):
-            raise _wrong(row.id, "hosts", 'must be lower-case hosts like "api.example.com" or "127.0.0.1:9200"', host)
+            raise wrong(row.id, "hosts", 'must be lower-case hosts like "api.example.com" or "127.0.0.1:9200"', host)
     where = host_of(row.base_url)
     if where in row.hosts:
         return
@@ -411,7 +344,7 @@ def _check_pattern(row: Provider) -> None:
     try:
         re.compile(row.key_pattern or "")
     except re.error as error:
-        raise _wrong(row.id, "key_pattern", f"must be a regular expression ({error})", row.key_pattern) from None
+        raise wrong(row.id, "key_pattern", f"must be a regular expression ({error})", row.key_pattern) from None
 
 
 # --- all rows together ---------------------------------------------------------------------------------------------

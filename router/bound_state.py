@@ -23,7 +23,10 @@ def provider_bound(body: Mapping[str, object]) -> str | None:
     """The field that binds a request to the provider that made what it refers to, e.g. "messages.file_id"; None when
     nothing does. The whole of `messages` and `input` is looked at: ask only when it matters."""
     for name in _ROOT:
-        if body.get(name):
+        value = body.get(name)
+        if value and not (
+            name == "prompt" and isinstance(value, (str, list))
+        ):  # text of a completion refers to nothing
             return name
     for name in ("messages", "input"):
         found = _inside(body.get(name))

@@ -180,8 +180,11 @@ def _split(
 ) -> Iterator[tuple[PriceClass, int]]:
     left = max(total, 0)
     for price_class, field in parts:
+        counted = getattr(usage, field)
+        if not counted:
+            continue
         taken = sum(getattr(usage, inner) for inner in _INSIDE.get(field, ()))
-        units = min(max(getattr(usage, field) - taken, 0), left)
+        units = min(max(counted - taken, 0), left)
         if units:
             left -= units
             yield price_class, units

@@ -160,3 +160,7 @@ class Query:
     aliases: Aliases = NO_ALIASES  # names that stand for models, told from others by identity
     habits: Habits = NO_HABITS
     paces: Paces = NO_PACES
+
+    def __hash__(self) -> int:
+        """Of what differs most between two questions: the rest is compared, and mostly the very same object."""
+        return hash((self.model, self.needs, self.tenant, self.models, self.modes, self.habits, self.paces))

@@ -16,11 +16,11 @@ from gateway.admin.once import Answer, Once
 from gateway.admin.problems import invalid, problem_of, scope_problem
 from gateway.asgi import App, Message, Receive, Scope, Send, headers_named, read_body, send_body, while_connected
 from gateway.auth import identify_caller
-from gateway.chat_request import parse_object
 from gateway.control.actions import ACTIONS, Action
 from gateway.control.gate import NotAllowed, needed_right
 from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import Endpoint
+from gateway.json_body import parse_object
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import KeystoreError

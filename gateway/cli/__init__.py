@@ -29,10 +29,11 @@ from gateway.cli.console import LACKS
 from gateway.config import ConfigError
 from gateway.control.targets import without_secrets
 from gateway.errors import ApiError
+from gateway.listeners import PortTaken
 from gateway.logs import LogLevelError
 from gateway.metrics_server import MetricsPortError
 from gateway.scrub import scrub
-from gateway.server import PortTaken
+from gateway.workers.supervisor import WorkerFailed
 from keystore.errors import KeystoreError
 from router.errors import RouterError
 
@@ -68,6 +69,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(running.serve)
+app.command("worker", hidden=True)(running.worker)
 app.command("demo")(running.demo)
 app.command("sandbox")(running.sandbox)
 app.command("migrate")(running.migrate)
@@ -101,7 +103,10 @@ def _options(
 
 
 FINDINGS = 3
-EXPECTED = (ApiError, ConfigError, KeystoreError, RouterError, LogLevelError, MetricsPortError, PortTaken)
+EXPECTED = (
+    *(ApiError, ConfigError, KeystoreError, RouterError),
+    *(LogLevelError, MetricsPortError, PortTaken, WorkerFailed),
+)
 
 
 def main() -> None:

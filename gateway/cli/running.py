@@ -1,6 +1,7 @@
 """`wardgate serve`, `demo`, `sandbox` and `migrate`: what runs, and what must have run before."""
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,15 +14,19 @@ from gateway.bootstrap import DEMO_PROVIDER, Bootstrap, bootstrap, points_at_san
 from gateway.cli.console import AsJson, opened, operator, print_json, settings
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
-from gateway.environment import forbid_dumps
+from gateway.environment import allow_files, forbid_dumps, spare_garbage_collection
+from gateway.listeners import PortTaken
 from gateway.rules import Rules, load_rules
-from gateway.server import Listening, PortTaken
+from gateway.server import Listening
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings
+from gateway.workers.seat import Seat
+from gateway.workers.supervisor import supervise
 from keystore.errors import counted
 from keystore.migrate import migrate as run_migrations
 
 SANDBOX_PORT = 9200
+MOST_WORKERS = 64
 LOOPBACK = "127.0.0.1:"
 OTHER_PORT = (
     "stop what listens there, or delete wardgate.toml and take another port: make run ARGS='--sandbox-port 9299'"
@@ -29,19 +34,43 @@ OTHER_PORT = (
 
 
 def _run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
+    def ready(listening: Listening) -> None:
+        spare_garbage_collection()
+        on_ready(listening)
+
     forbid_dumps()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_forever(chosen, on_ready))
+        runner.run(serve_forever(chosen, ready))
 
 
-def serve() -> None:
+def serve(
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=MOST_WORKERS, help="Processes on the one port, each with its own memory."),
+    ] = 1,
+) -> None:
     """Serve on WARDGATE_HOST:WARDGATE_PORT until SIGTERM; an empty database is migrated first."""
 
-    def announce(listening: Listening) -> None:
-        sys.stderr.write(f"wardgate serves {listening.url}, metrics at {listening.metrics_url}/metrics\n")
+    def announce(url: str, metrics_url: str) -> None:
+        sys.stderr.write(f"wardgate serves {url}, metrics at {metrics_url}/metrics\n")
         sys.stderr.flush()
 
-    _run(settings(), announce)
+    chosen = settings()
+    allow_files()
+    if workers == 1:
+        _run(chosen, lambda listening: announce(listening.url, listening.metrics_url))
+    else:
+        forbid_dumps()
+        asyncio.run(supervise(chosen, workers, announce))
+
+
+def worker(number: int, port: int, wire: int) -> None:
+    """One of several processes that serve: started by `serve --workers`, never by hand."""
+    seat = Seat(number, port, socket.socket(fileno=wire), spare_garbage_collection)
+    chosen = settings()
+    forbid_dumps()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_forever(chosen, seat=seat))
 
 
 def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] = SANDBOX_PORT) -> None:

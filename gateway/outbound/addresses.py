@@ -6,16 +6,18 @@ spelling of an address nor a name that resolves to another address the second ti
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
 import httpx
 
 Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[Address]]]  # OSError or UnicodeError when it fails
 # Of what `is_global` lets through or embeds, what reaches into a network all the same: NAT64 (RFC 6052, 8215), 6to4,
-# Teredo, and addresses that only clouds answer on.
-EMBEDDING: Final = tuple(ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+# Teredo, IPv6's former site-local addresses (RFC 3879), and addresses that only clouds answer on.
+INWARD: Final = ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10")
+EMBEDDING: Final = tuple(ip_network(text) for text in INWARD)
 CLOUD: Final = tuple(ip_network(text) for text in ("168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32"))
 
 
@@ -52,17 +54,21 @@ def permitted(addresses: Iterable[Address], host: str, *, private_ok: bool) -> l
     return allowed
 
 
-async def look_up(host: str, port: int, *, private_ok: bool) -> list[Address]:
+async def system_resolver(host: str, port: int) -> list[Address]:
+    """What the system says. A link-local IPv6 address carries its interface behind a "%"."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [ip_address(str(item[4][0]).partition("%")[0]) for item in found]
+
+
+async def look_up(host: str, port: int, *, private_ok: bool, resolve: Resolve = system_resolver) -> list[Address]:
     """The permitted addresses of a host, in the resolver's order; httpx.ConnectError when there is none."""
     address = literal(host)
     if address is not None:
         return permitted([address], host, private_ok=private_ok)
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await resolve(host, port)
     except OSError as error:
         raise httpx.ConnectError(f"{host} could not be looked up ({error.strerror})") from None
     except UnicodeError:
         raise httpx.ConnectError(f"{host[:80]!r} is no host name") from None
-    # A link-local IPv6 address carries its interface behind a "%".
-    addresses = [ip_address(str(item[4][0]).partition("%")[0]) for item in found]
-    return permitted(addresses, host, private_ok=private_ok)
+    return permitted(found, host, private_ok=private_ok)

@@ -64,8 +64,10 @@ class Answer:
             yield piece
 
     def aclose(self) -> None:
-        """Read no more: an answer that is not complete takes its connection with it, so that the provider notices."""
+        """Read no more: an answer that is not complete takes its connection with it, so that the provider notices.
+        Whoever still reads it is told."""
         if not self.complete:
+            self.fail(httpx.ReadError("the answer was closed"))
             self._close()
 
     # What the connection calls.
@@ -83,7 +85,11 @@ class Answer:
         self._wake()
 
     def end(self) -> None:
+        """The connection is read again at once: it is not this answer's any more."""
         self.complete = True
+        if self._paused:
+            self._paused = False
+            self._pause(False)
         self._wake()
 
     def fail(self, error: httpx.HTTPError) -> None:

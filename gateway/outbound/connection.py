@@ -16,7 +16,7 @@ import httpx
 from gateway.outbound.answer import Answer
 
 MOST_HEADERS: Final = 128  # of an answer, trailers included
-MOST_HEAD: Final = 64 * 1024  # bytes of them
+MOST_HEAD: Final = 64 * 1024  # bytes of them, and of anything else between two pieces of a body
 TOO_MUCH_HEAD: Final = f"the answer has more than {MOST_HEADERS} headers or {MOST_HEAD} bytes of them"
 MOST_BODY: Final = 1024 * 1024 * 1024  # bytes of a body; those that are kept in memory have narrower bounds
 
@@ -45,7 +45,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._headers: dict[bytes, bytes] = {}
         self._idle_s = 0.0
-        self._heard = 0.0
+        self._heard = self._until = 0.0
         self._head_size = self._header_count = self._body_size = self._unread = 0
         self._until_close = False
         self._refused = ""
@@ -71,14 +71,19 @@ class Connection(asyncio.Protocol):
         self._until_close, self._refused = False, ""
         self._idle_s = deadlines.idle_s
         self._heard = self._loop.time()
+        self._until = self._heard + deadlines.first_byte_s
         answer = self._answer = Answer(self._pause, self.abort)
-        self._timer = self._loop.call_at(self._heard + deadlines.first_byte_s, self._look)
+        self._timer = self._loop.call_at(self._until, self._look)
         if len(body) <= MOST_HEAD:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
         return answer
+
+    def break_off(self, text: str) -> None:
+        """Close at once; whoever reads an answer is told why."""
+        self._fail(httpx.ReadError(text))
 
     def abort(self) -> None:
         """Close at once, without a word."""
@@ -99,15 +104,18 @@ class Connection(asyncio.Protocol):
             self.abort()  # bytes that nobody asked for
             return
         self._heard = self._loop.time()
+        size = self._body_size
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(httpx.RemoteProtocolError(self._refused or f"the answer is not HTTP ({type(error).__name__})"))
             return
-        if not answer.status:
-            self._unread += len(data)  # of a head without an end
-            if self._unread > MOST_HEAD:
-                self._refused = TOO_MUCH_HEAD
+        if self._body_size == size:
+            self._unread += len(data)  # of a head, a trailer or a chunk's extension without an end
+            if self._unread > MOST_HEAD and self._answer is not None:
+                self._refused = self._refused or TOO_MUCH_HEAD
+        else:
+            self._unread = 0
         if self._refused:
             self._fail(httpx.RemoteProtocolError(self._refused))
 
@@ -130,6 +138,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._headers = {}
+        if self._answer is None:
+            self._refused = "more than one answer came"
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_count += 1
@@ -150,6 +160,10 @@ class Connection(asyncio.Protocol):
             empty = status in (204, 304)
             self._until_close = not empty and not {b"content-length", b"transfer-encoding"} & self._headers.keys()
             answer.begin(status, self._headers)
+            self._headers = {}  # trailers are counted and not kept
+            if self._heard + self._idle_s < self._until:
+                self._stop_timer()
+                self._timer = self._loop.call_at(self._heard + self._idle_s, self._look)
 
     def on_body(self, piece: bytes) -> None:
         self._body_size += len(piece)
@@ -159,16 +173,15 @@ class Connection(asyncio.Protocol):
             self._answer.feed(piece)
 
     def on_message_complete(self) -> None:
-        answer, parser = self._answer, self._parser
-        if answer is None or parser is None or self._refused or not answer.status:
+        answer, parser, transport = self._answer, self._parser, self._transport
+        if answer is None or parser is None or transport is None or self._refused or not answer.status:
             return  # an interim answer (1xx), or one after the end
+        answer.end()
         self._stop_timer()
         self._answer = self._parser = None
-        answer.end()
-        transport = self._transport
-        if transport is None:
-            return
-        if parser.should_keep_alive() and not transport.get_write_buffer_size():
+        if transport.get_write_buffer_size():
+            transport.abort()  # it answered without reading the request, and may never
+        elif parser.should_keep_alive():
             self.idle_since = self._loop.time()
             self._released(self)
         else:

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 import httpx
 
-from gateway.outbound.addresses import Address, look_up
+from gateway.outbound.addresses import Address, Resolve, look_up, system_resolver
 from gateway.outbound.answer import Answer
 from gateway.outbound.connection import Connection, Deadlines
 
@@ -34,30 +34,34 @@ class Origin:
 class _Place:
     """The connections of one origin."""
 
-    __slots__ = ("idle", "open", "waiting")
+    __slots__ = ("idle", "open", "origin", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
         self.idle: list[Connection] = []
         self.open = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
 
 
 class Pool:
-    """`most` bounds the connections in all."""
+    """`most` bounds the connections in all; `resolve` looks names up."""
 
-    def __init__(self, *, most: int) -> None:
+    def __init__(self, *, most: int, resolve: Resolve = system_resolver) -> None:
         self._most = most
+        self._resolve = resolve
         self._context = ssl.create_default_context()
         self._context.set_alpn_protocols(["http/1.1"])
         self._places: dict[Origin, _Place] = {}
-        self._open = 0
+        self._open = self._waiting = 0
         self._connections: WeakSet[Connection] = WeakSet()
         self._closing = False
 
     async def ask(self, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
         """Send a request over an idle connection or a new one; returns when the answer's head is there. Raises
-        httpx.HTTPError: ConnectError, ConnectTimeout, PoolTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
+        httpx.HTTPError: ConnectError, ConnectTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
         connection = self._idle(origin) or await self._connect(origin, deadlines.connect_s)
+        if not connection.standing:
+            raise httpx.ConnectError(f"{origin.host} hung up at once")
         answer = connection.ask(head, body, deadlines)
         try:
             await answer.head()
@@ -67,11 +71,17 @@ class Pool:
         return answer
 
     async def aclose(self) -> None:
-        """Close every connection, whatever it carries."""
+        """Close every connection, whatever it carries; who waits for one is told."""
         self._closing = True
+        for place in self._places.values():
+            for waiter in place.waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiting -= len(place.waiting)
+            place.waiting.clear()
         while standing := [one for one in self._connections if one.standing]:
             for connection in standing:
-                connection.abort()
+                connection.break_off("the connections to providers are being closed")
             await asyncio.sleep(0)  # they are gone when the loop has told them
 
     def _idle(self, origin: Origin) -> Connection | None:
@@ -85,36 +95,66 @@ class Pool:
         return None
 
     async def _connect(self, origin: Origin, within_s: float) -> Connection:
-        place = self._places.setdefault(origin, _Place())
+        first = False
         try:
             async with asyncio.timeout(within_s):
-                while self._open >= self._most or place.open * SHARE >= max(self._most, SHARE):
-                    if (idle := await self._turn(place, origin)) is not None:
+                while not self._closing:
+                    place = self._place(origin)
+                    if self._room(place):
+                        return await self._dial(origin, place)
+                    await self._turn(place, first=first)
+                    if (idle := self._idle(origin)) is not None:
                         return idle
-                return await self._dial(origin, place)
+                    first = True  # it was its turn: whoever came in between does not push it back
         except TimeoutError:
             raise httpx.ConnectTimeout(f"no connection to {origin.host} within {within_s:g} s") from None
+        raise httpx.ConnectError("the connections to providers are being closed")
 
-    async def _turn(self, place: _Place, origin: Origin) -> Connection | None:
-        """Wait until a connection becomes free or ends; the free one, if there is one."""
-        self._drop_stale()
-        if self._open < self._most and place.open * SHARE < max(self._most, SHARE):
-            return None
+    def _place(self, origin: Origin) -> _Place:
+        place = self._places.get(origin)
+        if place is None:
+            place = self._places[origin] = _Place(origin)
+        return place
+
+    def _room(self, place: _Place) -> bool:
+        """Whether one more connection may be made."""
+        return self._open < self._most and place.open * SHARE < max(self._most, SHARE)
+
+    async def _turn(self, place: _Place, *, first: bool) -> None:
+        """Wait until a connection becomes free or may be made."""
         waiter = asyncio.get_running_loop().create_future()
-        place.waiting.append(waiter)
+        (place.waiting.appendleft if first else place.waiting.append)(waiter)
+        self._waiting += 1
+        if self._open >= self._most:
+            self._drop_one()
         try:
             await waiter
-        finally:
+        except BaseException:
             if waiter in place.waiting:
                 place.waiting.remove(waiter)
-        return self._idle(origin)
+                self._waiting -= 1
+            else:
+                self._wake(place)  # its turn is another's
+            raise
 
-    def _drop_stale(self) -> None:
+    def _drop_one(self) -> None:
         """Close what is idle elsewhere, so that there is room."""
         for place in self._places.values():
             if place.idle and not place.waiting:
                 place.idle.pop(0).abort()
                 return
+
+    def _wake(self, place: _Place) -> None:
+        """The turn of one who can go on, of this place first: it may have been full itself."""
+        if not self._waiting:
+            return
+        for each in (place, *self._places.values()):
+            while each.waiting and (each.idle or self._room(each)):
+                waiter = each.waiting.popleft()
+                self._waiting -= 1
+                if not waiter.done():
+                    waiter.set_result(None)
+                    return
 
     async def _dial(self, origin: Origin, place: _Place) -> Connection:
         """A connection to the first address that answers."""
@@ -123,7 +163,8 @@ class Pool:
         slot = _Slot(self, place)
         try:
             failed = ""
-            for address in await look_up(origin.host, origin.port, private_ok=origin.private_ok):
+            found = await look_up(origin.host, origin.port, private_ok=origin.private_ok, resolve=self._resolve)
+            for address in found:
                 try:
                     return await self._reach(origin, place, slot, address)
                 except ssl.SSLError as error:
@@ -149,11 +190,12 @@ class Pool:
         return connection
 
     def _released(self, connection: Connection, place: _Place) -> None:
-        if self._closing:
-            connection.abort()
+        full = self._waiting and self._open >= self._most
+        if self._closing or (full and not place.waiting):
+            connection.abort()  # others wait for the room that it takes
             return
         place.idle.append(connection)
-        _wake(place)
+        self._wake(place)
 
     def _lost(self, connection: Connection, place: _Place, slot: "_Slot") -> None:
         self._connections.discard(connection)
@@ -162,13 +204,12 @@ class Pool:
         slot.free()
 
     def freed(self, place: _Place) -> None:
-        """A connection of this place is gone."""
+        """A connection of this place is gone, and with its last one the place."""
         self._open -= 1
         place.open -= 1
-        for each in (place, *self._places.values()):  # its own first: it may have been full itself
-            if each.waiting:
-                _wake(each)
-                return
+        if not place.open and not place.waiting:
+            self._places.pop(place.origin, None)
+        self._wake(place)
 
 
 class _Slot:
@@ -185,11 +226,3 @@ class _Slot:
         if self._taken:
             self._taken = False
             self._pool.freed(self._place)
-
-
-def _wake(place: _Place) -> None:
-    while place.waiting:
-        waiter = place.waiting.popleft()
-        if not waiter.done():
-            waiter.set_result(None)
-            return

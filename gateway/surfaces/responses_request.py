@@ -17,8 +17,8 @@ Without effect, with these values or always:
 
 from collections.abc import Callable, Mapping
 
-from gateway.chat_request import PARAMETERS, READ_HERE
 from gateway.errors import bad_request
+from gateway.parameters import PARAMETERS, READ_HERE
 from gateway.surfaces.responses_input import Conversation
 from gateway.surfaces.responses_lacking import (
     NATIVE,

@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from gateway.carrying import DROPPABLE, Carried, carried
-from gateway.chat_request import PARAMETERS, ChatRequest, read_chat_request
+from gateway.chat_request import ChatRequest, read_chat_request
+from gateway.parameters import PARAMETERS
 from gateway.refusals import Refused
 from keystore.providers import Provider, load_registry
 from router.catalogue import Capability, Offer

@@ -6,9 +6,10 @@ import time
 
 import pytest
 
-from gateway import chat_request
-from gateway.chat_request import MAX_MESSAGES, MAX_VALUES, ChatRequest, read_chat_request
+from gateway import json_body
+from gateway.chat_request import MAX_MESSAGES, ChatRequest, read_chat_request
 from gateway.errors import ApiError, Problem
+from gateway.json_body import MAX_VALUES
 from router.needs import read_needs
 
 HEAD = '"model": "auto", "messages": [{"role": "user", "content": "a"}]'
@@ -46,7 +47,7 @@ def test_name_that_stands_twice_is_refused_by_name(field: str, name: str) -> Non
 )
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
 def test_text_that_looks_like_structure_is_text(text: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat_request, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_body, "CHUNK_BYTES", chunk)
     for ascii_only in (True, False):
         raw = json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}], "user": text, "n": 1})
         raw = raw if ascii_only else json.dumps(json.loads(raw), ensure_ascii=False)
@@ -63,7 +64,7 @@ def test_whole_number_of_64_bits_is_kept_exactly(number: str) -> None:
 def test_whole_number_beyond_64_bits_is_refused_wherever_it_is(
     number: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_request, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(json_body, "CHUNK_BYTES", chunk)
     for field in (f'"seed": {number}', f'"metadata": {{"a": [1.5, {number}]}}'):
         problem = refusal(body(field))
         assert problem.code == "invalid_json" and "64 bits" in problem.message

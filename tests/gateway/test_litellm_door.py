@@ -9,10 +9,15 @@ import sys
 import pytest
 
 from gateway.access_tokens import AccessTokens
-from gateway.chat_request import PARAMETERS, READ_HERE, read_chat_request
+from gateway.chat_request import read_chat_request
 from gateway.errors import ApiError
 from gateway.litellm_door import LiteLLMLane, import_litellm
+from gateway.parameters import PARAMETERS, READ_HERE
+from gateway.translation import untranslatable
 from gateway.transport import Transport
+from router.failure import FailureKind
+from tests.gateway.lanes import Lanes, arrived, call_of, outcome, request_of
+from tests.raw_upstream import raw_upstream
 
 IMPORT_ALONE = """
 import json, socket, sys
@@ -25,6 +30,9 @@ import gateway.app, gateway.opening
 early = [name for name in ("litellm", "openai") if name in sys.modules]
 from gateway.litellm_door import LiteLLMLane, import_litellm
 from gateway.transport import Transport
+from router.failure import FailureKind
+from tests.gateway.lanes import Lanes, arrived, call_of, outcome, request_of
+from tests.raw_upstream import raw_upstream
 litellm = import_litellm()
 proxy = [name for name in sys.modules if name.startswith("litellm.proxy.proxy_server")]
 print(json.dumps({"looked_up": looked_up, "early": early, "proxy": proxy, "callbacks": len(litellm.callbacks),
@@ -75,6 +83,43 @@ def test_no_argument_of_litellms_signature_can_be_reached_from_a_body() -> None:
     assert len(tried) > len(DANGEROUS)
     for name in sorted(tried):
         body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], name: "http://127.0.0.1:1"}
-        with pytest.raises(ApiError) as caught:
-            read_chat_request(json.dumps(body).encode())
-        assert caught.value.problem.param == name
+        try:
+            request = read_chat_request(json.dumps(body).encode())
+        except ApiError as error:
+            assert error.problem.param == name
+        else:
+            assert name in request.unknown and name not in request.parameters
+            refused = untranslatable(request, "anthropic")
+            assert refused is not None and refused.param == name
+
+
+ANSWER = '{"id":"c", "choices":[{"index":0,"message":{"role":"assistant","content":"x"},"finish_reason":"stop"}]}'
+
+
+async def test_a_plain_request_on_openais_wire_says_nothing_of_streams_and_its_answer_is_kept_byte_for_byte() -> None:
+    async with Lanes() as lanes:
+        with raw_upstream() as upstream:
+            upstream.plain(ANSWER, headers="connection: close\r\n")
+            call = call_of("openai", upstream.url, request_of({"temperature": 0.5}))
+            reply = await lanes.by_classes.complete(call)
+            assert reply.body == ANSWER.encode()
+            assert arrived(upstream).body.keys() == {"model", "messages", "temperature"}
+
+
+BAD_ANSWERS = [
+    (b"HTTP/1.1 429 No\r\ncontent-length: 2\r\nretry-after: 3\r\n\r\n{}", FailureKind.RATE_LIMITED),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", FailureKind.MALFORMED),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>", FailureKind.MALFORMED),
+    (b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{", FailureKind.TRUNCATED),
+    (b'HTTP/1.1 200 OK\r\ncontent-length: 22\r\n\r\n{"error":{"code":"x"}} ', FailureKind.SERVER_ERROR),
+    (b"", FailureKind.MALFORMED),
+]
+
+
+@pytest.mark.parametrize(("answer", "kind"), BAD_ANSWERS)
+async def test_a_bad_plain_answer_on_openais_wire_fails_by_what_was_sent(answer: bytes, kind: FailureKind) -> None:
+    async with Lanes() as lanes:
+        with raw_upstream() as upstream:
+            upstream.answer = answer
+            told = await outcome(lanes.by_classes, call_of("openai", upstream.url, request_of({})))
+            assert told.failure is not None and told.failure.kind is kind

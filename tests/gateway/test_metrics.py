@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import metrics, metrics_document
+from gateway import metrics_document
 from gateway.events import (
     AttemptEnded,
     Endpoint,
@@ -32,7 +32,8 @@ from gateway.events import (
     RouteRefused,
     TokenUsage,
 )
-from gateway.metrics import Kind, Metrics
+from gateway.metric_specs import SPECS, Kind
+from gateway.metrics import Metrics
 from gateway.metrics_server import MetricsPortError, MetricsServer
 from gateway.pricing.refreshing import Outcome as PriceOutcome
 from router.health import Ill
@@ -248,7 +249,7 @@ def test_every_metric_is_on_the_page_with_the_labels_of_its_spec() -> None:
     subject.price_refreshed(PriceOutcome.LIVE)
     subject.watch_health(lambda ill: len(ill))
     families = {family.name: family for family in text_string_to_metric_families(subject.render().decode())}
-    for spec in metrics.SPECS:
+    for spec in SPECS:
         family = families.pop(spec.name.removesuffix("_total"))
         assert family.type == spec.kind
         assert family.documentation == spec.help
@@ -336,18 +337,18 @@ def test_page_stops_growing_when_names_from_inside_are_unknown() -> None:
 
 
 def test_labels_name_no_tenant_and_no_token() -> None:
-    names = {label.name for spec in metrics.SPECS for label in spec.labels}
+    names = {label.name for spec in SPECS for label in spec.labels}
     assert not names & {"tenant", "tenant_id", "token", "token_id", "request_id", "requested_model", "setting_key"}
 
 
 def test_every_label_has_a_closed_set_or_a_source() -> None:
-    for spec in metrics.SPECS:
+    for spec in SPECS:
         for label in spec.labels:
             assert bool(label.values) != bool(label.source), (spec.name, label.name)
 
 
 def test_histograms_have_at_most_16_buckets_in_rising_order() -> None:
-    histograms = [spec for spec in metrics.SPECS if spec.kind is Kind.HISTOGRAM]
+    histograms = [spec for spec in SPECS if spec.kind is Kind.HISTOGRAM]
     assert histograms
     for spec in histograms:
         assert len(spec.buckets) + 1 <= 16, spec.name

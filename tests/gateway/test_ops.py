@@ -16,7 +16,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import OTHER, SPECS, Kind, Metrics, Spec
+from gateway.metric_specs import OTHER, SPECS, Kind, Spec
+from gateway.metrics import Metrics
 
 OPS = Path(__file__).parents[2] / "ops"
 PROMETHEUS = OPS / "prometheus"

@@ -22,9 +22,9 @@ import typer
 
 from gateway.cli import app as cli
 from gateway.config import Limits
+from gateway.ending import DRAIN_S
 from gateway.logs import LEVELS
-from gateway.metrics import SPECS
-from gateway.server import DRAIN_S
+from gateway.metric_specs import SPECS
 from gateway.settings import Settings
 from gateway.tally import Tally
 

@@ -241,6 +241,11 @@ def holds(there: Any, wanted: Any) -> bool:
         ("gemini", "SPII", "content_filter"),
         ("gemini", "IMAGE_SAFETY", "content_filter"),
         ("gemini", "MALFORMED_FUNCTION_CALL", "malformed_function_call"),
+        ("cohere_chat", "COMPLETE", "stop"),
+        ("cohere_chat", "STOP_SEQUENCE", "stop"),
+        ("cohere_chat", "MAX_TOKENS", "length"),
+        ("cohere_chat", "TOOL_CALL", "tool_calls"),
+        ("cohere_chat", "TIMEOUT", "timeout"),
         ("another", "Odd", "Odd"),
     ],
 )

@@ -17,8 +17,8 @@ from gateway.sandbox.server import SandboxServer
 from keystore.engine import parse_url
 from keystore.keystore import Keystore
 from tests import services
-from tests.gateway.test_shutdown import served
 from tests.harness import RunningGateway, eventually, sandbox_config
+from tests.served import served
 
 QUESTION = "Tell me the secret recipe of CANARY-PROMPT."
 ASK: dict[str, Any] = {"model": "minimax/MiniMax-M2", "messages": [{"role": "user", "content": QUESTION}]}

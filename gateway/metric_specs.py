@@ -1,0 +1,219 @@
+"""What is measured: each metric's name, type, labels and buckets, and how the numbers of several processes become one.
+
+Every label has a closed set of values. Must not know how a metric is counted.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from gateway.events import Endpoint, Outcome
+from gateway.inbound.refusals import Refusal
+from gateway.pricing.refreshing import Outcome as PriceOutcome
+from keystore.resolve import Via
+from router.failure import FailureKind
+from router.health import Ill
+from router.query import KeySource
+from router.reasons import Fault, Reason
+
+OTHER: Final = "other"
+NONE: Final = "none"
+OK: Final = "ok"
+MISSING: Final = "missing"
+
+
+class Kind(StrEnum):
+    """The metric types in use."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Across(StrEnum):
+    """How a series of several worker processes becomes one; counters and histograms are always sums."""
+
+    SUM = "sum"
+    LEAST = "least"
+    MOST = "most"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and its closed set of values, or the `source` that gives the set when Metrics is built."""
+
+    name: str
+    values: frozenset[str] = frozenset()
+    source: str = ""  # "providers" | "models" | "build": our own versions, one value at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spec:
+    """One metric. `buckets` are upper bounds in seconds; Prometheus adds +Inf."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+    across: Across = Across.SUM
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+
+def _counter(name: str, meaning: str, *labels: Label) -> Spec:
+    return Spec(name, Kind.COUNTER, meaning, labels)
+
+
+def _gauge(name: str, meaning: str, across: Across, *labels: Label) -> Spec:
+    return Spec(name, Kind.GAUGE, meaning, labels, across=across)
+
+
+def _histogram(name: str, meaning: str, buckets: tuple[float, ...], *labels: Label) -> Spec:
+    return Spec(name, Kind.HISTOGRAM, meaning, labels, buckets)
+
+
+def _closed(name: str, *sets: Iterable[str]) -> Label:
+    return Label(name, frozenset(str(value) for values in sets for value in values))
+
+
+_ENDPOINT = _closed("endpoint", Endpoint)
+_CODE_CLASS = _closed("code_class", ("1xx", "2xx", "3xx", "4xx", "5xx"))
+_PROVIDER = Label("provider", source="providers")
+_MODEL = Label("model", source="models")
+_FROM_TO = (Label("from_provider", source="providers"), Label("to_provider", source="providers"))
+_VERSIONS = tuple(Label(name, source="build") for name in ("version", "catalogue", "registry"))
+
+# Calls to models: OpenTelemetry's GenAI conventions, gen_ai.client.operation.duration (doubling from 10 ms to 82 s).
+_CALL_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+# First token: the same conventions, gen_ai.server.time_to_first_token, without its 1 ms bucket to stay within 16.
+_FIRST_TOKEN_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+# Overhead: ours, dense around the few milliseconds that a pass-through call costs and the 100 ms that page someone.
+_OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+SPECS: Final = (
+    REQUESTS := _counter(
+        "wardgate_requests_total",
+        "Requests answered, by endpoint, class of status code, outcome and party at fault (none when all went well).",
+        *(_ENDPOINT, _CODE_CLASS, _closed("outcome", Outcome), _closed("fault", (NONE,), Fault)),
+    ),
+    DURATION := _histogram(
+        "wardgate_request_duration_seconds",
+        "Time from the arrival of a request to the end of its answer.",
+        _CALL_S,
+        *(_ENDPOINT, _closed("stream", ("true", "false"))),
+    ),
+    OVERHEAD := _histogram(
+        "wardgate_overhead_seconds",
+        "Request time that was not spent waiting for an upstream; a stream's slow reader counts here too.",
+        _OVERHEAD_S,
+        _ENDPOINT,
+    ),
+    FIRST_TOKEN := _histogram(
+        "wardgate_time_to_first_token_seconds",
+        "Time from the arrival of a request to the first token of its answer.",
+        _FIRST_TOKEN_S,
+        _PROVIDER,
+    ),
+    ATTEMPTS := _counter(
+        "wardgate_upstream_attempts_total",
+        "Calls to upstreams, by provider and outcome (ok, or the kind of failure).",
+        *(_PROVIDER, _closed("outcome", (OK,), FailureKind)),
+    ),
+    UPSTREAM := _histogram(
+        "wardgate_upstream_duration_seconds",
+        "Time of one call to an upstream, failed calls included.",
+        _CALL_S,
+        _PROVIDER,
+    ),
+    FALLBACKS := _counter(
+        "wardgate_fallbacks_total",
+        "Times the next candidate was asked because one failed, by both providers and the kind of failure.",
+        *(*_FROM_TO, _closed("reason", FailureKind)),
+    ),
+    RETRY_BUDGET_EXHAUSTED := _counter(
+        "wardgate_retry_budget_exhausted_total",
+        "Extra attempts that might have helped and were not made, because the retry budget was spent.",
+        *(_PROVIDER, _closed("reason", FailureKind)),
+    ),
+    HEALTH_CHANGES := _counter(
+        "wardgate_health_changes_total",
+        "Marks made or renewed (ill) and ended by an answer (well): of keys, of keys at their limit, of providers.",
+        *(_PROVIDER, _closed("ill", Ill), _closed("change", ("ill", "well"))),
+    ),
+    HEALTH_MARKS := _gauge(
+        "wardgate_health_marks",
+        "Marks that keep a key, a model or a provider from being asked now.",
+        Across.MOST,
+        _closed("ill", Ill),
+    ),
+    HEALTH_SHARED := _gauge(
+        "wardgate_health_shared",
+        "1 while health is shared with other processes through Redis, else 0.",
+        Across.LEAST,
+    ),
+    KEY_RESOLUTIONS := _counter(
+        "wardgate_key_resolutions_total",
+        "Look-ups of provider keys, by the kind of name under which the key was found, or missing.",
+        *(_PROVIDER, _closed("via", Via, (MISSING,))),
+    ),
+    LEGACY_READS := _counter(
+        "wardgate_legacy_reads_total",
+        "Provider keys taken from a legacy tenant_settings table; silent for long, the table can go.",
+        _PROVIDER,
+    ),
+    REJECTIONS := _counter(
+        "wardgate_route_rejections_total",
+        "Candidates rejected, by reason, in requests for which none was left.",
+        _closed("reason", Reason),
+    ),
+    TOKENS := _counter(
+        "wardgate_tokens_total",
+        "Tokens as the providers counted them; the types do not overlap, so their sum is what was used.",
+        *(_PROVIDER, _MODEL, _closed("type", ("input", "cached_input", "output", "reasoning"))),
+    ),
+    COST := _counter(
+        "wardgate_cost_usd_total",
+        "Cost in US dollars at list prices, of answers whose price and usage are known.",
+        *(_PROVIDER, _MODEL, _closed("key_source", KeySource)),
+    ),
+    UNPRICED := _counter(
+        "wardgate_unpriced_requests_total",
+        "Answers whose cost is not known, for want of a price or of a token count.",
+        _PROVIDER,
+    ),
+    INFLIGHT := _gauge("wardgate_inflight_requests", "Requests being served now.", Across.SUM),
+    READY := _gauge("wardgate_ready", "1 while /readyz answers 200, else 0.", Across.LEAST),
+    BUILD_INFO := _gauge(
+        "wardgate_build_info",
+        "Always 1: the versions of the program, its model catalogue and its provider registry.",
+        Across.MOST,
+        *_VERSIONS,
+    ),
+    INBOUND_REFUSALS := _counter(
+        "wardgate_inbound_refusals_total",
+        "Connections refused or closed below the application, by reason; most are in no other metric.",
+        _closed("reason", Refusal),
+    ),
+    WORKERS := _gauge("wardgate_workers", "Processes that serve, in this gateway.", Across.SUM),
+    WORKER_RESTARTS := _counter(
+        "wardgate_worker_restarts_total",
+        "Worker processes that ended and were started again.",
+    ),
+    DECISIONS_DROPPED := _counter(
+        "wardgate_decisions_dropped_total",
+        "Decisions of requests that were not kept, because more ended than could be written.",
+    ),
+    PRICE_REFRESHES := _counter(
+        "wardgate_price_refreshes_total",
+        "Refreshes of prices that this process led, by how they ended.",
+        _closed("outcome", PriceOutcome),
+    ),
+    EVENT_FAILURES := _counter(
+        "wardgate_event_failures_total",
+        "Events that a subscriber (metrics, log) failed on; the calls themselves were not affected.",
+    ),
+)

@@ -1,0 +1,73 @@
+"""The real `wardgate serve` in a process of its own, with one tenant."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.sandbox.server import SandboxServer
+from tests.harness import RunningGateway, sandbox_config
+
+CHAT = "/v1/chat/completions"
+
+
+@dataclass
+class Served:
+    """A running `wardgate serve` with one tenant."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    metrics_url: str
+    token: str
+    log: Path
+
+    def records(self, event: str) -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        text = httpx.get(self.metrics_url, timeout=30).text
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
+
+    def ask(self, order: str, *, stream: bool = False) -> httpx.Response:
+        message = {"role": "user", "content": f"[sandbox: {order}] Hello"}
+        body = {"model": "minimax/MiniMax-M2", "messages": [message], "stream": stream}
+        return httpx.post(self.url + CHAT, json=body, headers={"authorization": f"Bearer {self.token}"}, timeout=60)
+
+    def completed(self) -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+        assert not [line for line in lines if "ASGI" in str(line["event"])], "a survivor is no crash"
+        return [
+            line for line in lines if line["event"] == "request.completed" and line["endpoint"] == "chat_completions"
+        ]
+
+
+@contextmanager
+def served(folder: Path, sandbox: SandboxServer, limits: str, *arguments: str) -> Iterator[Served]:
+    """Started with `limits` as rows of `[limits]`, ended with the block."""
+    gateway = RunningGateway(folder, sandbox_config(sandbox.url, f"[limits]\n{limits}\n"))
+    token = gateway.tenant("acme", "team", {"MINIMAX_API_KEY": "sk-sandbox-a"})
+    env = gateway.environment() | {"WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", "PATH": os.environ["PATH"]}
+    command = [str(Path(sys.executable).with_name("wardgate")), "serve", *arguments]
+    log = folder / "log"
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        found = re.search(r"serves (http://\S+), metrics at (\S+)", said)
+        assert found, said
+        yield Served(process, found.group(1), found.group(2), token, log)
+    finally:
+        process.kill()
+        process.communicate()
