@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench docs setup format lock clean
+.PHONY: help run test check bench clients clients-lock docs setup format lock clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
 	@echo "make test    every test, with a real PostgreSQL and a real Valkey that it starts itself"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make bench   benchmarks: ratios between sides of the same run"
+	@echo "make clients the clients that people use, each in an environment of its own, against one gateway"
 	@echo "make setup   the virtual environment alone, in $(VENV)"
 
 run: $(VENV)/.runtime
@@ -31,6 +32,29 @@ bench: $(VENV)/.dev
 	-@$(BIN)/python -m tests.benchmarks.fetch
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 	$(BIN)/python -m tests.benchmarks.crowd
+
+# Each client in an environment of its own. Clients in JavaScript need node and npm.
+CLIENTS := .clients
+CLIENT_LOCKS := $(wildcard tests/clients/locks/*.lock)
+CLIENT_ENVIRONMENTS := $(CLIENT_LOCKS:tests/clients/locks/%.lock=$(CLIENTS)/%/.installed) $(CLIENTS)/js/.installed
+
+clients: $(VENV)/.dev $(CLIENT_ENVIRONMENTS)
+	$(BIN)/python -m pytest -m clients -p no:xdist -rs -vv tests/clients $(ARGS)
+
+$(CLIENTS)/%/.installed: tests/clients/locks/%.lock
+	@echo "Installing the client $* ..."
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	@touch $@
+
+$(CLIENTS)/js/.installed: tests/clients/js/package-lock.json
+	@if ! command -v npm >/dev/null || ! command -v node >/dev/null; then \
+	  echo "NO node or npm HERE: the clients in JavaScript are skipped." >&2; \
+	else \
+	  echo "Installing the clients in JavaScript ..." && rm -rf $(@D) && mkdir -p $(@D) \
+	  && cp tests/clients/js/package.json tests/clients/js/package-lock.json tests/clients/js/.npmrc $(@D) \
+	  && (cd $(@D) && npm ci --silent) && touch $@; \
+	fi
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m router.reasons_doc > docs/reasons.md.new && mv docs/reasons.md.new docs/reasons.md
@@ -67,5 +91,9 @@ lock:
 	$(LOCK) pyproject.toml --extra dev --constraint requirements.lock -o requirements-dev.lock
 	printf 'hatchling>=1.27\neditables>=0.5\n' | $(LOCK) - -o requirements-build.lock
 
+clients-lock:
+	@set -e; for wanted in tests/clients/locks/*.in; do $(LOCK) $$wanted -o $${wanted%.in}.lock; done
+	cd tests/clients/js && npm install --package-lock-only
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) $(CLIENTS) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,5 +1,6 @@
 """The distribution: three import names of its own, locked and hashed requirements, nothing that can be uploaded."""
 
+import json
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ PROJECT = Path(__file__).parents[1]
 PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = ("gateway", "router", "keystore")
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-build.lock")
+CLIENT_LOCKS = tuple(sorted(f"tests/clients/locks/{path.name}" for path in PROJECT.glob("tests/clients/locks/*.lock")))
 STOLEN = ("1.82.7", "1.82.8")  # litellm releases that carried a credential stealer, OSV MAL-2026-2144
 
 # --- import names ----------------------------------------------------------------------------------------------------
@@ -120,14 +122,14 @@ def versions(name: str) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", LOCKS + CLIENT_LOCKS)
 def test_lock_names_no_host(name: str) -> None:
     text = (PROJECT / name).read_text(encoding="utf-8")
     assert ":" + "//" not in text
     assert not re.search(r"^\s*(?:-i|--index-url|--extra-index-url|--find-links|--trusted-host|-r|-e)\b", text, re.M)
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", LOCKS + CLIENT_LOCKS)
 def test_every_requirement_of_a_lock_is_pinned_and_hashed(name: str) -> None:
     lines = locked(name)
     assert lines
@@ -135,6 +137,26 @@ def test_every_requirement_of_a_lock_is_pinned_and_hashed(name: str) -> None:
         assert re.fullmatch(r"==[^,*]+", str(Requirement(line).specifier)), line
         assert hashes, line
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), line
+
+
+def test_clients_in_javascript_are_pinned_and_hashed_and_run_no_scripts() -> None:
+    folder = PROJECT / "tests" / "clients" / "js"
+    packages = json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"]
+    assert all("integrity" in package for name, package in packages.items() if name)
+    assert not any("resolved" in package for package in packages.values())
+    settings = (folder / ".npmrc").read_text(encoding="utf-8").split()
+    assert {"ignore-scripts=true", "omit-lockfile-registry-resolved=true"} <= set(settings)
+
+
+def test_page_on_clients_tells_the_versions_that_are_locked() -> None:
+    page, folder = (PROJECT / "docs" / "clients.md").read_text(encoding="utf-8"), PROJECT / "tests" / "clients"
+    javascript = json.loads((folder / "js" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    told = {f"{name} {version}" for name, version in javascript.items() if name != "zod"}
+    for wanted in folder.glob("locks/*.in"):
+        name = Requirement(wanted.read_text(encoding="utf-8").splitlines()[-1]).name
+        told |= {f"{name} {pin[2:]}" for pin in versions(f"tests/clients/locks/{wanted.stem}.lock")[name]}
+    told |= {f"{name} {pin[2:]}" for name in ("openai", "anthropic") for pin in versions("requirements-dev.lock")[name]}
+    assert {one for one in told if one not in page} == set()
 
 
 @pytest.mark.parametrize(

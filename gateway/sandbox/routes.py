@@ -15,6 +15,7 @@ class Operation(StrEnum):
     """What is asked for."""
 
     CHAT = "chat"
+    COUNT_TOKENS = "count tokens"
     EMBEDDINGS = "embeddings"
     MODELS = "models"
     MODEL = "model"
@@ -49,6 +50,7 @@ TABLE = (
     Row(re.compile(r"(?:/v1)?/chat/completions"), {"POST": Operation.CHAT}, OPENAI),
     Row(re.compile(r"(?:/v1)?/embeddings"), {"POST": Operation.EMBEDDINGS}, OPENAI),
     Row(re.compile(r"(?:/v1)?/messages"), {"POST": Operation.CHAT}, AnthropicWire()),
+    Row(re.compile(r"(?:/v1)?/messages/count_tokens"), {"POST": Operation.COUNT_TOKENS}, AnthropicWire()),
     Row(
         re.compile(r"(?:/v1|/v1beta)?/models/(?P<model>.+):(?P<verb>generateContent|streamGenerateContent)"),
         {"POST": Operation.CHAT},

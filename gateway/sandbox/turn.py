@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from gateway.sandbox import openai_wire
-from gateway.sandbox.answers import Question, compose
+from gateway.sandbox.answers import Question, compose, words
 from gateway.sandbox.behaviours import HEADER, NORMAL, Behaviour, BehaviourError, in_message, in_model, parse
 from gateway.sandbox.exchange import Exchange
 from gateway.sandbox.keys import KeyCheck
@@ -82,6 +82,9 @@ class Turn:
             case Operation.CHAT:
                 question = self._question(_json_object(raw))
                 await self._perform(question.model, question.said, question)
+            case Operation.COUNT_TOKENS:
+                question = self._question({**_json_object(raw), "max_tokens": 1})  # which alone a count has no need of
+                await self._perform(question.model, question.said, {"input_tokens": words(question.texts)})
             case Operation.EMBEDDINGS:
                 body = _json_object(raw)
                 await self._perform(openai_wire.model_of(body), "", openai_wire.embeddings(body))

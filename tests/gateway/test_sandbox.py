@@ -336,6 +336,13 @@ def test_embeddings_are_the_same_in_both_encodings(http: httpx.Client, sdk: open
     assert (len(body["data"][0]["embedding"]), body["usage"]["prompt_tokens"]) == (8, 3)
 
 
+def test_tokens_of_messages_are_counted_as_the_answer_counts_them(claude: anthropic.Anthropic) -> None:
+    asked: Any = {**CLAUDE, "system": "Be brief."}
+    answered = claude.messages.create(**asked).usage.input_tokens
+    del asked["max_tokens"]
+    assert claude.messages.count_tokens(**asked).input_tokens == answered > 0
+
+
 def test_models_are_listed_and_found_by_id(sdk: openai.OpenAI) -> None:
     ids = [model.id for model in sdk.models.list()]
     assert sdk.models.retrieve(ids[0]).id == ids[0]
