@@ -209,7 +209,7 @@ class Attempts:
             if credential is not None:
                 self._note_use(keys.tenant_id, credential, outcome, status)
             if tally.asked is not None:
-                self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally))
+                self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally, request))
             key = (tally.key_label or None, tally.key_former)
             self.events.publish(
                 AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
@@ -222,8 +222,11 @@ class Attempts:
         self.health.begin(attempt)
         return attempt
 
-    def _whose(self, failure: Failure | None, tally: Tally) -> Failure | None:
-        """A failure that counts for health: that the request's own time ran out says nothing of a provider."""
+    def _whose(self, failure: Failure | None, tally: Tally, request: ChatRequest | None = None) -> Failure | None:
+        """A failure that counts for health: that the request's own time ran out says nothing of a provider, nor that it
+        does not have a surface which it need not have of its model."""
+        if failure is not None and failure.kind is FailureKind.MODEL_UNAVAILABLE:
+            return None if request is not None and request.surface.optional else failure
         ran_out = failure is not None and failure.kind is FailureKind.TIMEOUT and self._left(tally) <= 0
         return None if ran_out else failure
 

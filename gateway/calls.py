@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import Final
 
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
@@ -137,6 +138,9 @@ class Calls:
         return self._front.prefix + tally.request_id.removeprefix("req_"), int(self._services.now().timestamp())
 
 
+NOT_THERE: Final = "provider_model_unavailable"  # what a provider's 404 is told as
+
+
 class CountTokens:
     """`POST /v1/messages/count_tokens`: counted by the provider that would answer, where it counts; else estimated, and
     the header `x-wardgate-estimated` says so. Nothing is spent."""
@@ -158,8 +162,13 @@ class CountTokens:
             raise refused(decision, tally, services.events)
         first = book.registry.get(decision.ranked[0].offer.provider_id)
         if first is not None and request.surface.native(first):
-            await self._counted.answer(request, admitted, book, tally, scope, receive, send)
-            return
+            try:
+                await self._counted.answer(request, admitted, book, tally, scope, receive, send)
+                return
+            except ApiError as error:
+                if error.problem.code != NOT_THERE:
+                    raise
+            tally.outcome = None  # this provider does not count
         tally.headers["x-wardgate-estimated"] = "input_tokens"
         await send_body(send, 200, encode({"input_tokens": decision.query.needs.input_tokens}))
 

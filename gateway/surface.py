@@ -38,6 +38,7 @@ class Surface:
     usage_of: UsageOf
     answered: Callable[[Object], bool]  # whether a plain answer is one of this surface
     reader: Callable[[Seen, bool], StreamReader]  # of a native stream; whether the caller wants the usage chunk
+    optional: bool = False  # a provider may serve the model and not this surface: its 404 says nothing of the model
     by_chat: bool = False  # it can be said as a chat completion
     asks_usage: bool = False  # whether usage of a stream is to be asked for
     keep_alive: bytes = COMMENT  # said while the provider is silent
@@ -79,6 +80,7 @@ COMPLETIONS: Final = Surface(
     modes=("completion", "chat"),
     usage_of=openai_shape.token_usage,
     answered=_has_choices,
+    optional=True,
     reader=_chat_reader,
     asks_usage=True,
 )
@@ -120,6 +122,7 @@ COUNT_TOKENS: Final = Surface(
     modes=("chat",),
     usage_of=lambda usage, tier: None,
     answered=lambda document: isinstance(document.get("input_tokens"), int),
+    optional=True,
     reader=lambda seen, _: MessagesStreamReader(seen),
     by_chat=True,
     unfit=messages_native.unsigned_thought,

@@ -99,7 +99,7 @@ def test_error_of_a_provider_is_told_in_the_surfaces_shape(shared: Stage, path: 
     if path == "/v1/messages":
         assert answer.json()["type"] == "error" and error["type"] == kind
         assert answer.headers["request-id"] == "mine-1"
-        assert answer.json()["request_id"] == answer.headers["x-wardgate-request-id"]
+        assert answer.json()["request_id"] == answer.headers["request-id"]
     else:
         assert set(answer.json()) == {"error"} and "request-id" not in answer.headers
 
@@ -295,6 +295,20 @@ def test_count_tokens_is_estimated_where_nobody_counts_and_the_answer_says_so(sc
     answer = scene.post("/v1/messages/count_tokens", scene.token(), asked)
     assert answer.status_code == 200 and answer.json()["input_tokens"] > 0 and not scene.asked()
     assert answer.headers["x-wardgate-estimated"] == "input_tokens"
+
+
+def test_count_tokens_is_estimated_where_the_provider_does_not_count_and_its_model_is_not_the_worse_for_it(
+    scene: Stage,
+) -> None:
+    token = scene.token()
+    scene.at["anthropic"].plain(b'{"error": {"message": "no such path"}}', "404 Not Found")
+    for _ in range(3):
+        answer = scene.post("/v1/messages/count_tokens", token, {"model": CLAUDE, "messages": HELLO})
+        assert answer.status_code == 200 and answer.json()["input_tokens"] > 0
+        assert answer.headers["x-wardgate-estimated"] == "input_tokens"
+    scene.at["anthropic"].plain(b'{"input_tokens": 14}')
+    asked = scene.post("/v1/messages/count_tokens", token, {"model": CLAUDE, "messages": HELLO})
+    assert asked.json() == {"input_tokens": 14}
 
 
 def test_count_tokens_costs_nothing_and_needs_no_max_tokens(scene: Stage) -> None:
