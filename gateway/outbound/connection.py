@@ -82,6 +82,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(body)
         return answer
 
+    def disown(self) -> None:
+        """It never came to stand, or not for long enough to be told so: uvloop does not say when such a one is gone."""
+        self.abort()
+        self._transport = None
+
     def break_off(self, text: str) -> None:
         """Close at once; whoever reads an answer is told why."""
         self._fail(httpx.ReadError(text))

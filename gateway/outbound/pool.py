@@ -18,6 +18,7 @@ from gateway.outbound.answer import Answer
 from gateway.outbound.connection import Connection, Deadlines
 
 KEPT_S: Final = 15.0  # how long an idle connection is kept: shorter than providers keep theirs
+CLOSING_TURNS: Final = 100  # of the loop
 SHARE: Final = 2  # one host has at most this part (a half) of all connections
 
 
@@ -79,9 +80,11 @@ class Pool:
                     waiter.set_result(None)
             self._waiting -= len(place.waiting)
             place.waiting.clear()
-        while standing := [one for one in self._connections if one.standing]:
-            for connection in standing:
-                connection.break_off("the connections to providers are being closed")
+        for connection in self._connections:
+            connection.break_off("the connections to providers are being closed")
+        for _ in range(CLOSING_TURNS):
+            if not any(one.standing for one in self._connections):
+                break
             await asyncio.sleep(0)  # they are gone when the loop has told them
 
     def _idle(self, origin: Origin) -> Connection | None:
@@ -177,17 +180,18 @@ class Pool:
             raise
 
     async def _reach(self, origin: Origin, place: _Place, slot: "_Slot", address: Address) -> Connection:
-        def made() -> Connection:
-            one = Connection(lambda one: self._released(one, place), lambda one: self._lost(one, place, slot))
-            self._connections.add(one)  # weakly: one that never stands is nobody's
-            return one
-
+        one = Connection(lambda one: self._released(one, place), lambda one: self._lost(one, place, slot))
+        self._connections.add(one)  # weakly: one that never stands is nobody's
         tls = self._context if origin.tls else None
         name = origin.host if origin.tls else None
-        _, connection = await asyncio.get_running_loop().create_connection(
-            made, str(address), origin.port, ssl=tls, server_hostname=name
-        )
-        return connection
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: one, str(address), origin.port, ssl=tls, server_hostname=name
+            )
+        except BaseException:
+            one.disown()  # the loop closes what it had made, and tells nobody
+            raise
+        return one
 
     def _released(self, connection: Connection, place: _Place) -> None:
         full = self._waiting and self._open >= self._most

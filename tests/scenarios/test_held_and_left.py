@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.harness import RunningGateway, sandbox_config
-from tests.scenarios.cutting import (
+from tests.scenarios.cutting import MODELS, (
     KEYS,
     PLAIN,
     Case,

