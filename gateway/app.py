@@ -60,13 +60,13 @@ class _Straight:
     request what all the rest of the gateway does."""
 
     def __init__(self, otherwise: App, routes: Sequence[PathRoute]) -> None:
-        self._otherwise = otherwise
+        self.otherwise = otherwise
         fixed = [route for route in routes if not route.param_convertors]
         self._endpoints = {(method, route.path): route.app for route in fixed for method in route.methods or ()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = (scope.get("method", ""), scope.get("path", ""))
-        await self._endpoints.get(asked, self._otherwise)(scope, receive, send)
+        await self._endpoints.get(asked, self.otherwise)(scope, receive, send)
 
 
 def _routes(services: Services) -> list[PathRoute]:

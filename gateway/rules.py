@@ -1,12 +1,13 @@
 """The rules: provider rows, plans and limits, from the shipped rows and `wardgate.toml`, without a database."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.config import Limits, load_config
 from gateway.price_settings import PriceSettings
 from gateway.settings import Settings
 from keystore.providers import Registry, host_of, load_registry
+from keystore.templates import host_pattern, places_of
 from router.aliases import NO_ALIASES, Aliases, load_aliases
 from router.catalogue import Catalogue, build_catalogue, check_overrides
 from router.overrides import NO_OVERRIDES, Overrides, load_overrides
@@ -14,6 +15,20 @@ from router.plans import Plans, load_plans
 from router.price_map import load_bundled
 from router.price_rows import Row
 from router.quality import load_quality
+
+
+class ListedHosts(Container[str]):
+    """Hosts as rows write them: a place that a key's field fills in stands for whatever may fill it."""
+
+    def __init__(self, hosts: Iterable[str]) -> None:
+        listed = frozenset(hosts)
+        self._patterns = [host_pattern(host) for host in sorted(listed) if places_of(host)]
+        self._exact = listed
+
+    def __contains__(self, host: object) -> bool:
+        if not isinstance(host, str):
+            return False
+        return host in self._exact or any(pattern.fullmatch(host) for pattern in self._patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +41,7 @@ class Rules:
     prices: PriceSettings = field(default_factory=PriceSettings)
     aliases: Aliases = NO_ALIASES
     overrides: Overrides = NO_OVERRIDES
-    listed_hosts: frozenset[str] = frozenset()  # that the operator names: they may be at private addresses
+    listed_hosts: Container[str] = frozenset()  # that the operator names: they may be at private addresses
 
 
 def load_rules(settings: Settings) -> Rules:
@@ -40,11 +55,12 @@ def load_rules(settings: Settings) -> Rules:
     return Rules(registry, plans, config.limits, config.prices, aliases, overrides, listed)
 
 
-def _listed_hosts(rows: Mapping[str, Mapping[str, object]], registry: Registry) -> frozenset[str]:
+def _listed_hosts(rows: Mapping[str, Mapping[str, object]], registry: Registry) -> Container[str]:
     """Those that the operator wrote, as `host_of` spells them."""
     named = {provider_id: registry.get(provider_id) for provider_id in rows}
     hosts = {host for key, row in named.items() if row and "hosts" in rows[key] for host in row.hosts}
-    return frozenset(hosts | {host_of(row.token_url) for key, row in named.items() if row and "token_url" in rows[key]})
+    hosts |= {host_of(row.token_url) for key, row in named.items() if row and "token_url" in rows[key]}
+    return ListedHosts(hosts)
 
 
 def unserved(plan_name: str, rules: Rules) -> str | None:

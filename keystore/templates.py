@@ -17,6 +17,12 @@ def places_of(text: str) -> frozenset[str]:
     return frozenset(_PLACE.findall(text))
 
 
+def host_pattern(text: str) -> re.Pattern[str]:
+    """What a host with places may be once they are filled."""
+    parts = _PLACE.split(text)[::2]
+    return re.compile(_PART.pattern.join(re.escape(part) for part in parts))
+
+
 def fits(value: str) -> bool:
     """Whether a value may fill a place: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit."""
     return _PART.fullmatch(value) is not None

@@ -158,7 +158,7 @@ def _toml(registry: Registry, provider_id: str) -> str:
         return ""
     written: dict[str, object] = {"retired": True, "former_ids": (), "catalogue_ids": ()}
     if not row.retired:
-        every = {field.name: getattr(row, field.name) for field in fields(row) if field.name != "id"}
+        every = {field.name: getattr(row, field.name) for field in fields(row) if field.init and field.name != "id"}
         written = {name: value for name, value in every.items() if value or name == "former_ids"}
     return "\n".join([f"[providers.{provider_id}]", *(f"{name} = {_value(value)}" for name, value in written.items())])
 

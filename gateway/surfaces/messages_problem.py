@@ -22,10 +22,13 @@ TYPE_OF_STATUS: Final[Mapping[int, str]] = {
     415: "invalid_request_error",
     424: "api_error",
     429: "rate_limit_error",
+    431: "request_too_large",
     500: "api_error",
+    501: "api_error",
     502: "api_error",
     503: "overloaded_error",
     504: "timeout_error",
+    505: "invalid_request_error",
 }
 # Where the word says more than the status.
 TYPE_OF_CODE: Final[Mapping[str, str]] = {"insufficient_quota": "billing_error"}

@@ -126,7 +126,7 @@ def routes_of(settings: Settings) -> list[Found]:
         try:
             edge = build_app(services)
             assert isinstance(edge, Edge)
-            routes: Iterable[Any] = edge._app.router.routes  # type: ignore[attr-defined]
+            routes: Iterable[Any] = edge._app.otherwise.router.routes  # type: ignore[attr-defined]
             return [_found(route) for route in routes if isinstance(route, PathRoute)]
         finally:
             await close_services(services)

@@ -150,9 +150,9 @@ def test_unknown_model_is_404_and_names_the_field(scene: Stage, token: str, path
 
 
 def test_statuses_are_those_that_the_sdks_have_classes_for() -> None:
-    """408, 413 and 415 tell of the connection; 424 is the tenant's key, told by `code` (adr/0003)."""
+    """408, 413, 415 and 431 tell of the connection; 424 is the tenant's key, told by `code` (adr/0003)."""
     classes = {400, 401, 403, 404, 405, 409, 429} | {status for status in TYPE_OF_STATUS if status >= 500}
-    assert set(TYPE_OF_STATUS) - classes == {408, 413, 415, 424}
+    assert set(TYPE_OF_STATUS) - classes == {408, 413, 415, 424, 431}
     assert set(TYPE_OF_STATUS) == set(ANTHROPIC_TYPES)
 
 
