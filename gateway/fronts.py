@@ -86,16 +86,20 @@ def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
 
 
 def _read_messages(raw: bytes, scope: Scope) -> ChatRequest:
-    headers = messages_native.native_headers(scope["headers"])
-    request = _translated(MESSAGES, messages_request.to_chat, raw, tuple(headers))
-    return replace(request, query=b"?beta=true" if scope.get("query_string") == b"beta=true" else b"")
+    return _of_anthropic(MESSAGES, messages_request.to_chat, raw, scope)
 
 
 def _read_count(raw: bytes, scope: Scope) -> ChatRequest:
-    headers = tuple(messages_native.native_headers(scope["headers"]))
-    body = parse_object(raw)
-    counted = Translation(dict(messages_request.count_body(body)))
-    request = _translated(COUNT_TOKENS, lambda _: counted, raw, headers)
+    return _of_anthropic(COUNT_TOKENS, _counted, raw, scope)
+
+
+def _counted(body: Object) -> Translation:
+    return Translation(dict(messages_request.count_body(body)))
+
+
+def _of_anthropic(surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, scope: Scope) -> ChatRequest:
+    """With what travels natively beside the body: two headers, and the one query that the SDKs send."""
+    request = _translated(surface, to_chat, raw, messages_native.native_headers(scope["headers"]))
     return replace(request, query=b"?beta=true" if scope.get("query_string") == b"beta=true" else b"")
 
 

@@ -8,9 +8,9 @@ import orjson
 from gateway.errors import Problem
 from gateway.seen import Seen, parse
 from gateway.stream_reader import StreamReader
-from gateway.surfaces.messages_problem import problem_body
 from gateway.surfaces.messages_reader import MessagesReader
 from gateway.surfaces.responses_reader import ResponsesReader
+from gateway.wording import ANTHROPIC
 
 _MOST: Final = 2**53
 
@@ -62,7 +62,7 @@ class MessagesStreamReader(_NativeReader):
         super().__init__(seen, MessagesReader())
 
     def broke(self, problem: Problem) -> bytes:
-        return b"event: error\ndata: " + problem_body(problem) + b"\n\n"
+        return ANTHROPIC.event(problem)
 
 
 class ResponsesStreamReader(_NativeReader):
