@@ -42,7 +42,7 @@ VOLUME ["/data"]
 EXPOSE 8080 9091
 STOPSIGNAL SIGTERM
 
-# LiteLLM's import takes some seconds, and /readyz says no until it is done.
+# With WARDGATE_PRELOAD_LITELLM its import takes some seconds, and /readyz says no until it is done.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['WARDGATE_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 
