@@ -1,8 +1,9 @@
 """The changes that other processes tell of, as they come: what lets this process remember tenants and tokens.
 
 Owns reading `changes` after the last row that was seen. On SQLite that is asked for before a use, once in half a
-millisecond, which costs microseconds: the file's data version says whether anybody wrote. On PostgreSQL a notification wakes the reader, and it
-looks every second besides, since a pooler in between may swallow notifications. Must not know what is remembered.
+millisecond, which costs microseconds: the file's data version says whether anybody wrote. On PostgreSQL a notification
+wakes the reader, and it looks every second besides, since a pooler in between may swallow notifications. Must not know
+what is remembered.
 """
 
 import asyncio
