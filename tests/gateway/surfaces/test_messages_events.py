@@ -408,10 +408,13 @@ CLASSES = {
     415: anthropic.APIStatusError,
     424: anthropic.APIStatusError,
     429: anthropic.RateLimitError,
+    431: anthropic.RequestHeaderFieldsTooLargeError,
     500: anthropic.InternalServerError,
+    501: anthropic.HTTPNotImplementedError,
     502: anthropic.InternalServerError,
     503: anthropic.ServiceUnavailableError,
     504: anthropic.GatewayTimeoutError,
+    505: anthropic.InternalServerError,
 }
 
 
