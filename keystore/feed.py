@@ -22,7 +22,7 @@ from keystore.tables import changes
 _EVERY_S: Final = 1.0
 _AGAIN_S: Final = 0.5  # after a failure
 _ASKED_S: Final = 0.0005  # on SQLite: one request asks several times, and the answer holds for so long
-_POLL_S: Final = 2.0  # a look that takes longer has failed
+_POLL_S: Final = 5.0  # a look that takes longer has failed; a busy machine may take two seconds
 _ROWS: Final = "SELECT seq, kind, subject FROM wardgate_changes WHERE seq > ? ORDER BY seq"
 _LEAST: Final = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM wardgate_changes"
 

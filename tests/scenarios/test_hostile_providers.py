@@ -92,7 +92,8 @@ async def test_bombs_are_refused_while_others_are_served(tmp_path: Path) -> None
         async def bomb(number: int, *, stream: bool) -> httpx.Response:
             return await client.post(CHAT, json=asking("openai", number, stream=stream))
 
-        before = resident()
+        await asyncio.gather(*[other() for _ in range(20)])
+        calm, before = max(waits), resident()
         for number, (name, (pieces, stream)) in enumerate(BOMBS.items(), 1):
             upstream.cases[number] = Case(pieces, raw=True)
             others = asyncio.gather(*[other() for _ in range(5)])
@@ -103,7 +104,7 @@ async def test_bombs_are_refused_while_others_are_served(tmp_path: Path) -> None
             await keep_well(client, "openai", 3)
             kept = MAX_ANSWER if name == LARGEST else 0
             assert resident() - before < kept + 64 * 1024 * 1024, name
-        assert max(waits) < 2, sorted(waits)[-5:]
+        assert max(waits) < 2 + 10 * calm, sorted(waits)[-5:]
 
 
 async def test_redirect_is_followed_in_no_lane(tmp_path: Path) -> None:
