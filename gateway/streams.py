@@ -73,8 +73,13 @@ class ForwardedStream:
                     break
         except httpx.HTTPError as error:
             self._exchange.fail(error)
+        else:
+            held.append(reader.rest())
         check_end(self._call, self._exchange)
-        if rest := b"".join(held) + reader.rest():
+        if not reader.started:
+            text = "the provider's stream held nothing but its end"
+            raise UpstreamFailed(failure(self._call, FailureKind.TRUNCATED, text, status=self._exchange.status))
+        if rest := b"".join(held):
             yield rest
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ from itertools import count
 import httpx
 import pytest
 
-from tests.harness import RunningGateway, sandbox_config
+from tests.harness import RunningGateway, eventually, sandbox_config
 from tests.raw_upstream import RawUpstream, raw_upstream
 
 ASK = [{"role": "user", "content": "Hello"}]
@@ -103,6 +103,50 @@ def test_end_that_did_not_come_is_not_told(
     assert "[DONE]" not in datas(answer)
     last = datas(answer)[-1] if BROKEN[name] else answer.text
     assert json.loads(last)["error"]["code"] == "provider_stream_truncated"
+
+
+BEGUN = "".join(f"data: {one}\n\n" for one in (chunk("a"), chunk(reason="stop"))).encode()
+# What follows a whole answer without an end of its own -> what the caller gets of it.
+UNENDED = {
+    "half a chunk": (b'data: {"id":"chatcm', False),
+    "half a chunk in two lines": (b'data: {"id":\ndata: 5,', False),
+    "the end mark": (b"data: [DONE]\n", True),
+    "a comment": (b": bye", True),
+}
+
+
+@pytest.mark.parametrize("name", UNENDED)
+def test_event_that_was_cut_is_not_passed_on_and_not_silent(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, name: str
+) -> None:
+    upstream.events()
+    rest, whole = UNENDED[name]
+    upstream.answer += BEGUN + rest
+    answer = ask(gateway, token, stream=True)
+    if whole:
+        assert answer.content == BEGUN + rest
+    else:
+        assert answer.content.startswith(BEGUN + b'data: {"error":') and rest not in answer.content
+
+
+def test_usage_without_an_end_is_counted_and_an_error_without_one_is_told(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.events()
+    head = upstream.answer
+    upstream.answer = head + BEGUN + f"data: {USAGE}\n".encode()
+    assert ask(gateway, token, stream=True).content == BEGUN
+    eventually(lambda: gateway.logs.records("request.completed")[-1].get("output_tokens") == 2)
+    upstream.answer = head + BEGUN + b'data: {"error": {"message": "Overloaded", "type": "overloaded_error"}}'
+    assert json.loads(datas(ask(gateway, token, stream=True))[-1])["error"]["code"] == "provider_error"
+
+
+def test_stream_of_nothing_but_its_end_is_answered_by_nobody(
+    gateway: RunningGateway, token: str, upstream: RawUpstream
+) -> None:
+    upstream.events("[DONE]")
+    answer = ask(gateway, token, stream=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_stream_truncated")
 
 
 def test_reset_after_the_finish_is_still_a_broken_stream(
