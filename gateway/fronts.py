@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names
+from gateway.chat_request import ChatRequest, Headers, check_name, checked, flag, model_names
 from gateway.errors import Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
@@ -72,7 +72,7 @@ def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
 def _translated(
     surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, headers: Headers
 ) -> ChatRequest:
-    body = parse_object(raw)
+    body = _native_fields(raw)
     said = to_chat(body)
     request = checked(said.body, raw)
     usage = request.stream  # it is said at the end of the other surface's stream
@@ -81,8 +81,20 @@ def _translated(
     )
 
 
+def _native_fields(raw: bytes) -> dict[str, object]:
+    """The body of a surface whose fields travel as they are to who speaks it."""
+    body = parse_object(raw)
+    for name in body:
+        check_name(name)
+    return body
+
+
 def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
-    return _translated(RESPONSES, responses_request.to_chat, raw, ())
+    request = _translated(RESPONSES, responses_request.to_chat, raw, ())
+    if request.asked.get("background") is True and not request.stream:
+        message = "`background` asks for an answer to be fetched later, and this gateway fetches none; add `stream`."
+        raise bad_request(message, param="background", code="unsupported_parameter")
+    return request
 
 
 def _read_messages(raw: bytes, scope: Scope) -> ChatRequest:
@@ -117,7 +129,7 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
 def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
     its text."""
-    body = parse_object(raw)
+    body = _native_fields(raw)
     if body.get(field) is None:
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)

@@ -77,7 +77,9 @@ def upstream_body(fields: Fields, call: UpstreamCall) -> bytes:
     sent: dict[str, Raw | bytes] = {}
     for name, value in fields.items():
         if name not in OURS and name not in request.dropped and name != STREAM_OPTIONS:
-            sent[quirks.get(name, name) if quirks else name] = value
+            told = quirks.get(name, name) if quirks else name
+            if told not in sent or bytes(value) != NULL:  # `null` beside it must not take a limit away
+                sent[told] = value
     sent["model"] = orjson.dumps(call.model)
     if request.stream and request.surface.asks_usage:
         sent[STREAM_OPTIONS] = _stream_options(fields.get(STREAM_OPTIONS))
