@@ -12,7 +12,7 @@ import orjson
 
 from gateway.fields import NULL, Fields, Raw, write_fields
 from gateway.outbound.answer import Answer
-from gateway.seen import parse
+from gateway.seen import parse, skim
 from gateway.streams import ForwardedStream, check_error
 from gateway.transport import KEPT_ERROR_BODY, MAX_ANSWER, AnswerRefused, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
@@ -112,7 +112,8 @@ async def _read(answer: Answer, exchange: Exchange) -> None:
 
 def _reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     raw, surface = bytes(exchange.body), call.request.surface
-    document = parse(raw)
+    said_again = call.request.raw is None  # on another surface, whose translation reads all of it
+    document = parse(raw) if said_again else skim(raw)
     if isinstance(document, dict):
         exchange.seen.note(document)
         check_error(call, exchange)

@@ -52,7 +52,7 @@ class StreamReader(ABC):
     def rest(self) -> bytes:
         """What of an event without its end goes out where the stream has ended: as of any other event, and nothing of
         one that was cut."""
-        rest = bytes(self._rest)
+        rest = b"" if self.over else bytes(self._rest)
         self._rest.clear()
         goes = self._goes(rest.rstrip(b"\r\n"))
         return rest if goes and not self._broken else b""

@@ -17,7 +17,7 @@ import httpx
 from gateway.outbound.answer import Answer
 from gateway.outbound.connection import Deadlines
 from gateway.outbound.pool import Origin, Pool
-from gateway.seen import Seen, parse
+from gateway.seen import MOST_INNER, Seen, parse
 from gateway.sse import EventReader, EventTooLarge
 from keystore.keyring import Credential
 from keystore.providers import Auth, Provider, host_of
@@ -269,6 +269,7 @@ class _ReadAlong(httpx.AsyncByteStream):
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
         self._answer = answer
         self._exchange = exchange
+        self._inner = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         note = self._note_events() if self._exchange.streams else self._keep
@@ -296,6 +297,9 @@ class _ReadAlong(httpx.AsyncByteStream):
 
     def _keep(self, chunk: bytes) -> None:
         body, most = self._exchange.body, KEPT_ERROR_BODY if self._exchange.status != 200 else MAX_ANSWER
+        self._inner += chunk.count(b"{") + chunk.count(b"[")
+        if self._inner > MOST_INNER:  # a library makes objects of it
+            raise AnswerRefused(f"the answer holds more than {MOST_INNER} objects and lists")
         if len(body) + len(chunk) > MAX_ANSWER:
             raise AnswerRefused(f"the answer is larger than {MAX_ANSWER} bytes")
         if len(body) < most:
