@@ -52,6 +52,7 @@ async def relay_stream(
     except TimeoutError:
         failure = timed_out(tally.provider or "", tally.model or "", time.monotonic() - tally.started)
     else:
+        silence.end()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
     finally:
@@ -88,7 +89,10 @@ class _Silence:
         self._saying: asyncio.Task[None] | None = None
 
     def end(self) -> None:
+        """Nothing is said any more, nor is a comment for which the client has had no room yet."""
         self._timer.cancel()
+        if self._saying is not None:
+            self._saying.cancel()
 
     def _look(self) -> None:
         left = self.last + self._after_s - time.monotonic()
