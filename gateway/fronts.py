@@ -135,8 +135,9 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
         raise bad_request(message, param=field)
     first, *others = model_names(body)
     text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}
-    answers = _answers(body, body[field])
-    needs = {**text, "n": answers, "messages": [{"role": "user", "content": _text(body[field])}]}
+    answers = _answers(body, body[field], "n")
+    paid = max(answers, _answers(body, body[field], "best_of"))  # of these, `n` are shown
+    needs = {**text, "n": paid, "messages": [{"role": "user", "content": _text(body[field])}]}
     options = body.get("stream_options")
     wants = isinstance(options, dict) and options.get("include_usage") is True
     return ChatRequest(
@@ -153,9 +154,9 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     )
 
 
-def _answers(body: Object, asked: object) -> int:
-    """How many answers are to come: `n` for each text, or list of tokens."""
-    wanted = body.get("n")
+def _answers(body: Object, asked: object, field: str) -> int:
+    """How many answers are to come: as `field` says, for each text or list of tokens."""
+    wanted = body.get(field)
     texts = len(asked) if isinstance(asked, list) and asked and not isinstance(asked[0], int) else 1
     return texts * (wanted if isinstance(wanted, int) and wanted > 0 else 1)
 

@@ -183,7 +183,7 @@ class Transport:
     def _origin(self, url: httpx.URL) -> Origin:
         tls = url.scheme == "https"
         listed = host_of(str(url)) in self._listed
-        return Origin(url.host, url.port or (443 if tls else 80), tls, private_ok=listed)
+        return Origin(url.raw_host.decode("ascii"), url.port or (443 if tls else 80), tls, private_ok=listed)
 
     async def aclose(self) -> None:
         await self._pool.aclose()

@@ -241,6 +241,8 @@ def test_key_that_a_provider_echoes_reaches_nobody(gateway: RunningGateway, upst
     upstream.plain('{"error": {"message": "you sent Zq7-plainLookingKey.0123456789, really"}}', status)
     answer = ask(gateway, token, stream=False)
     assert "you sent" in answer.text and "plainLooking" not in answer.text
+    upstream.plain('{"error": {"message": "no", "param": "Zq7-plainLookingKey.0123456789"}}', status)
+    assert ask(gateway, token, stream=False).json()["error"]["param"] is None
     assert "plainLooking" not in gateway.logs.getvalue()
 
 
