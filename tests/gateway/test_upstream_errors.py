@@ -186,7 +186,7 @@ def test_code_that_is_no_status_is_none(code: str) -> None:
     assert status_inside({"code": code}) == 502
 
 
-@pytest.mark.parametrize("phrase", ["violat", "input token count ", "model ", "'a", '"', "\N{GREEK SMALL LETTER ALPHA}"])
+@pytest.mark.parametrize("phrase", ["violat", "input token count ", "model ", "'a", '"', "\N{INFINITY}"])
 def test_long_message_is_looked_at_in_part(phrase: str) -> None:
     """An event of a stream may hold sixteen megabytes; searching the square of that would take a day."""
     facts = read_error(json.dumps({"error": {"message": phrase * 400_000, "code": phrase * 400_000}}).encode())
