@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -79,6 +80,8 @@ def import_litellm() -> Any:
     litellm.module_level_aclient = litellm.in_memory_llm_clients_cache.get_cache("async_httpx_client")
     litellm.module_level_client = litellm.in_memory_llm_clients_cache.get_cache("httpx_client")
     quiet_libraries()
+    # It writes to standard error what a provider sent where a number was due, and that may be a tenant's text.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     return litellm
 
 
