@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Final
 
 from gateway.events import AttemptEnded, Decided, Event, RequestCompleted
-from gateway.request_record import Draft, Ended, document
+from gateway.request_record import Draft, Ended, Told, document
 from keystore.decisions import DecisionStore, KeptDecision
 from keystore.errors import DatabaseUnavailable
 
@@ -94,22 +94,23 @@ class DecisionKeeper:
     async def _encode(self) -> None:
         """Make the records of a batch aside, so that the loop goes on."""
         batch = list(islice(self._ended, BATCH))
-        records = await asyncio.to_thread(lambda: [self._record(one) for one in batch])
+        told = Told()
+        records = await asyncio.to_thread(lambda: [self._record(one, told) for one in batch])
         for ended, record in zip(batch, records, strict=True):
             self._ended.popleft()
             self._weight -= ended.draft.weight
-            size = len(record.document) if record else 0
+            size = record.size if record else 0
             if record is None or self._bytes + size > self._most_bytes:
                 self.dropped += 1
             else:
                 self._bytes += size
                 self._ready.append(record)
 
-    def _record(self, ended: Ended) -> KeptDecision | None:
+    def _record(self, ended: Ended, told: Told) -> KeptDecision | None:
         """None, told to the log, for one that cannot be made: no other is lost for it."""
         request_id = ended.completed.request_id
         try:
-            made = document(ended)
+            made = document(ended, told)
         except Exception as error:  # noqa: BLE001 - one record must not stop all that follow
             self._report(request_id, error)
             return None
@@ -122,7 +123,7 @@ class DecisionKeeper:
             await self._store.write(batch)
             for one in batch:
                 self._ready.popleft()
-                self._bytes -= len(one.document)
+                self._bytes -= one.size
             written += len(batch)
         return written
 
