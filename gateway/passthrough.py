@@ -70,7 +70,7 @@ class PassThroughLane:
         return await self._transport.post(exchange, path, request.headers, body, first_byte_s)
 
 
-def upstream_body(fields: Fields, call: UpstreamCall) -> bytes:
+def upstream_body(fields: Fields, call: UpstreamCall) -> list[bytes | memoryview]:
     """The caller's fields with the provider's name for the model, under the names that the row's quirks give them,
     without those that were dropped."""
     request, quirks = call.request, call.provider.quirks
