@@ -48,6 +48,7 @@ from gateway.metric_specs import (
     INFLIGHT,
     KEY_RESOLUTIONS,
     LEGACY_READS,
+    LOOP_LAG,
     MISSING,
     NONE,
     OTHER,
@@ -120,6 +121,10 @@ class Metrics:
     def request_ended(self) -> None:
         """One request less in flight."""
         self._gauges[INFLIGHT].dec()
+
+    def note_loop_lag(self, seconds: float) -> None:
+        """A timer of the event loop came so much too late."""
+        self._observe(LOOP_LAG, seconds)
 
     def set_serving(self) -> None:
         """This process serves: one of so many."""
