@@ -13,6 +13,7 @@ from gateway.errors import ApiError, bad_request
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000  # of a body, objects and lists included
+MAX_FIELDS = 500  # of its own: each is looked at
 SHOWN_LENGTH = 64  # characters of a caller's field name that are repeated, and compared with the known names
 MOST_ESCAPED = 4
 BACKSLASH = ord("\\")
@@ -32,6 +33,8 @@ def parse_object(raw: bytes) -> dict[str, object]:
         raise _not_json(message) from error
     if not isinstance(body, dict):
         raise _not_json(f"The request body must be a JSON object, not {kind_of(body)}.")
+    if len(body) > MAX_FIELDS:
+        raise bad_request(f"The request body has more than {MAX_FIELDS} fields; send fewer.")
     if _count_pairs(body) != pairs:
         raise _not_json(f"The name {_duplicate(raw)} stands twice in one JSON object; send it once.")
     return body

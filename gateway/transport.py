@@ -17,7 +17,7 @@ import httpx
 from gateway.outbound.answer import Answer
 from gateway.outbound.connection import Body, Deadlines
 from gateway.outbound.pool import Origin, Pool
-from gateway.seen import Seen, parse
+from gateway.seen import MOST_INNER, Seen, parse
 from gateway.sse import EventReader, EventTooLarge
 from keystore.keyring import Credential
 from keystore.providers import Auth, Provider, host_of
@@ -183,7 +183,7 @@ class Transport:
     def _origin(self, url: httpx.URL) -> Origin:
         tls = url.scheme == "https"
         listed = host_of(str(url)) in self._listed
-        return Origin(url.host, url.port or (443 if tls else 80), tls, private_ok=listed)
+        return Origin(url.raw_host.decode("ascii"), url.port or (443 if tls else 80), tls, private_ok=listed)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -269,6 +269,7 @@ class _ReadAlong(httpx.AsyncByteStream):
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
         self._answer = answer
         self._exchange = exchange
+        self._inner = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         note = self._note_events() if self._exchange.streams else self._keep
@@ -296,6 +297,9 @@ class _ReadAlong(httpx.AsyncByteStream):
 
     def _keep(self, chunk: bytes) -> None:
         body, most = self._exchange.body, KEPT_ERROR_BODY if self._exchange.status != 200 else MAX_ANSWER
+        self._inner += chunk.count(b"{") + chunk.count(b"[")
+        if self._inner > MOST_INNER:  # a library makes objects of it
+            raise AnswerRefused(f"the answer holds more than {MOST_INNER} objects and lists")
         if len(body) + len(chunk) > MAX_ANSWER:
             raise AnswerRefused(f"the answer is larger than {MAX_ANSWER} bytes")
         if len(body) < most:
