@@ -40,7 +40,7 @@ class Exchange(RequestResponseCycle):
         lines, length = [STATUS_LINE[status]], None
         for name, value in (*self.default_headers, *headers):
             word = name.lower()
-            if word in UVICORNS:
+            if word in UVICORNS or (word == b"content-length" and length is not None):
                 return False
             if word == b"content-length":
                 length = int(value)
