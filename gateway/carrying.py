@@ -10,8 +10,10 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.chat_request import ChatRequest
+from gateway.embedding_wires import DROPPABLE as EMBEDDING_NOTES
+from gateway.embedding_wires import embedding_refused
 from gateway.refusals import Refused
-from gateway.surface import CHAT
+from gateway.surface import CHAT, EMBEDDINGS
 from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
@@ -75,6 +77,8 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
     if request.surface.native(provider):
         spared = lacking if request.surface is CHAT else set()
         return request.surface.unfit(request.asked) or Carried(without(request, spared), tuple(sorted(spared)))
+    if request.surface is EMBEDDINGS:
+        return _embeddings_carried(provider, request, may_drop=may_drop)
     if not request.surface.by_chat:
         return Refused("model", f"{provider.name} does not speak {request.surface.path} itself.")
     if offer.mode not in CHAT.modes:
@@ -93,6 +97,14 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         if not may_drop or refused.param not in DROPPABLE or refused.param in dropped:
             return refused
         dropped.add(refused.param)
+
+
+def _embeddings_carried(provider: Provider, request: ChatRequest, *, may_drop: bool) -> Carried | Refused:
+    """The request as it is for the embeddings of another wire."""
+    dropped = EMBEDDING_NOTES & set(request.asked) if may_drop else frozenset()
+    return embedding_refused(provider, request.asked, dropped) or Carried(
+        replace(request, dropped=dropped), tuple(sorted(dropped))
+    )
 
 
 def _lacking(offer: Offer, request: ChatRequest) -> set[str]:
