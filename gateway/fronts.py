@@ -17,6 +17,7 @@ from gateway.seen import DONE, parse
 from gateway.sse import EventReader
 from gateway.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Surface
 from gateway.surfaces import (
+    completions,
     messages_answer,
     messages_events,
     messages_native,
@@ -104,7 +105,12 @@ def _of_anthropic(surface: Surface, to_chat: Callable[[Object], Translation], ra
 
 
 def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
-    return _plain(COMPLETIONS, raw, "prompt")
+    request = _plain(COMPLETIONS, raw, "prompt")
+    said = completions.to_chat(request.asked)
+    messages = said.body.pop("messages")
+    assert isinstance(messages, list)  # noqa: S101 - to_chat made it
+    parameters = {**said.body, **request.parameters}
+    return replace(request, messages=messages, parameters=parameters, lacking=said.lacking)
 
 
 def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
@@ -115,7 +121,7 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
 
 
 def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
-    """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
+    """A body of which little is looked at: it is for a provider of the surface to judge. What it asks is estimated from
     its text."""
     body = parse_object(raw)
     if body.get(field) is None:
@@ -158,7 +164,9 @@ def _text(value: object) -> str:
 
 
 CHAT_FRONT: Final = Front(CHAT, _read_chat)
-COMPLETIONS_FRONT: Final = Front(COMPLETIONS, _read_completions)
+COMPLETIONS_FRONT: Final = Front(
+    COMPLETIONS, _read_completions, "cmpl-", answer=completions.answer, events=completions.Events
+)
 EMBEDDINGS_FRONT: Final = Front(EMBEDDINGS, _read_embeddings)
 RESPONSES_FRONT: Final = Front(
     RESPONSES, _read_responses, "resp_", answer=responses_answer.answer, events=responses_events.Events
