@@ -105,11 +105,23 @@ def _travels(name: str, value: object) -> bool:
     if name in NOT_YET:
         text = f"`{name}` has no effect here yet: {NOT_YET[name]}."
         raise bad_request(text, param=name, code="unsupported_parameter")
-    if name not in PARAMETERS and (len(name) > MAX_NAME_LENGTH or NOT_FOR_PROVIDERS.fullmatch(name)):
+    if name not in PARAMETERS:
+        _refuse_name(name)
+    return name in PARAMETERS and value is not None
+
+
+def refuse_names(body: Mapping[str, object], surface: Surface) -> None:
+    """Raise ApiError 400 for a field of a surface's body that is for a library, and for no provider."""
+    for name in body:
+        if name not in PARAMETERS and name not in surface.own_names:
+            _refuse_name(name)
+
+
+def _refuse_name(name: str) -> None:
+    if len(name) > MAX_NAME_LENGTH or NOT_FOR_PROVIDERS.fullmatch(name):
         shown = shown_name(name)
         text = f"`{shown}` is for a library or a gateway, not for a provider, and has no effect here; remove it."
         raise bad_request(text, param=shown, code="unsupported_parameter")
-    return name in PARAMETERS and value is not None
 
 
 def near_parameter(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names
+from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names, refuse_names
 from gateway.errors import Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
@@ -65,6 +65,7 @@ class Front:
 def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
     body = parse_object(raw)
     if responses_request.looks_like_responses(body):
+        refuse_names(body, CHAT)
         said = responses_request.mixed_to_chat(body)
         return replace(checked(said.body, None), asked=body, lacking=said.lacking)
     return checked(body, raw)
@@ -74,6 +75,7 @@ def _translated(
     surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, headers: Headers
 ) -> ChatRequest:
     body = parse_object(raw)
+    refuse_names(body, surface)
     said = to_chat(body)
     request = checked(said.body, raw)
     usage = request.stream  # it is said at the end of the other surface's stream
@@ -124,6 +126,7 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     """A body of which little is looked at: it is for a provider of the surface to judge. What it asks is estimated from
     its text."""
     body = parse_object(raw)
+    refuse_names(body, surface)
     if body.get(field) is None:
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)

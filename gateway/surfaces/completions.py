@@ -79,9 +79,7 @@ def _prompt(prompt: object, lacking: Lacking) -> str:
     one = prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
     if isinstance(one, str) and one:
         return one
-    lacking.add(
-        "prompt", "is not one text, and a chat completion answers one", "send one text"
-    )
+    lacking.add("prompt", "is not one text, and a chat completion answers one", "send one text")
     return ""
 
 
