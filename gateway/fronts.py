@@ -193,6 +193,10 @@ class Retold:
     def usage(self) -> TokenUsage | None:
         return self._stream.reply.usage
 
+    @property
+    def request_id(self) -> str | None:
+        return self._stream.reply.request_id
+
     def broke(self, problem: Problem) -> bytes:
         return self._events.broke(problem)
 

@@ -53,6 +53,10 @@ class ForwardedStream:
         seen = self._exchange.seen
         return self._call.request.surface.usage_of(seen.usage, seen.service_tier)
 
+    @property
+    def request_id(self) -> str | None:
+        return self._exchange.request_id
+
     def broke(self, problem: Problem) -> bytes:
         return self._reader.broke(problem)
 
@@ -124,6 +128,10 @@ class TranslatedStream:
         if self._call.request.include_usage and self._usage_chunk is not None:
             said += event(self._usage_chunk)
         return said + DONE_EVENT
+
+    @property
+    def request_id(self) -> str | None:
+        return self._exchange.request_id
 
     def broke(self, problem: Problem) -> bytes:
         return error_event(problem)
