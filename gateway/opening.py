@@ -138,6 +138,7 @@ async def open_services(
         retry_budget=retry_budget,
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
+        origins=rules.origins,
     )
 
 
