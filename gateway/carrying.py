@@ -14,6 +14,7 @@ from gateway.embedding_wires import DROPPABLE as EMBEDDING_NOTES
 from gateway.embedding_wires import embedding_refused
 from gateway.refusals import Refused
 from gateway.surface import CHAT, EMBEDDINGS
+from gateway.surfaces.own_fields import own_refusal
 from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
@@ -88,14 +89,15 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         return Refused("model", text)
     if request.lacking:
         return request.lacking[0]
-    request, dropped = request.as_chat(), lacking
+    surface, asked, dropped = request.surface, request.asked, lacking
+    request = request.as_chat()
     while True:
         left = without(request, dropped)
         refused = refused_by(provider, offer.model, left)
         if refused is None:
             return Carried(left, tuple(sorted(dropped)))
         if not may_drop or refused.param not in DROPPABLE or refused.param in dropped:
-            return refused
+            return refused if surface is CHAT else own_refusal(refused, surface.endpoint, asked)
         dropped.add(refused.param)
 
 

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
 from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names, refuse_names
-from gateway.errors import Problem, bad_request
+from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
 from gateway.seen import DONE, parse
@@ -26,6 +26,7 @@ from gateway.surfaces import (
     responses_events,
     responses_request,
 )
+from gateway.surfaces.own_fields import own_error
 from gateway.surfaces.translation import Translation
 from gateway.upstream import StreamReply
 
@@ -77,7 +78,10 @@ def _translated(
     body = parse_object(raw)
     refuse_names(body, surface)
     said = to_chat(body)
-    request = checked(said.body, raw)
+    try:
+        request = checked(said.body, raw)
+    except ApiError as error:
+        raise own_error(error, surface.endpoint, body) from None
     usage = request.stream  # it is said at the end of the other surface's stream
     return replace(
         request, surface=surface, asked=body, lacking=said.lacking, headers=tuple(headers), include_usage=usage
