@@ -1,36 +1,21 @@
 """Pages of other origins that may call the gateway from a browser: which ones, and what their browsers are told.
 
-Owns `[browsers]` of wardgate.toml and the words of CORS (Fetch standard). Without origins nothing of it is there. The
-control plane is never opened to pages. Must not know tokens: a page sends its own in a header, and no cookie counts.
+Owns the words of CORS (Fetch standard). Without origins nothing of it is there. The control plane is never opened to
+pages. Must not know tokens: a page sends its own in a header, and no cookie counts.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final
 
 from gateway.asgi import App, Message, Receive, Scope, Send, encode_headers, header
+from gateway.origins import ANY
 
-ANY: Final = "*"
-ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 ASKED_HEADERS: Final = re.compile(r"[A-Za-z0-9-]{1,64}(?:, ?[A-Za-z0-9-]{1,64}){0,63}")
 METHODS: Final = "GET, HEAD, POST"
 MAX_AGE_S: Final = 600  # for which a browser need not ask again
 VARY: Final = "origin"
 VARY_PREFLIGHT: Final = "origin, access-control-request-method, access-control-request-headers"
-
-
-def read_origins(table: Mapping[str, object]) -> frozenset[str]:
-    """The origins of a `[browsers]` table; ValueError says what is wrong."""
-    for name in table:
-        if name != "origins":
-            raise ValueError(f"does not know {name!r}; known: origins")
-    origins = table.get("origins", [])
-    if not isinstance(origins, list):
-        raise ValueError("origins must be a list of texts")
-    for origin in origins:
-        if not isinstance(origin, str) or (origin != ANY and not ORIGIN.fullmatch(origin)):
-            raise ValueError(f'origins must hold "*" or origins such as "https://app.example", not {origin!r}')
-    return frozenset(origins)
 
 
 class Browsers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
-from gateway.browsers import read_origins
+from gateway.origins import read_origins
 from gateway.price_settings import PriceSettings, read_price_settings
 
 DEFAULT_PATH = Path("wardgate.toml")
