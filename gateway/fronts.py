@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names, refuse_names
+from gateway.chat_request import ChatRequest, Headers, check_name, checked, flag, model_names
 from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
@@ -66,7 +66,7 @@ class Front:
 def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
     body = parse_object(raw)
     if responses_request.looks_like_responses(body):
-        refuse_names(body, CHAT)
+        _check_names(body)
         said = responses_request.mixed_to_chat(body)
         return replace(checked(said.body, None), asked=body, lacking=said.lacking)
     return checked(body, raw)
@@ -75,8 +75,7 @@ def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
 def _translated(
     surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, headers: Headers
 ) -> ChatRequest:
-    body = parse_object(raw)
-    refuse_names(body, surface)
+    body = _native_fields(raw)
     said = to_chat(body)
     try:
         request = checked(said.body, raw)
@@ -88,8 +87,24 @@ def _translated(
     )
 
 
+def _native_fields(raw: bytes) -> dict[str, object]:
+    """The body of a surface whose fields travel as they are to who speaks it."""
+    body = parse_object(raw)
+    _check_names(body)
+    return body
+
+
+def _check_names(body: Object) -> None:
+    for name in body:
+        check_name(name)
+
+
 def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
-    return _translated(RESPONSES, responses_request.to_chat, raw, ())
+    request = _translated(RESPONSES, responses_request.to_chat, raw, ())
+    if request.asked.get("background") is True and not request.stream:
+        message = "`background` asks for an answer to be fetched later, and this gateway fetches none; add `stream`."
+        raise bad_request(message, param="background", code="unsupported_parameter")
+    return request
 
 
 def _read_messages(raw: bytes, scope: Scope) -> ChatRequest:
@@ -129,15 +144,15 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
 def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     """A body of which little is looked at: it is for a provider of the surface to judge. What it asks is estimated from
     its text."""
-    body = parse_object(raw)
-    refuse_names(body, surface)
+    body = _native_fields(raw)
     if body.get(field) is None:
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)
     first, *others = model_names(body)
     text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}
-    answers = _answers(body, body[field])
-    needs = {**text, "n": answers, "messages": [{"role": "user", "content": _text(body[field])}]}
+    answers = _answers(body, body[field], "n")
+    paid = max(answers, _answers(body, body[field], "best_of"))  # of these, `n` are shown
+    needs = {**text, "n": paid, "messages": [{"role": "user", "content": _text(body[field])}]}
     options = body.get("stream_options")
     wants = isinstance(options, dict) and options.get("include_usage") is True
     return ChatRequest(
@@ -154,9 +169,9 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     )
 
 
-def _answers(body: Object, asked: object) -> int:
-    """How many answers are to come: `n` for each text, or list of tokens."""
-    wanted = body.get("n")
+def _answers(body: Object, asked: object, field: str) -> int:
+    """How many answers are to come: as `field` says, for each text or list of tokens."""
+    wanted = body.get(field)
     texts = len(asked) if isinstance(asked, list) and asked and not isinstance(asked[0], int) else 1
     return texts * (wanted if isinstance(wanted, int) and wanted > 0 else 1)
 

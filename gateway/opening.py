@@ -9,7 +9,6 @@ from datetime import timedelta
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
-from structlog.typing import FilteringBoundLogger
 
 from gateway.access_tokens import AccessTokens
 from gateway.books import Books
@@ -24,7 +23,7 @@ from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
-from gateway.logs import LogSubscriber
+from gateway.logs import EventLogger, LogSubscriber
 from gateway.metrics import Metrics
 from gateway.passthrough import PassThroughLane
 from gateway.pricing.keeping import PriceKeeper
@@ -79,9 +78,7 @@ def keeping_of(limits: Limits) -> Keeping:
     return Keeping(timedelta(hours=limits.decisions_kept_h), limits.decisions_kept_most)
 
 
-async def open_services(
-    settings: Settings, report: Callable[[str, BaseException], None], log: FilteringBoundLogger
-) -> Services:
+async def open_services(settings: Settings, report: Callable[[str, BaseException], None], log: EventLogger) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
     check_redis_url(settings)
@@ -156,7 +153,7 @@ def _pricing(
     books: Books,
     metrics: Metrics,
     serving: int | None,
-    log: FilteringBoundLogger,
+    log: EventLogger,
 ) -> PriceKeeper:
     """What moves this process to other prices, and says everywhere which it serves: it has been said of the first."""
 
@@ -171,7 +168,7 @@ def _pricing(
     return PriceKeeper(keystore, rules, control, books, log, serving=serving, moved=moved, refreshed=told, now=utc_now)
 
 
-async def _catalogue(prices: LivePrices, rules: Rules, log: FilteringBoundLogger) -> Catalogue:
+async def _catalogue(prices: LivePrices, rules: Rules, log: EventLogger) -> Catalogue:
     """The first catalogue. A row of `[models]` over nothing stops the start; over a model that a later release lost, it
     is told: a gateway that ran with it must be able to start again."""
     catalogue = await catalogue_of(prices, rules)
@@ -184,7 +181,7 @@ async def _catalogue(prices: LivePrices, rules: Rules, log: FilteringBoundLogger
     return catalogue
 
 
-async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:
+async def _prices(keystore: Keystore, log: EventLogger) -> LivePrices:
     """What is live; the bundled map, with a word about it, where the live release cannot be read."""
     try:
         return await live_prices(keystore)

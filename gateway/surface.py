@@ -43,7 +43,6 @@ class Surface:
     stays_native: bool = False  # also where the row forces LiteLLM, which would have to say it as a chat completion
     asks_usage: bool = False  # whether usage of a stream is to be asked for
     keep_alive: bytes = COMMENT  # said while the provider is silent
-    own_names: frozenset[str] = frozenset()  # fields of it that have the name of a library's
     unfit: Callable[[Object], Refused | None] = _nothing  # what no native provider takes of a body
 
     def native(self, provider: Provider) -> bool:
@@ -119,7 +118,6 @@ MESSAGES: Final = Surface(
     reader=lambda seen, _: MessagesStreamReader(seen),
     by_chat=True,
     keep_alive=messages_events.KEEP_ALIVE,
-    own_names=frozenset({"fallbacks"}),
     unfit=messages_native.unsigned_thought,
 )
 COUNT_TOKENS: Final = Surface(
@@ -132,6 +130,5 @@ COUNT_TOKENS: Final = Surface(
     optional=True,
     reader=lambda seen, _: MessagesStreamReader(seen),
     by_chat=True,
-    own_names=frozenset({"fallbacks"}),
     unfit=messages_native.unsigned_thought,
 )
