@@ -70,7 +70,7 @@ class PassThroughLane:
         return await self._transport.post(exchange, path, request.headers, body, first_byte_s)
 
 
-def upstream_body(fields: Fields, call: UpstreamCall) -> bytes:
+def upstream_body(fields: Fields, call: UpstreamCall) -> list[bytes | memoryview]:
     """The caller's fields with the provider's name for the model, under the names that the row's quirks give them,
     without those that were dropped."""
     request, quirks = call.request, call.provider.quirks
@@ -120,4 +120,4 @@ def _reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     if not isinstance(document, dict) or not surface.answered(document):
         text = "the provider's answer is not one of this kind"
         raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
-    return PlainReply(raw, surface.usage_of(exchange.seen.usage, exchange.seen.service_tier))
+    return PlainReply(raw, surface.usage_of(exchange.seen.usage, exchange.seen.service_tier), exchange.request_id)
