@@ -11,6 +11,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 
 from gateway.access_tokens import AccessTokens
+from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
@@ -133,6 +134,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         readiness=Readiness(),
         health=health,
         retry_budget=retry_budget,
+        bodies=Bodies(limits.max_held_bytes),
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
         origins=rules.origins,

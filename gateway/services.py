@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import Limits
 from gateway.control.gate import Control
@@ -53,6 +54,7 @@ class Services:
     readiness: Readiness
     health: HealthKeeper
     retry_budget: RetryBudget
+    bodies: Bodies
     sharing: HealthSharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now
