@@ -27,6 +27,12 @@ _JSON_TYPES: Mapping[type, tuple[str, ...]] = {
 }
 
 
+def without_dialect(schema: Mapping[str, object]) -> Mapping[str, object]:
+    """Without `$schema` at the root: it names the dialect, as zod's schemas do, and asks nothing of a call. LiteLLM leaves
+    it out."""
+    return {key: value for key, value in schema.items() if key != "$schema" or not isinstance(value, str)}
+
+
 def carried_whole(schema: Mapping[str, object]) -> str | None:
     """Every schema is carried as it is."""
     return None

@@ -154,6 +154,7 @@ def said_in(messages: list[dict[str, object]]) -> Iterator[str]:
     for message in messages:
         for key in ("content", "reasoning_content"):
             yield from said_by(message.get(key))
+        yield from leaves(message.get("cache_control", {}))
         for call in message.get("tool_calls") or []:  # type: ignore[attr-defined]
             yield from leaves(json.loads(call["function"]["arguments"]))
 
@@ -208,8 +209,9 @@ def lost_of_tools(tools: Any, upstream: Any) -> list[str]:
         function = tool["function"]
         found += [f"lost {key}" for key in ("name", "description") if function.get(key) != there.get(key)]
         schema = there.get("input_schema", there.get("parameters"))
-        if function.get("parameters") and function["parameters"] != schema:
-            found.append(f"changed {function['parameters']} into {schema}")
+        asked = {key: value for key, value in (function.get("parameters") or {}).items() if key != "$schema"}
+        if asked and asked != schema:
+            found.append(f"changed {asked} into {schema}")
         found += ["lost a mark"] if tool.get("cache_control") != there.get("cache_control") else []
     return found
 
