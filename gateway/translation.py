@@ -158,7 +158,7 @@ def _check_message(message: Object, role: str, where: str, rules: WireRules) -> 
         if not has_calls:
             raise Untranslatable(where, "is missing, and the message would be dropped", "leave the message out")
     elif isinstance(content, str):
-        may_be_empty = role == "tool" or (has_calls and rules.empty_beside_calls)
+        may_be_empty = role == "tool" or has_calls  # beside calls: `gateway.litellm_door` sends null for it
         if not content.strip() and not (content == "" and may_be_empty):
             raise Untranslatable(where, "is blank", "send null beside `tool_calls`, else leave the message out")
     else:
