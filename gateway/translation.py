@@ -233,7 +233,7 @@ def _calls(calls: object, where: str, rules: WireRules, *, has_tools: bool) -> I
 
 
 def _call(call: Object, where: str, rules: WireRules) -> tuple[str, str]:
-    _only(call, where, {"id", "type", "function"})
+    _only(call, where, {"id", "type", "function"}, rules)
     if call.get("type") != "function":
         raise Untranslatable(f"{where}.type", "is not function, and only functions are carried over")
     identity = call.get("id")

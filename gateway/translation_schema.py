@@ -28,7 +28,7 @@ _JSON_TYPES: Mapping[type, tuple[str, ...]] = {
 
 
 def without_dialect(schema: Mapping[str, object]) -> Mapping[str, object]:
-    """Without `$schema` at the root, which names the dialect, as in zod's schemas, and asks nothing; LiteLLM leaves it out."""
+    """Without `$schema` at the root: it names the dialect, as zod's schemas do, and asks nothing. LiteLLM drops it."""
     return {key: value for key, value in schema.items() if key != "$schema" or not isinstance(value, str)}
 
 

@@ -163,6 +163,7 @@ def said_in(messages: list[dict[str, object]]) -> Iterator[str]:
         yield from leaves(message.get("cache_control", {}))
         for call in message.get("tool_calls") or []:  # type: ignore[attr-defined]
             yield from leaves(json.loads(call["function"]["arguments"]))
+            yield from leaves(call.get("cache_control", {}))
 
 
 def said_by(content: Any) -> Iterator[str]:
