@@ -104,7 +104,7 @@ def _of_anthropic(surface: Surface, to_chat: Callable[[Object], Translation], ra
 
 
 def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
-    return _plain(COMPLETIONS, raw, "prompt")
+    return _plain(COMPLETIONS, raw, "prompt", may_be_null=True)
 
 
 def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
@@ -114,11 +114,11 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
     return request
 
 
-def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
+def _plain(surface: Surface, raw: bytes, field: str, *, may_be_null: bool = False) -> ChatRequest:
     """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
     its text."""
     body = parse_object(raw)
-    if body.get(field) is None:
+    if field not in body or (body[field] is None and not may_be_null):
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)
     first, *others = model_names(body)
