@@ -5,6 +5,7 @@ who ask later want what was decided then, and replaying the inputs would need th
 rows of that moment. Must not know where it is kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -35,10 +36,29 @@ def kept_json(decision: Decision) -> dict[str, object]:
 
 
 def _chosen(decision: Decision) -> tuple[Rejection, ...]:
-    """The first rejections; where nobody is ranked, the nearest miss is among them."""
+    """As many as are kept, by their offers' ids: those for rare reasons before those for common ones, so that the one
+    model that is cooling down is not lost among hundreds without a key; and the nearest miss where nobody is ranked."""
     rejected = tuple(decision.rejected)
     if len(rejected) <= MOST_REJECTED:
         return rejected
-    chosen = rejected[:MOST_REJECTED]
+    rare = _rare(decision.counts)
+    room = MOST_REJECTED - sum(decision.counts[reason] for reason in rare)
+    common = [each for each in rejected if each.reason.value not in rare][:room]
+    chosen = tuple(sorted((*common, *(each for each in rejected if each.reason.value in rare)), key=_by_id))
     miss = None if decision.ranked else nearest_miss(decision)
-    return chosen if miss is None or miss in chosen else (miss, *chosen[:-1])
+    return chosen if miss is None or miss in chosen else tuple(sorted((miss, *chosen[:-1]), key=_by_id))
+
+
+def _rare(counts: Mapping[str, int]) -> frozenset[str]:
+    """The rarest reasons that together leave room for others."""
+    rare, room = set[str](), MOST_REJECTED
+    for reason, count in sorted(counts.items(), key=lambda pair: pair[1]):
+        room -= count
+        if room < 0:
+            break
+        rare.add(reason)
+    return frozenset(rare)
+
+
+def _by_id(rejection: Rejection) -> str:
+    return rejection.offer_id
