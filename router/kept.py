@@ -11,6 +11,7 @@ from typing import Final
 
 from router.decision import Decision, Rejection, Rejections
 from router.explain import fix_of, nearest_miss, summary, to_json
+from router.reasons import Reason
 
 MOST_RANKED: Final = 20  # a request makes three attempts
 MOST_REJECTED: Final = 200
@@ -41,24 +42,26 @@ def _chosen(decision: Decision) -> tuple[Rejection, ...]:
     rejected = tuple(decision.rejected)
     if len(rejected) <= MOST_REJECTED:
         return rejected
-    rare = _rare(decision.counts)
-    room = MOST_REJECTED - sum(decision.counts[reason] for reason in rare)
-    common = [each for each in rejected if each.reason.value not in rare][:room]
-    chosen = tuple(sorted((*common, *(each for each in rejected if each.reason.value in rare)), key=_by_id))
+    common, room = _common(decision.counts)
+    chosen: list[Rejection] = []
+    for each in rejected:
+        if each.reason not in common:
+            chosen.append(each)
+        elif room:
+            chosen.append(each)
+            room -= 1
     miss = None if decision.ranked else nearest_miss(decision)
-    return chosen if miss is None or miss in chosen else tuple(sorted((miss, *chosen[:-1]), key=_by_id))
+    if miss is not None and miss not in chosen:
+        chosen = [miss, *chosen[:-1]]
+    return tuple(chosen)
 
 
-def _rare(counts: Mapping[str, int]) -> frozenset[str]:
-    """The rarest reasons that together leave room for others."""
-    rare, room = set[str](), MOST_REJECTED
-    for reason, count in sorted(counts.items(), key=lambda pair: pair[1]):
-        room -= count
-        if room < 0:
-            break
-        rare.add(reason)
-    return frozenset(rare)
-
-
-def _by_id(rejection: Rejection) -> str:
-    return rejection.offer_id
+def _common(counts: Mapping[str, int]) -> tuple[tuple[Reason, ...], int]:
+    """The most frequent reasons, whose rejections are not all kept, and how many of these there is room for. A tuple:
+    few stand in it, and to hash a reason is slow."""
+    rarest_first, room = sorted(counts, key=counts.__getitem__), MOST_REJECTED
+    for place, reason in enumerate(rarest_first):
+        if counts[reason] > room:
+            return tuple(map(Reason, rarest_first[place:])), room
+        room -= counts[reason]
+    return (), room

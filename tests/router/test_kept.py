@@ -72,7 +72,8 @@ def test_nearest_miss_is_kept_wherever_it_stands() -> None:
 
 def test_rare_reasons_are_kept_before_common_ones() -> None:
     """The one model that is cooling down is what somebody looks for among hundreds without a key."""
-    decision = stretched(decide({"model": "auto"}), 1, 300)
+    decision = stretched(decide({"model": "auto", "held": ["minimax"]}), 1, 300)
+    assert decision.ranked
     rows = list(decision.rejected)
     rows[250] = replace(rows[250], reason=Reason.COOLING_DOWN, detail="p/00250 is cooling down")
     told: Any = kept.kept_json(replace(decision, rejected=Rejections.of(rows)))
