@@ -18,6 +18,7 @@ from starlette.routing import Route as PathRoute
 from gateway.admin.problems import refuse_invalid
 from gateway.admin.routes import control_routes
 from gateway.asgi import App, Receive, Scope, Send
+from gateway.browsers import Browsers
 from gateway.calls import Calls, CountTokens
 from gateway.catalogue_endpoints import Models, Requests, Route
 from gateway.edge import Edge
@@ -47,8 +48,9 @@ def build_app(services: Services) -> App:
     routes = _routes(services)
     inner.router.routes.extend(routes)
     inner.router.routes.extend(control_routes(services))
+    app: App = _Straight(inner, routes)
     return Edge(
-        _Straight(inner, routes),
+        Browsers(app, services.origins, closed=CONTROL) if services.origins else app,
         events=services.events,
         metrics=services.metrics,
         catalogue=lambda: services.books.current.catalogue.version,

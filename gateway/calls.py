@@ -19,6 +19,7 @@ from gateway.relay import relay_stream
 from gateway.seen import parse
 from gateway.services import Services
 from gateway.surface import RESPONSES
+from gateway.surfaces.own_fields import own_error
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
@@ -75,7 +76,13 @@ class Calls:
         """Answer a request that was read, while its client is there."""
         tally.stream = request.stream
         work = self._answer(request, admitted, book, tally, send)
-        await while_connected(scope, receive, work, answered=lambda: tally.ended)
+        try:
+            await while_connected(scope, receive, work, answered=lambda: tally.ended)
+        except ApiError as error:
+            own = own_error(error, request.surface.endpoint, request.asked or request.body)
+            if own is error:
+                raise
+            raise own from None
 
     async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
         keyring = await keyring_of(admitted.tenant, self._services)
@@ -159,7 +166,8 @@ class CountTokens:
         keyring = await keyring_of(admitted.tenant, services)
         decision = decided(request, admitted, keyring, book, services, enough=1)
         if not decision.ranked:
-            raise refused(decision, tally, services.events)
+            error = refused(decision, tally, services.events)
+            raise own_error(error, request.surface.endpoint, request.asked)
         first = book.registry.get(decision.ranked[0].offer.provider_id)
         if first is not None and request.surface.native(first):
             try:
@@ -242,7 +250,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:
     offer, needs = served.offer, decision.query.needs
     estimated = needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
-    one = replace(usage, output_tokens=usage.output_tokens // needs.answers)
+    one = usage if needs.answers == 1 else replace(usage, output_tokens=usage.output_tokens // needs.answers)
     services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, one)
     if tally.asked is not None and tally.asked.own_endpoint:
         return  # its pace is this tenant's alone, and what it says of itself is nobody else's measure

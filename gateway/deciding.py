@@ -45,6 +45,7 @@ from router.reasons import Fault, Reason
 
 NO_PLAN = "tenant_plan_unknown"
 SERVED = ("chat", "responses", "embedding", "completion")  # modes of models that some surface serves
+MAX_SHOWN = 128  # characters of a field's name
 KEYRINGS = 10_000  # whose holdings are remembered
 
 
@@ -178,8 +179,7 @@ def corrected(needs: Needs, habits: Habits) -> Needs:
     """The needs with an input as long as this tenant's inputs really are, beside their estimate."""
     if habits.input_ratio == 1:
         return needs
-    tokens = int(needs.input_tokens * habits.input_ratio)
-    return replace(needs, input_tokens=tokens, estimated_tokens=needs.input_tokens)
+    return needs.corrected(int(needs.input_tokens * habits.input_ratio))
 
 
 def _preferences(request: ChatRequest, registry: Registry) -> Preferences:
@@ -212,8 +212,11 @@ def _without_untranslatable(
             continue
         if found.param.startswith("messages"):
             whole_wire[wire] = found
-        reason = Reason.LACKS_PARAMETER
-        rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, found.sentence.rstrip(".")))
+        detail = found.sentence.rstrip(".")
+        why = Rejection(
+            offer.id, offer.provider_id, offer.model, Reason.LACKS_PARAMETER, detail, param=found.param[:MAX_SHOWN]
+        )
+        rejected.append(why)
     if not rejected and tuple(ranked) == decision.ranked:
         return decision
     return replace(decision, ranked=tuple(ranked), rejected=decision.rejected.and_also(rejected))

@@ -9,14 +9,15 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names
-from gateway.errors import Problem, bad_request
+from gateway.chat_request import ChatRequest, Headers, check_name, checked, flag, model_names
+from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
 from gateway.seen import DONE, parse
 from gateway.sse import EventReader
 from gateway.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Surface
 from gateway.surfaces import (
+    completions,
     messages_answer,
     messages_events,
     messages_native,
@@ -25,6 +26,7 @@ from gateway.surfaces import (
     responses_events,
     responses_request,
 )
+from gateway.surfaces.own_fields import own_error
 from gateway.surfaces.translation import Translation
 from gateway.upstream import StreamReply
 
@@ -64,6 +66,7 @@ class Front:
 def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
     body = parse_object(raw)
     if responses_request.looks_like_responses(body):
+        _check_names(body)
         said = responses_request.mixed_to_chat(body)
         return replace(checked(said.body, None), asked=body, lacking=said.lacking)
     return checked(body, raw)
@@ -72,17 +75,36 @@ def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
 def _translated(
     surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, headers: Headers
 ) -> ChatRequest:
-    body = parse_object(raw)
+    body = _native_fields(raw)
     said = to_chat(body)
-    request = checked(said.body, raw)
+    try:
+        request = checked(said.body, raw)
+    except ApiError as error:
+        raise own_error(error, surface.endpoint, body) from None
     usage = request.stream  # it is said at the end of the other surface's stream
     return replace(
         request, surface=surface, asked=body, lacking=said.lacking, headers=tuple(headers), include_usage=usage
     )
 
 
+def _native_fields(raw: bytes) -> dict[str, object]:
+    """The body of a surface whose fields travel as they are to who speaks it."""
+    body = parse_object(raw)
+    _check_names(body)
+    return body
+
+
+def _check_names(body: Object) -> None:
+    for name in body:
+        check_name(name)
+
+
 def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
-    return _translated(RESPONSES, responses_request.to_chat, raw, ())
+    request = _translated(RESPONSES, responses_request.to_chat, raw, ())
+    if request.asked.get("background") is True and not request.stream:
+        message = "`background` asks for an answer to be fetched later, and this gateway fetches none; add `stream`."
+        raise bad_request(message, param="background", code="unsupported_parameter")
+    return request
 
 
 def _read_messages(raw: bytes, scope: Scope) -> ChatRequest:
@@ -104,7 +126,12 @@ def _of_anthropic(surface: Surface, to_chat: Callable[[Object], Translation], ra
 
 
 def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
-    return _plain(COMPLETIONS, raw, "prompt", may_be_null=True)
+    request = _plain(COMPLETIONS, raw, "prompt", may_be_null=True)
+    said = completions.to_chat(request.asked)
+    messages = said.body.pop("messages")
+    assert isinstance(messages, list)  # noqa: S101 - to_chat made it
+    parameters = {**said.body, **request.parameters}
+    return replace(request, messages=messages, parameters=parameters, lacking=said.lacking)
 
 
 def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
@@ -115,16 +142,17 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
 
 
 def _plain(surface: Surface, raw: bytes, field: str, *, may_be_null: bool = False) -> ChatRequest:
-    """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
+    """A body of which little is looked at: it is for a provider of the surface to judge. What it asks is estimated from
     its text."""
-    body = parse_object(raw)
+    body = _native_fields(raw)
     if field not in body or (body[field] is None and not may_be_null):
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)
     first, *others = model_names(body)
     text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}
-    answers = _answers(body, body[field])
-    needs = {**text, "n": answers, "messages": [{"role": "user", "content": _text(body[field])}]}
+    answers = _answers(body, body[field], "n")
+    paid = max(answers, _answers(body, body[field], "best_of"))  # of these, `n` are shown
+    needs = {**text, "n": paid, "messages": [{"role": "user", "content": _text(body[field])}]}
     options = body.get("stream_options")
     wants = isinstance(options, dict) and options.get("include_usage") is True
     return ChatRequest(
@@ -141,9 +169,9 @@ def _plain(surface: Surface, raw: bytes, field: str, *, may_be_null: bool = Fals
     )
 
 
-def _answers(body: Object, asked: object) -> int:
-    """How many answers are to come: `n` for each text, or list of tokens."""
-    wanted = body.get("n")
+def _answers(body: Object, asked: object, field: str) -> int:
+    """How many answers are to come: as `field` says, for each text or list of tokens."""
+    wanted = body.get(field)
     texts = len(asked) if isinstance(asked, list) and asked and not isinstance(asked[0], int) else 1
     return texts * (wanted if isinstance(wanted, int) and wanted > 0 else 1)
 
@@ -158,7 +186,9 @@ def _text(value: object) -> str:
 
 
 CHAT_FRONT: Final = Front(CHAT, _read_chat)
-COMPLETIONS_FRONT: Final = Front(COMPLETIONS, _read_completions)
+COMPLETIONS_FRONT: Final = Front(
+    COMPLETIONS, _read_completions, "cmpl-", answer=completions.answer, events=completions.Events
+)
 EMBEDDINGS_FRONT: Final = Front(EMBEDDINGS, _read_embeddings)
 RESPONSES_FRONT: Final = Front(
     RESPONSES, _read_responses, "resp_", answer=responses_answer.answer, events=responses_events.Events
@@ -181,6 +211,10 @@ class Retold:
     @property
     def usage(self) -> TokenUsage | None:
         return self._stream.reply.usage
+
+    @property
+    def request_id(self) -> str | None:
+        return self._stream.reply.request_id
 
     def broke(self, problem: Problem) -> bytes:
         return self._events.broke(problem)

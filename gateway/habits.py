@@ -6,6 +6,7 @@ decision that was made with it can then be remembered too. Must not know how a c
 """
 
 import time
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ OFFERS: Final = 4_096  # whose pace is remembered
 FORGOTTEN_S: Final = 3_600.0
 LAST: Final = 31  # answers that a median is over
 LEAST: Final = 5  # observations before anything is said
+NOTICEABLE: Final = 0.1  # part by which a pace must move before another is said
 STEPS: Final = 16  # a share is said in so many steps
 LEAST_TOKENS: Final = 32  # of an estimate that says anything: below it, separators outweigh the text
 WEIGHT: Final = 0.1  # of the newest observation in a moving average
@@ -41,10 +43,24 @@ class _Average:
 
 
 @dataclass(slots=True)
+class _Last:
+    """The last LAST numbers, also by size."""
+
+    came: deque[int] = field(default_factory=deque)
+    ranked: list[int] = field(default_factory=list)
+
+    def add(self, number: int) -> None:
+        if len(self.came) == LAST:
+            del self.ranked[bisect_left(self.ranked, self.came.popleft())]
+        self.came.append(number)
+        insort(self.ranked, number)
+
+
+@dataclass(slots=True)
 class _Tenant:
     ratio: _Average = field(default_factory=_Average)
-    outputs: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
-    answers: deque[int] = field(default_factory=lambda: deque(maxlen=LAST))
+    outputs: OrderedDict[str, _Last] = field(default_factory=OrderedDict)
+    answers: _Last = field(default_factory=_Last)
     cached: dict[str, _Average] = field(default_factory=dict)
     said: Habits = NO_HABITS
 
@@ -97,19 +113,20 @@ def _share(seen: _Average, usage: TokenUsage) -> Decimal:
     return _in_steps(seen.value) if seen.count >= LEAST else Decimal(0)
 
 
-def _of_model(outputs: OrderedDict[str, deque[int]], offer_id: str, tokens: int) -> Median | None:
+def _of_model(outputs: OrderedDict[str, _Last], offer_id: str, tokens: int) -> Median | None:
     """The median of this model's answers, once there are enough."""
-    seen = outputs.setdefault(offer_id, deque(maxlen=LAST))
+    seen = outputs.setdefault(offer_id, _Last())
     outputs.move_to_end(offer_id)
     if len(outputs) > MODELS:
         outputs.popitem(last=False)
     return _median(seen, tokens)
 
 
-def _median(seen: deque[int], tokens: int) -> Median | None:
+def _median(seen: _Last, tokens: int) -> Median | None:
     if tokens > 0:
-        seen.append(tokens)
-    return Median(_rounded(sorted(seen)[len(seen) // 2]), len(seen)) if len(seen) >= LEAST else None
+        seen.add(tokens)
+    ranked = seen.ranked
+    return Median(_rounded(ranked[len(ranked) // 2]), len(ranked)) if len(ranked) >= LEAST else None
 
 
 def _noticed(ratio: Decimal, share: Decimal | int, of_model: Median | None, usual: Median | None) -> tuple[object, ...]:
@@ -164,12 +181,18 @@ class PaceKeeper:
         if first_token_s is not None:
             seen.first_token_s.add(first_token_s)
         seen.token_s.add(rest_s / output_tokens)
-        pace = Pace(_noticeable(seen.first_token_s.value), _noticeable(1 / seen.token_s.value))
-        if seen.token_s.count >= LEAST and self._said.get(offer_id) != pace:
-            self._said[offer_id] = pace
+        if seen.token_s.count >= LEAST and self._says(offer_id, seen):
             forgotten = True
         if forgotten:
             self._paces = Paces(MappingProxyType(dict(self._said)))
+
+    def _says(self, offer_id: str, seen: _Measured) -> bool:
+        """Whether something else is said of this offer from now on: it moved by a noticeable part."""
+        was, first_token_s, tokens_per_s = self._said.get(offer_id), seen.first_token_s.value, 1 / seen.token_s.value
+        if was is not None and _is_near(first_token_s, was.first_token_s) and _is_near(tokens_per_s, was.tokens_per_s):
+            return False
+        self._said[offer_id] = Pace(_in_two_digits(first_token_s), _in_two_digits(tokens_per_s))
+        return True
 
     def _forget(self, before: float) -> bool:
         """Forget who answered last before this time, and the oldest where there are too many; whether anybody was
@@ -184,6 +207,10 @@ class PaceKeeper:
         return spoken_of
 
 
-def _noticeable(value: float) -> float:
-    """To two digits: 0.123 is 0.12."""
+def _is_near(value: float, said: float) -> bool:
+    return abs(value - said) <= NOTICEABLE * said
+
+
+def _in_two_digits(value: float) -> float:
+    """0.123 is 0.12."""
     return float(f"{value:.1e}") if value else 0.0

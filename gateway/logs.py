@@ -4,15 +4,17 @@ A subscriber of events beside the metrics. Owns the names and levels of the line
 stream. Must not know how a call is served. Values of keys never come here; what looks like one is masked all the same.
 """
 
+import asyncio
 import json
 import logging
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Final, TextIO, cast
+from typing import Any, Final, Protocol, TextIO, cast
 
 import orjson
 import structlog
@@ -41,6 +43,7 @@ LEVELS: Final = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
+WORDS: Final = {number: word for word, number in LEVELS.items()}
 # Libraries that write request bodies, statements or headers below WARNING, or a line of theirs to each of ours.
 QUIET: Final = (
     *("aiohttp", "aiosqlite", "alembic", "asyncio", "asyncpg", "hpack", "httpcore", "httpx", "openai", "sqlalchemy"),
@@ -53,7 +56,20 @@ class LogLevelError(ValueError):
     """The log level is not one of those known."""
 
 
-def configure_logs(level: str = "info", stream: TextIO | None = None) -> FilteringBoundLogger:
+class EventLogger(FilteringBoundLogger, Protocol):
+    """structlog's logger, and a short way for the lines of events."""
+
+    def line(self, level: int, event: str, facts: Mapping[str, object]) -> None:
+        """A line of facts that hold no secret, with what is bound to the logger. Writes whatever the level is."""
+
+
+def _line(self: Any, level: int, event: str, facts: Mapping[str, object]) -> None:
+    stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    line = {"timestamp": stamp, "level": WORDS[level], "event": event, **self._context, **facts}
+    self._logger.msg(_rendered(None, "", line))
+
+
+def configure_logs(level: str = "info", stream: TextIO | None = None) -> EventLogger:
     """Send the log of the whole process to `stream` (standard output) as JSON lines; returns our own logger.
 
     structlog's module-wide configuration is not touched. A second call replaces what the first one set up. Raises
@@ -67,14 +83,15 @@ def configure_logs(level: str = "info", stream: TextIO | None = None) -> Filteri
     root.addHandler(_LibraryLines(out, number))
     root.setLevel(number)
     quiet_libraries()
+    filtering = structlog.make_filtering_bound_logger(number)
     logger = structlog.wrap_logger(
-        structlog.WriteLogger(out),
+        structlog.WriteLogger(cast("TextIO", AtTurnsEnd(out))),
         processors=[*_FACTS, *_LINE],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=type("EventLogger", (filtering,), {"line": _line}),
         context_class=dict,
         cache_logger_on_first_use=True,
     )
-    return cast("FilteringBoundLogger", logger)
+    return cast("EventLogger", logger)
 
 
 def quiet_libraries() -> None:
@@ -116,7 +133,6 @@ SECRET_FIELDS: Final = frozenset(
 )
 URL_PASSWORD: Final = re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)")
 SHORTEST_KEY: Final = 8  # characters; most values are shorter words, and no key is
-CLEAN: Final = "_clean"  # a line that was redacted where it was made
 LONGEST: Final = 8_000  # characters of one value; both ends are kept, an exception's last line is its message
 DEEPEST: Final = 8
 
@@ -155,18 +171,18 @@ def _masked(text: str) -> str:
 
 
 def _redacted(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-    if line.pop(CLEAN, False):
-        return line
     return {name: _field(name, value, 0) for name, value in line.items()}
 
 
 def _rendered(_logger: WrappedLogger, _method: str, line: EventDict) -> str:
-    first = {name: line[name] for name in ("timestamp", "level", "event") if name in line}
-    ordered = {**first, **line}
     try:
-        return orjson.dumps(ordered).decode()
+        return orjson.dumps(line).decode()
     except TypeError:  # a whole number beyond 64 bits, half an emoji
-        return json.dumps(ordered)
+        return json.dumps(line)
+
+
+def _ordered(_logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    return {name: line[name] for name in ("timestamp", "level", "event") if name in line} | dict(line)
 
 
 _FACTS: Final[tuple[Processor, ...]] = (
@@ -176,7 +192,7 @@ _FACTS: Final[tuple[Processor, ...]] = (
     structlog.processors.StackInfoRenderer(),
     structlog.processors.format_exc_info,
 )
-_LINE: Final[tuple[Processor, ...]] = (_redacted, _rendered)
+_LINE: Final[tuple[Processor, ...]] = (_redacted, _ordered, _rendered)
 
 # --- events ----------------------------------------------------------------------------------------------------------
 
@@ -192,15 +208,50 @@ LEVEL_OF_FAULT: Final[Mapping[str | None, int]] = {
 FROM_OUTSIDE: Final = frozenset(
     {"client_request_id", "dropped", "key_label", "model", "requested_model", "service_tier", "tenant"}
 )
+REMEMBERED: Final = 1_000  # texts
 LONGEST_NAME: Final = 200  # characters of a model name as the caller wrote it
+
+
+class AtTurnsEnd:
+    """A stream that is flushed once for all lines of one turn of the event loop: a flush costs what all the rest of a
+    line does. Outside the loop each line is flushed."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._waits = False
+        self._failed: Exception | None = None
+        self.write = out.write
+
+    def flush(self) -> None:
+        """At the end of this turn. Raises what the last flush raised: then a line may be lost, and that is counted."""
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+        if self._waits:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._out.flush()
+            return
+        self._waits = True
+        loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._waits = False
+        try:
+            self._out.flush()
+        except (OSError, ValueError) as error:
+            self._failed = error
 
 
 class LogSubscriber:
     """Writes one line for each event."""
 
-    def __init__(self, logger: FilteringBoundLogger) -> None:
+    def __init__(self, logger: EventLogger) -> None:
         self._log = logger
         self._debugs = logger.is_enabled_for(logging.DEBUG)
+        self._clean: set[str] = set()  # texts in which nothing was masked: names come again and again
         self._on: dict[type, Callable[..., None]] = {
             RequestCompleted: self._request_completed,
             Decided: lambda _: None,  # `GET /v1/requests/{id}` tells it whole
@@ -220,16 +271,28 @@ class LogSubscriber:
         level = LEVEL_OF_FAULT.get(event.fault, logging.ERROR)
         if event.endpoint is Endpoint.OPS:  # health probes, several a minute
             level = logging.DEBUG if event.status < 400 else logging.INFO
+        if not self._log.is_enabled_for(level):
+            return
         facts = _facts(event)
         usage = facts.pop("usage", None)
-        facts |= {} if usage is None else _facts(usage)
+        if usage is not None:
+            facts |= _facts(usage)
         for name in FROM_OUTSIDE & facts.keys():
-            facts[name] = redact(facts[name])
+            facts[name] = self._redacted(facts[name])
         if event.cost_usd is not None:
             facts["cost_usd"] = format(event.cost_usd, "f")
         facts["overhead_s"] = round(max(0.0, event.duration_s - event.upstream_s), 6)
-        facts[CLEAN] = True
-        self._log.log(level, "request.completed", **facts)
+        self._log.line(level, "request.completed", facts)
+
+    def _redacted(self, value: object) -> object:
+        if isinstance(value, str) and value in self._clean:
+            return value
+        told = redact(value)
+        if told == value and isinstance(value, str):  # what was masked is remembered nowhere
+            if len(self._clean) >= REMEMBERED:
+                self._clean.clear()
+            self._clean.add(value)
+        return told
 
     def _key_resolved(self, event: KeyResolved) -> None:
         usual = event.setting_key is None or (event.via == Via.CANONICAL and event.store != Store.LEGACY)

@@ -9,13 +9,13 @@ from datetime import timedelta
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
-from structlog.typing import FilteringBoundLogger
 
 from gateway.access_tokens import AccessTokens
 from gateway.books import Books
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
+from gateway.embedding_lane import EmbeddingLane
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import check_redis_url, open_health, sharing_of
@@ -23,7 +23,7 @@ from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
-from gateway.logs import LogSubscriber
+from gateway.logs import EventLogger, LogSubscriber
 from gateway.metrics import Metrics
 from gateway.passthrough import PassThroughLane
 from gateway.pricing.keeping import PriceKeeper
@@ -78,9 +78,7 @@ def keeping_of(limits: Limits) -> Keeping:
     return Keeping(timedelta(hours=limits.decisions_kept_h), limits.decisions_kept_most)
 
 
-async def open_services(
-    settings: Settings, report: Callable[[str, BaseException], None], log: FilteringBoundLogger
-) -> Services:
+async def open_services(settings: Settings, report: Callable[[str, BaseException], None], log: EventLogger) -> Services:
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
     check_redis_url(settings)
@@ -137,6 +135,7 @@ async def open_services(
         retry_budget=retry_budget,
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
+        origins=rules.origins,
     )
 
 
@@ -144,7 +143,7 @@ def _lanes(transport: Transport, limits: Limits) -> Lanes:
     tokens, answer_s, idle_s = AccessTokens(transport), limits.answer_timeout_s, limits.idle_timeout_s
     straight = PassThroughLane(transport, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
     litellm = LiteLLMLane(transport, tokens, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
-    return Lanes(straight, litellm, tokens)
+    return Lanes(straight, litellm, EmbeddingLane(transport, answer_timeout_s=answer_s), tokens)
 
 
 def _pricing(
@@ -154,7 +153,7 @@ def _pricing(
     books: Books,
     metrics: Metrics,
     serving: int | None,
-    log: FilteringBoundLogger,
+    log: EventLogger,
 ) -> PriceKeeper:
     """What moves this process to other prices, and says everywhere which it serves: it has been said of the first."""
 
@@ -169,7 +168,7 @@ def _pricing(
     return PriceKeeper(keystore, rules, control, books, log, serving=serving, moved=moved, refreshed=told, now=utc_now)
 
 
-async def _catalogue(prices: LivePrices, rules: Rules, log: FilteringBoundLogger) -> Catalogue:
+async def _catalogue(prices: LivePrices, rules: Rules, log: EventLogger) -> Catalogue:
     """The first catalogue. A row of `[models]` over nothing stops the start; over a model that a later release lost, it
     is told: a gateway that ran with it must be able to start again."""
     catalogue = await catalogue_of(prices, rules)
@@ -182,7 +181,7 @@ async def _catalogue(prices: LivePrices, rules: Rules, log: FilteringBoundLogger
     return catalogue
 
 
-async def _prices(keystore: Keystore, log: FilteringBoundLogger) -> LivePrices:
+async def _prices(keystore: Keystore, log: EventLogger) -> LivePrices:
     """What is live; the bundled map, with a word about it, where the live release cannot be read."""
     try:
         return await live_prices(keystore)

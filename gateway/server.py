@@ -9,10 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TextIO
+from typing import TextIO, cast
 
 import uvicorn
-from structlog.typing import FilteringBoundLogger
 
 from gateway.app import build_app
 from gateway.ending import FAREWELL_S, EndingServer, outermost
@@ -21,7 +20,8 @@ from gateway.errors import ApiError
 from gateway.inbound.door import Door
 from gateway.inbound.protocol import InboundProtocol
 from gateway.listeners import bind, url_of
-from gateway.logs import configure_logs
+from gateway.logs import EventLogger, configure_logs
+from gateway.loop_lag import watch_lag
 from gateway.metrics_server import MetricsServer
 from gateway.opening import close_services, open_services
 from gateway.rules import load_rules
@@ -39,7 +39,7 @@ class _Report:
     """Logs what went wrong with a request on our side: an unexpected exception with its traceback, and why a request
     was refused for a fault of the gateway, at most once a second, since a database that is away refuses them all."""
 
-    def __init__(self, log: FilteringBoundLogger, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, log: EventLogger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._clock = clock
         self._next = -math.inf
@@ -97,13 +97,14 @@ async def serve(
     """
     log = configure_logs(settings.log_level, log_stream)
     if seat is not None:
-        log = log.bind(worker=seat.number)
+        log = cast("EventLogger", log.bind(worker=seat.number))
     if not settings.keep_provider_env:
         for name in scrub_environment(os.environ, family_names(load_rules(settings).registry)):
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
     beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
     beside.add(asyncio.create_task(services.prices.keep()))
+    beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))
     try:
@@ -118,7 +119,7 @@ async def serve(
         await close_services(services)
 
 
-async def _tend(keystore: Keystore, log: FilteringBoundLogger) -> None:
+async def _tend(keystore: Keystore, log: EventLogger) -> None:
     """Keep the keystore's ring and this process's row of replicas fresh. What fails is logged once and tried again."""
     failed = ""
     while True:
@@ -133,7 +134,7 @@ async def _tend(keystore: Keystore, log: FilteringBoundLogger) -> None:
 
 
 async def _listen(
-    settings: Settings, services: Services, on_ready: Callable[[Listening], None] | None, log: FilteringBoundLogger
+    settings: Settings, services: Services, on_ready: Callable[[Listening], None] | None, log: EventLogger
 ) -> None:
     """Alone: the sockets are ours."""
     listener = bind(settings.host, settings.port)
@@ -156,7 +157,7 @@ async def _listen(
         listener.close()
 
 
-async def _sit(settings: Settings, services: Services, seat: Seat, log: FilteringBoundLogger) -> None:
+async def _sit(settings: Settings, services: Services, seat: Seat, log: EventLogger) -> None:
     """As one of several on one port: the seat is told what this process counts."""
     listener = bind(settings.host, seat.port, shared=True)
     server = _server(services, log)
@@ -176,7 +177,7 @@ async def _sit(settings: Settings, services: Services, seat: Seat, log: Filterin
         listener.close()
 
 
-def _server(services: Services, log: FilteringBoundLogger) -> EndingServer:
+def _server(services: Services, log: EventLogger) -> EndingServer:
     services.metrics.set_serving()
     door = Door(services.limits, log, services.metrics.refused)
     config = uvicorn.Config(

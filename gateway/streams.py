@@ -53,6 +53,10 @@ class ForwardedStream:
         seen = self._exchange.seen
         return self._call.request.surface.usage_of(seen.usage, seen.service_tier)
 
+    @property
+    def request_id(self) -> str | None:
+        return self._exchange.request_id
+
     def broke(self, problem: Problem) -> bytes:
         return self._reader.broke(problem)
 
@@ -73,9 +77,22 @@ class ForwardedStream:
                     break
         except httpx.HTTPError as error:
             self._exchange.fail(error)
+        else:
+            held.append(self._rest())
         check_end(self._call, self._exchange)
-        if rest := b"".join(held) + reader.rest():
+        if not reader.started:
+            text = "the provider's stream held nothing but its end"
+            raise UpstreamFailed(failure(self._call, FailureKind.TRUNCATED, text, status=self._exchange.status))
+        if rest := b"".join(held):
             yield rest
+
+    def _rest(self) -> bytes:
+        """What of the last event, which has no end, goes out; whoever read along below did not see it whole."""
+        rest, seen, own = self._reader.rest(), self._exchange.seen, self._reader.seen
+        seen.malformed |= own.malformed
+        seen.ended |= own.ended
+        seen.error, seen.usage = seen.error or own.error, seen.usage or own.usage
+        return rest
 
     async def aclose(self) -> None:
         """Close the upstream; may be called again. A stream whose end mark has come is left to end by itself."""
@@ -113,17 +130,25 @@ class TranslatedStream:
                 raise UpstreamFailed(failure_of(self._call, self._exchange, error)) from None
             check_error(self._call, self._exchange)
             if shown is not None:
-                yield event(openai_shape.encode(shown))
+                yield self._chunk(shown)
         check_end(self._call, self._exchange)
         yield self._end(last)
+
+    def _chunk(self, shown: dict[str, object]) -> bytes:
+        """As OpenAI tells it: with `usage` null where usage is to come."""
+        return event(openai_shape.encode({**shown, "usage": None} if self._call.request.include_usage else shown))
 
     def _end(self, last: Mapping[str, object] | None) -> bytes:
         """What is left to say: ends that LiteLLM swallowed, the usage if the caller wants it, the end mark."""
         ends = None if last is None else self._untold_ends(last)
-        said = b"" if ends is None else event(openai_shape.encode(ends))
+        said = b"" if ends is None else self._chunk(ends)
         if self._call.request.include_usage and self._usage_chunk is not None:
             said += event(self._usage_chunk)
         return said + DONE_EVENT
+
+    @property
+    def request_id(self) -> str | None:
+        return self._exchange.request_id
 
     def broke(self, problem: Problem) -> bytes:
         return error_event(problem)

@@ -14,7 +14,7 @@ from gateway.bootstrap import DEMO_PROVIDER, Bootstrap, bootstrap, points_at_san
 from gateway.cli.console import AsJson, opened, operator, print_json, settings
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
-from gateway.environment import allow_files, forbid_dumps, spare_garbage_collection
+from gateway.environment import allow_files, forbid_dumps, share_fairly, spare_garbage_collection
 from gateway.listeners import PortTaken
 from gateway.rules import Rules, load_rules
 from gateway.server import Listening
@@ -57,6 +57,7 @@ def serve(
 
     chosen = settings()
     allow_files()
+    share_fairly()
     if workers == 1:
         _run(chosen, lambda listening: announce(listening.url, listening.metrics_url))
     else:
@@ -69,6 +70,7 @@ def worker(number: int, port: int, wire: int) -> None:
     seat = Seat(number, port, socket.socket(fileno=wire), spare_garbage_collection)
     chosen = settings()
     forbid_dumps()
+    share_fairly()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_forever(chosen, seat=seat))
 

@@ -15,7 +15,7 @@ import httpx
 
 from gateway.outbound.addresses import Address, Resolve, look_up, system_resolver
 from gateway.outbound.answer import Answer
-from gateway.outbound.connection import Connection, Deadlines
+from gateway.outbound.connection import Body, Connection, Deadlines
 
 KEPT_S: Final = 15.0  # how long an idle connection is kept: shorter than providers keep theirs
 CLOSING_TURNS: Final = 100  # of the loop
@@ -57,7 +57,7 @@ class Pool:
         self._connections: WeakSet[Connection] = WeakSet()
         self._closing = False
 
-    async def ask(self, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+    async def ask(self, origin: Origin, head: bytes, body: Body, deadlines: Deadlines) -> Answer:
         """Send a request over an idle connection or a new one; returns when the answer's head is there. Raises
         httpx.HTTPError: ConnectError, ConnectTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
         connection = self._idle(origin) or await self._connect(origin, deadlines.connect_s)
