@@ -266,7 +266,7 @@ class LiteLLMLane:
 
 def _messages(call: UpstreamCall) -> list[dict[str, Any]]:
     """Copies, because LiteLLM writes into them and the next attempt needs the caller's own."""
-    return [_without_empty_content(message) for message in _own(call.request.messages)]
+    return [without_empty_content(message) for message in _own(call.request.messages)]
 
 
 def _own(value: Any) -> Any:
@@ -276,7 +276,7 @@ def _own(value: Any) -> Any:
     return [_own(held) for held in value] if isinstance(value, list | tuple) else value
 
 
-def _without_empty_content(message: dict[str, object]) -> dict[str, object]:
+def without_empty_content(message: dict[str, object]) -> dict[str, object]:
     """An assistant's empty text beside tool calls is no text; some SDKs send it."""
     if message.get("role") == "assistant" and message.get("tool_calls") and message.get("content") == "":
         return message | {"content": None}

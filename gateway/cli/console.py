@@ -129,12 +129,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     for row in rows:
         table.add_row(*[Text(_shown(cell)) for cell in row])  # Text: brackets in a name are no markup
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)  # what is piped on is not folded
-    if table.row_count:
+    if not table.row_count:
+        console.print(Text(empty))
+    elif console.is_terminal:
         console.print(table)
     else:
-        console.print(Text(empty))
+        _print_piped(table)
+
+
+def _print_piped(table: Table) -> None:
+    """What is piped on is neither folded nor filled up with blanks."""
+    console = Console(width=WIDE)
+    with console.capture() as held:
+        console.print(table)
+    for line in held.get().splitlines():
+        print(line.rstrip())
 
 
 def _shown(cell: object) -> str:
