@@ -14,7 +14,7 @@ from gateway.embedding_wires import DROPPABLE as EMBEDDING_NOTES
 from gateway.embedding_wires import embedding_refused
 from gateway.refusals import Refused
 from gateway.surface import CHAT, EMBEDDINGS
-from gateway.surfaces.own_fields import own_refusal
+from gateway.surfaces.own_fields import own_name, own_refusal
 from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
@@ -98,7 +98,7 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         left = without(request, dropped)
         refused = refused_by(provider, offer.model, left)
         if refused is None:
-            return Carried(left, tuple(sorted(dropped)))
+            return Carried(left, tuple(sorted(own_name(name, surface.endpoint, asked) for name in dropped)))
         if refused.param not in (DROPPABLE if may_drop else CACHE_HINTS) or refused.param in dropped:
             return refused if surface is CHAT else own_refusal(refused, surface.endpoint, asked)
         dropped.add(refused.param)

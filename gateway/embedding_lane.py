@@ -4,6 +4,7 @@ Owns the call: the key's handle, the deadline, the errors by the one table. Must
 """
 
 import asyncio
+from typing import Final
 
 import httpx
 
@@ -15,6 +16,8 @@ from gateway.transport import HANDLE, Exchange, Transport
 from gateway.upstream import PlainReply, UpstreamCall, UpstreamFailed
 from gateway.upstream_errors import failure, failure_of
 from router.failure import FailureKind
+
+ON_LOOP_BYTES: Final = 128 * 1024  # a larger answer is told in a thread, so that nobody else waits for it
 
 
 class EmbeddingLane:
@@ -36,7 +39,9 @@ class EmbeddingLane:
         if exchange.status != 200:
             raise UpstreamFailed(failure_of(call, exchange, None))
         check_error(call, exchange)
-        return _reply(wire, call, exchange)
+        if len(exchange.body) <= ON_LOOP_BYTES:
+            return _reply(wire, call, exchange)
+        return await asyncio.to_thread(_reply, wire, call, exchange)
 
     async def _ask(self, request: httpx.Request, exchange: Exchange) -> None:
         """Send it and read the whole answer into the exchange."""

@@ -22,6 +22,8 @@ KEY_SHAPES = re.compile(
 
 LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)  # as long as the text, unlike str.lower()
 WINDOW: Final = 8  # characters of a key that may not be told in a row
+PIECE: Final = WINDOW // 2
+PLAIN_ID: Final = re.compile(r"req_[0-9A-Za-z_]+|[0-9A-Fa-f-]+")  # in which nothing looks like a key
 URL: Final = re.compile(r"\bhttps?://[^\s\"'<>]+")
 PUBLIC_HOST: Final = re.compile(r"https?://(?:[a-z0-9-]+\.)+[a-z]{2,}(?:[/?#]|\Z)", re.IGNORECASE)
 INTERNAL: Final = re.compile(r"\.(?:internal|local|lan|corp|cluster|svc|home|intranet)(?:[/?#]|\Z)", re.IGNORECASE)
@@ -40,10 +42,15 @@ def scrub(text: str, *secrets: str) -> str:
 
 
 def tells_of(text: str, secret: str) -> bool:
-    """Whether a short text holds WINDOW characters of a secret in a row, or what looks like a key."""
-    lower, key = text.translate(LOWER), secret.translate(LOWER)
-    pieces = (lower[at : at + WINDOW] for at in range(max(1, len(lower) - WINDOW + 1)))
-    return KEY_SHAPES.search(text) is not None or any(piece in key for piece in pieces)
+    """Whether a short ASCII text holds WINDOW characters of a secret in a row (all of it, where it is shorter), or what
+    looks like a key. Quick for what is neither: every WINDOW in a row holds one of the pieces that are looked for."""
+    lower, key = text.lower(), secret.lower()
+    for at in range(0, max(1, len(lower) - PIECE + 1), WINDOW - PIECE + 1):
+        if lower[at : at + PIECE] in key:
+            if any(lower[from_ : from_ + WINDOW] in key for from_ in range(max(1, len(lower) - WINDOW + 1))):
+                return True
+            break
+    return PLAIN_ID.fullmatch(text) is None and KEY_SHAPES.search(text) is not None
 
 
 def _forms(secret: str) -> list[str]:

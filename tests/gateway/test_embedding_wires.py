@@ -1,11 +1,15 @@
 """What goes out for embeddings on another wire is what LiteLLM would send, where LiteLLM reads nothing into the texts;
 and what is asked beyond that is refused by name."""
 
+import base64
 import json
+import struct
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.embedding_wires import WIRES, NotEmbeddings, answered, embedding_refused, said
 from gateway.litellm_door import import_litellm
@@ -140,3 +144,18 @@ def test_vectors_come_as_asked_and_only_counted_tokens_are_told(prefix: str) -> 
     assert packed["data"] == [{"object": "embedding", "index": 0, "embedding": "AACAPwAAAEA="}]
     uncounted = answered(WIRES[prefix], {"embeddings": ANSWERS[prefix]["embeddings"]}, "m", {"input": "a"})
     assert "usage" not in uncounted
+
+
+@given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1), min_size=1))
+def test_base64_holds_the_numbers_as_openais_sdk_unpacks_them(vectors: list[list[float]]) -> None:
+    document = {"embeddings": {"float": vectors}}
+    body = {"input": ["a"] * len(vectors), "encoding_format": "base64"}
+    told: Any = answered(WIRES["cohere_chat"], document, "m", body)
+    unpacked = [numpy_free(one["embedding"]) for one in told["data"]]
+    assert unpacked == vectors and [one["index"] for one in told["data"]] == list(range(len(vectors)))
+
+
+def numpy_free(packed: str) -> list[float]:
+    """As the SDK does it where there is no numpy, on a machine with the low byte first."""
+    raw = base64.b64decode(packed)
+    return list(struct.unpack(f"<{len(raw) // 4}f", raw))

@@ -3,9 +3,11 @@
 import base64
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.environment import scrub_environment
-from gateway.scrub import LONGEST, MASK, scrub
+from gateway.scrub import LONGEST, MASK, WINDOW, scrub, tells_of
 
 LEAKS = [
     "Incorrect API key provided: sk-proj-abcdEFGH1234567890.",
@@ -69,3 +71,18 @@ def test_provider_variables_leave_the_environment_and_others_stay() -> None:
     environ = kept | gone
     assert scrub_environment(environ, ["ODD_NAME"]) == sorted(gone)
     assert environ == kept
+
+
+SIGNS = st.text("abAB1-_", min_size=1, max_size=40)
+
+
+@given(SIGNS, SIGNS)
+def test_a_short_text_that_tells_of_a_secret_is_found(text: str, secret: str) -> None:
+    width = min(WINDOW, len(text))
+    pieces = {text[at : at + width].lower() for at in range(len(text) - width + 1)}
+    assert tells_of(text, secret) is any(piece in secret.lower() for piece in pieces)
+
+
+@pytest.mark.parametrize("text", ["sk-proj-abcdEFGH12345", "x.sk-abcdefgh", "AIzaSyA1234567890abc", "req:gsk_abcdefgh"])
+def test_what_looks_like_any_key_tells(text: str) -> None:
+    assert tells_of(text, "another") and not tells_of("req_0f-9".replace("-", "_"), "another")

@@ -138,6 +138,13 @@ def test_answer_without_a_count_has_no_usage_and_no_cost(scene: Scene) -> None:
     assert "usage" not in reply.json() and "x-wardgate-cost-usd" not in reply.headers
 
 
+def test_large_answer_is_told_whole(scene: Scene) -> None:
+    vector = [at / 7 for at in range(20_000)]
+    scene.upstream.plain(json.dumps({"embeddings": {"float": [vector] * 3}}))
+    reply = scene.gateway.post(PATH, scene.token(), {"model": COHERE, "input": ["a"] * 3})
+    assert [one["embedding"] for one in reply.json()["data"]] == [vector] * 3
+
+
 def test_sdk_raises_its_own_class(scene: Scene) -> None:
     scene.upstream.plain("{}", "400 Bad Request")
     with scene.gateway.client(scene.token()) as client, pytest.raises(openai.BadRequestError):

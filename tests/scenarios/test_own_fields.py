@@ -8,6 +8,7 @@ import pytest
 
 from gateway.events import Endpoint
 from gateway.surfaces.own_fields import NAMES, own_name
+from tests.scenarios import surfaces as told
 from tests.scenarios.surfaces import CLAUDE, DEEPSEEK, EMBEDDING, Stage, stage
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "additionalProperties": False}
@@ -92,6 +93,13 @@ def test_a_name_that_a_provider_says_is_translated_too(scene: Stage) -> None:
     body = {"model": DEEPSEEK, "input": "a", "max_output_tokens": 9}
     error = scene.post("/v1/responses", scene.token("deepseek"), body).json()["error"]
     assert (error["code"], error["param"]) == ("provider_rejected_request", "max_output_tokens")
+
+
+def test_what_is_dropped_is_told_by_its_own_name(scene: Stage) -> None:
+    scene.at["anthropic"].plain(told.MESSAGE_PLAIN)
+    body = {"model": CLAUDE, "input": "a", "reasoning": {"effort": "minimal"}, "text": {"verbosity": "low"}}
+    reply = scene.post("/v1/responses", scene.token(), {**body, "provider": {"require_parameters": False}})
+    assert reply.status_code == 200 and reply.headers["x-wardgate-dropped"] == "reasoning.effort, text.verbosity"
 
 
 @pytest.mark.parametrize("endpoint", NAMES)
