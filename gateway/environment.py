@@ -60,6 +60,12 @@ def allow_files() -> None:
 COLLECT_AFTER: Final = 20_000  # new objects: a request makes some hundreds, and nearly all go by themselves
 
 
+def put_off_garbage_collection() -> None:
+    """No collection until `spare_garbage_collection`: what a start makes, it keeps, and each full collection would look
+    through all of it again."""
+    gc.disable()
+
+
 def spare_garbage_collection() -> None:
     """What the process holds now it holds to its end: no later collection, nor the one at the exit, looks through it.
 
@@ -68,3 +74,4 @@ def spare_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
+    gc.enable()

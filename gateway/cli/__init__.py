@@ -8,37 +8,12 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from gateway.cli import (
-    aliases,
-    audit,
-    doctor,
-    explaining,
-    importing,
-    moving,
-    names,
-    plans,
-    prices,
-    running,
-    sealing,
-    tenants,
-    tokens,
-)
-from gateway.cli.console import LACKS
-from gateway.config import ConfigError
-from gateway.control.targets import without_secrets
-from gateway.errors import ApiError
-from gateway.listeners import PortTaken
-from gateway.logs import LogLevelError
-from gateway.metrics_server import MetricsPortError
-from gateway.scrub import scrub
-from gateway.workers.supervisor import WorkerFailed
-from keystore.errors import KeystoreError
-from router.errors import RouterError
+from gateway.cli.ends import FINDINGS, LACKS, safe, sentence_of
+from gateway.cli.late import LateGroup
 
 
-class _Quiet(TyperGroup):
+class _Quiet(LateGroup):
     """Wrong usage is told without an argument that may be a secret."""
 
     def make_context(self, *arguments: Any, **named: Any) -> Any:
@@ -56,7 +31,7 @@ class _Quiet(TyperGroup):
 
 def _quiet(error: typer.TyperException) -> typer.TyperException:
     if isinstance(said := getattr(error, "message", None), str):
-        error.message = without_secrets(said, sys.argv[1:])
+        error.message = safe(said)
     return error
 
 
@@ -68,23 +43,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("serve")(running.serve)
-app.command("worker", hidden=True)(running.worker)
-app.command("demo")(running.demo)
-app.command("sandbox")(running.sandbox)
-app.command("migrate")(running.migrate)
-app.command("explain")(explaining.explain)
-app.add_typer(tenants.app, name="tenant")
-app.add_typer(moving.key_app, name="key")
-names.key_app.command("doctor")(doctor.doctor)
-app.add_typer(aliases.app, name="alias")
-app.add_typer(tokens.app, name="token")
-app.add_typer(sealing.app, name="sealing")
-app.add_typer(audit.app, name="audit")
-app.add_typer(importing.app, name="import")
-app.add_typer(names.provider_app, name="provider")
-app.add_typer(plans.app, name="plan")
-app.add_typer(prices.app, name="price")
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,37 +60,17 @@ def _options(
     pass
 
 
-FINDINGS = 3
-EXPECTED = (
-    *(ApiError, ConfigError, KeystoreError, RouterError),
-    *(LogLevelError, MetricsPortError, PortTaken, WorkerFailed),
-)
-
-
 def main() -> None:
     """Entry point of the `wardgate` script."""
     try:
         app()
     except SystemExit as end:
         raise SystemExit(FINDINGS if not end.code and LACKS.get() else end.code) from None
-    except EXPECTED as error:
-        _say(str(error))
-        raise SystemExit(1) from None
-    except (OSError, ValueError, ArithmeticError) as error:
-        _say(_sentence(error))
-        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def _say(sentence: str) -> None:
-    """One line on stderr, without an argument that may be a secret."""
-    sys.stderr.write(f"wardgate: {without_secrets(sentence, sys.argv[1:])}\n")
-
-
-def _sentence(error: Exception) -> str:
-    """One line about an error that no command foresaw: the kind, and the file where it is about one."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    said = scrub(" ".join(str(error).split()))
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    except Exception as error:
+        said = sentence_of(error)
+        if said is None:
+            raise
+        sys.stderr.write(f"wardgate: {said}\n")
+        raise SystemExit(1) from None

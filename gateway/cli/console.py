@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -15,10 +14,8 @@ from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gateway.cli.ends import LACKS
 from gateway.config import ConfigError
 from gateway.control.actions import ACTIONS, OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
@@ -30,7 +27,6 @@ from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
 WIDE = 400
-LACKS: ContextVar[bool] = ContextVar("lacks", default=False)  # the command looked without a root key: exit code 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -123,6 +119,10 @@ def _plain(value: object) -> object:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table for people, or the sentence `empty` when there are no rows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(Text(column), overflow="fold")
