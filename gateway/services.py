@@ -9,6 +9,7 @@ from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
+from gateway.health import Sharing
 from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
@@ -17,7 +18,6 @@ from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.keystore import Keystore
 from router.health_keeper import HealthKeeper
-from router.health_sharing import HealthSharing
 from router.retry_budget import RetryBudget
 
 
@@ -53,6 +53,6 @@ class Services:
     readiness: Readiness
     health: HealthKeeper
     retry_budget: RetryBudget
-    sharing: HealthSharing | None  # None: there is no Redis
+    sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

@@ -27,7 +27,7 @@ def _without_collections() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """Where a command or a group of commands is: `what` of a module of this package, and the first words of its help."""
+    """Where a command or a group of them is: `what` of a module of this package, and the first words of its help."""
 
     module: str
     what: str
@@ -105,4 +105,5 @@ class LateGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        return name, COMMANDS[name].load(name) if name in COMMANDS else command, rest
+        row = COMMANDS.get(name or "")
+        return name, row.load(name or "") if row else command, rest
