@@ -1,7 +1,7 @@
-"""Opens the health of this process: its clock, who hears of it, and whether it is shared through Redis, whose client is imported where the
-settings name one.
+"""Opens the health of this process: its clock, who hears of it, and whether it is shared through Redis.
 
-Owns how a mark becomes an event. Must not know the rules of health, which are the router's.
+Redis's client is imported where the settings name a Redis. Owns how a mark becomes an event. Must not know the rules of
+health, which are the router's.
 """
 
 import random

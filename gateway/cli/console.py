@@ -13,15 +13,13 @@ from enum import Enum
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from gateway.cli.ends import LACKS
-from gateway.config import ConfigError
 from gateway.control.actions import ACTIONS, OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
 from gateway.opening import open_keystore
 from gateway.rules import Rules, load_rules
-from gateway.settings import Settings, check_names, take_sealing_keys
+from gateway.settings import Settings, check_names, read_settings, take_sealing_keys
 from keystore.audit import Actor
 from keystore.keystore import Keystore
 
@@ -38,10 +36,7 @@ def settings() -> Settings:
     for name in check_names(os.environ):
         typer.echo(f"Note: {name} is in the environment, is no setting, and has no effect.", err=True)
     try:
-        return Settings()
-    except ValidationError as error:
-        wrong = [f"WARDGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise ConfigError("; ".join(wrong)) from None
+        return read_settings(os.environ)
     finally:
         take_sealing_keys(os.environ)
 
