@@ -14,31 +14,19 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from gateway.cli.begins import settings
 from gateway.cli.ends import LACKS
 from gateway.control.actions import ACTIONS, OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
 from gateway.opening import open_keystore
 from gateway.rules import Rules, load_rules
-from gateway.settings import Settings, check_names, read_settings, take_sealing_keys
+from gateway.settings import Settings
 from keystore.audit import Actor
 from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
 WIDE = 400
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-
-
-def settings() -> Settings:
-    """The settings of the environment, from which the sealing keys are then taken out: a command reads them once.
-
-    Raises ConfigError that names the variables that are wrong, never a value.
-    """
-    for name in check_names(os.environ):
-        typer.echo(f"Note: {name} is in the environment, is no setting, and has no effect.", err=True)
-    try:
-        return read_settings(os.environ)
-    finally:
-        take_sealing_keys(os.environ)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""`wardgate demo`, `sandbox` and `migrate`: what runs for a trial, and what must have run before."""
+"""`wardgate serve`, `demo`, `sandbox` and `migrate`: what runs, and what must have run before."""
 
 import asyncio
 from contextlib import ExitStack
@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from gateway.bootstrap import DEMO_PROVIDER, Bootstrap, bootstrap, points_at_sandbox, write_config
-from gateway.cli.console import AsJson, opened, operator, print_json, settings
+from gateway.cli.begins import settings
+from gateway.cli.console import AsJson, opened, operator, print_json
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
 from gateway.listeners import PortTaken
@@ -17,10 +18,30 @@ from keystore.errors import counted
 from keystore.migrate import migrate as run_migrations
 
 SANDBOX_PORT = 9200
+MOST_WORKERS = 64
 LOOPBACK = "127.0.0.1:"
 OTHER_PORT = (
     "stop what listens there, or delete wardgate.toml and take another port: make run ARGS='--sandbox-port 9299'"
 )
+
+
+def serve(
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=MOST_WORKERS, help="Processes on the one port, each with its own memory."),
+    ] = 1,
+) -> None:
+    """Serve on WARDGATE_HOST:WARDGATE_PORT until SIGTERM; an empty database is migrated first."""
+    from gateway.cli import serving
+
+    serving.serve(workers)
+
+
+def worker(number: int, port: int, wire: int) -> None:
+    """One of several processes that serve: started by `serve --workers`, never by hand."""
+    from gateway.cli import serving
+
+    serving.worker(number, port, wire)
 
 
 def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] = SANDBOX_PORT) -> None:

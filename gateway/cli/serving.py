@@ -1,22 +1,18 @@
-"""`wardgate serve`, and the workers that it starts: imports what serves, and nothing of the other commands."""
+"""What `wardgate serve` and its workers do: imports what serves, and nothing of other commands or their parser."""
 
 import asyncio
 import socket
 import sys
 from collections.abc import Callable
-from typing import Annotated
 
-import typer
 import uvloop
 
-from gateway.cli.console import settings
+from gateway.cli.begins import settings
 from gateway.environment import allow_files, forbid_dumps, put_off_garbage_collection, spare_garbage_collection
 from gateway.server import Listening
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings
 from gateway.workers.seat import Seat
-
-MOST_WORKERS = 64
 
 
 def run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
@@ -32,13 +28,8 @@ def run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
         runner.run(serve_forever(chosen, ready))
 
 
-def serve(
-    workers: Annotated[
-        int,
-        typer.Option(min=1, max=MOST_WORKERS, help="Processes on the one port, each with its own memory."),
-    ] = 1,
-) -> None:
-    """Serve on WARDGATE_HOST:WARDGATE_PORT until SIGTERM; an empty database is migrated first."""
+def serve(workers: int = 1) -> None:
+    """Serve until a signal, in this process or in several workers."""
 
     def announce(url: str, metrics_url: str) -> None:
         sys.stderr.write(f"wardgate serves {url}, metrics at {metrics_url}/metrics\n")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
+from gateway.cli.root import app
 from gateway.opening import open_keystore
 from gateway.rules import load_rules
 from gateway.settings import read_settings

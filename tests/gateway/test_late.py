@@ -3,8 +3,8 @@
 import pytest
 import typer
 
-from gateway.cli import app
 from gateway.cli.late import COMMANDS
+from gateway.cli.root import app
 from tests.gateway.imported import imported_by
 
 HEAVY = ("sqlalchemy", "fastapi", "pydantic", "uvicorn", "cryptography", "structlog", "prometheus_client")
