@@ -3,7 +3,7 @@
 from datetime import datetime
 from ipaddress import IPv6Address, ip_address, ip_network
 
-from gateway.asgi import Scope, headers_named
+from gateway.asgi import Scope
 from gateway.errors import ApiError, Problem
 from keystore.errors import DatabaseUnavailable, TokenRefused
 from keystore.keystore import Keystore
@@ -14,6 +14,7 @@ from router.reasons import Fault
 
 HOW = "send it as `Authorization: Bearer {kind}...` (`x-api-key` and `api-key` are accepted too)"
 UNKNOWN = "invalid_api_key"
+KEY_HEADERS = (b"x-api-key", b"api-key")
 # Told apart only after the secret matched, so that nobody learns anything about a token that they do not hold.
 SENTENCES = {
     "expired": ("token_expired", "This token has expired. Ask the operator for a new one (`wardgate token create`)."),
@@ -31,13 +32,16 @@ KEYSTORE_AWAY = Problem(
 
 def presented_token(scope: Scope) -> str:
     """The one token of a request; raises ApiError 401 when there is none, or when two different ones are sent."""
-    found = [value.strip() for name in ("x-api-key", "api-key") for value in headers_named(scope, name)]
-    for value in headers_named(scope, "authorization"):
-        kind, _, token = value.strip().partition(" ")
-        if kind.lower() != "bearer":
-            raise _refused(UNKNOWN, f"The Authorization header must be a Bearer token: {_how(scope)}.")
-        found.append(token.strip())
-    distinct = {token for token in found if token}
+    distinct: set[str] = set()
+    for name, raw in scope["headers"]:
+        if name in KEY_HEADERS:
+            distinct.add(bytes(raw).decode("latin-1").strip())
+        elif name == b"authorization":
+            kind, _, token = bytes(raw).decode("latin-1").strip().partition(" ")
+            if kind.lower() != "bearer":
+                raise _refused(UNKNOWN, f"The Authorization header must be a Bearer token: {_how(scope)}.")
+            distinct.add(token.strip())
+    distinct.discard("")
     if len(distinct) > 1:
         raise _refused(UNKNOWN, "The request carries two different tokens; send one.")
     if not distinct:

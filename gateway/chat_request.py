@@ -14,7 +14,7 @@ import orjson
 from gateway.errors import bad_request
 from gateway.fields import Fields, read_fields
 from gateway.json_body import SHOWN_LENGTH, kind_of, parse_object, shown_name
-from gateway.parameters import NOT_FOR_PROVIDERS, NOT_YET, PARAMETERS, READ_HERE
+from gateway.parameters import JUDGED, NOT_FOR_PROVIDERS, NOT_YET, PARAMETERS, READ_HERE
 from gateway.refusals import Refused
 from gateway.surface import CHAT, Surface
 
@@ -105,11 +105,22 @@ def _travels(name: str, value: object) -> bool:
     if name in NOT_YET:
         text = f"`{name}` has no effect here yet: {NOT_YET[name]}."
         raise bad_request(text, param=name, code="unsupported_parameter")
-    if name not in PARAMETERS and (len(name) > MAX_NAME_LENGTH or NOT_FOR_PROVIDERS.fullmatch(name)):
-        shown = shown_name(name)
+    if name not in PARAMETERS:
+        check_name(name)
+    return name in PARAMETERS and value is not None
+
+
+def check_name(name: str) -> None:
+    """Raise ApiError 400 for a field that no provider should be sent, on any surface: what a library would take as a
+    key, a host or a callback, and another spelling of a field that is read here, since there are readers of JSON that
+    know no capitals (Go's, .NET's): the provider would do what nobody judged."""
+    shown = shown_name(name)
+    if len(name) > MAX_NAME_LENGTH or NOT_FOR_PROVIDERS.fullmatch(name):
         text = f"`{shown}` is for a library or a gateway, not for a provider, and has no effect here; remove it."
         raise bad_request(text, param=shown, code="unsupported_parameter")
-    return name in PARAMETERS and value is not None
+    folded = name.casefold()
+    if folded != name and (folded in JUDGED or folded in PARAMETERS):
+        raise bad_request(f"`{shown}` is written `{folded}`.", param=shown, code="unsupported_parameter")
 
 
 def near_parameter(name: str) -> str:

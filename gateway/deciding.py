@@ -178,8 +178,7 @@ def corrected(needs: Needs, habits: Habits) -> Needs:
     """The needs with an input as long as this tenant's inputs really are, beside their estimate."""
     if habits.input_ratio == 1:
         return needs
-    tokens = int(needs.input_tokens * habits.input_ratio)
-    return replace(needs, input_tokens=tokens, estimated_tokens=needs.input_tokens)
+    return needs.corrected(int(needs.input_tokens * habits.input_ratio))
 
 
 def _preferences(request: ChatRequest, registry: Registry) -> Preferences:

@@ -62,8 +62,9 @@ COLLECT_AFTER: Final = 20_000  # new objects: a request makes some hundreds, and
 
 def put_off_garbage_collection() -> None:
     """No collection until `spare_garbage_collection`: what a start makes, it keeps, and each full collection would look
-    through all of it again."""
+    through all of it again. What was imported up to now no collection looks through at all."""
     gc.disable()
+    gc.freeze()
 
 
 def spare_garbage_collection() -> None:
@@ -75,3 +76,11 @@ def spare_garbage_collection() -> None:
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
     gc.enable()
+
+
+SWITCH_S: Final = 0.0005  # Python's own 5 ms would be a stop of all requests whenever a helper thread works
+
+
+def share_fairly() -> None:
+    """Let a helper thread (large bodies, SQLite) hold the interpreter for half a millisecond at a time."""
+    sys.setswitchinterval(SWITCH_S)

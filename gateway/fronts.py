@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
-from gateway.chat_request import ChatRequest, Headers, checked, flag, model_names
+from gateway.chat_request import ChatRequest, Headers, check_name, checked, flag, model_names
 from gateway.errors import Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
@@ -72,7 +72,7 @@ def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
 def _translated(
     surface: Surface, to_chat: Callable[[Object], Translation], raw: bytes, headers: Headers
 ) -> ChatRequest:
-    body = parse_object(raw)
+    body = _native_fields(raw)
     said = to_chat(body)
     request = checked(said.body, raw)
     usage = request.stream  # it is said at the end of the other surface's stream
@@ -81,8 +81,20 @@ def _translated(
     )
 
 
+def _native_fields(raw: bytes) -> dict[str, object]:
+    """The body of a surface whose fields travel as they are to who speaks it."""
+    body = parse_object(raw)
+    for name in body:
+        check_name(name)
+    return body
+
+
 def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
-    return _translated(RESPONSES, responses_request.to_chat, raw, ())
+    request = _translated(RESPONSES, responses_request.to_chat, raw, ())
+    if request.asked.get("background") is True and not request.stream:
+        message = "`background` asks for an answer to be fetched later, and this gateway fetches none; add `stream`."
+        raise bad_request(message, param="background", code="unsupported_parameter")
+    return request
 
 
 def _read_messages(raw: bytes, scope: Scope) -> ChatRequest:
@@ -117,14 +129,15 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
 def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
     its text."""
-    body = parse_object(raw)
+    body = _native_fields(raw)
     if body.get(field) is None:
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)
     first, *others = model_names(body)
     text = {name: value for name, value in body.items() if name in ("max_tokens", "n", "service_tier", "stream")}
-    answers = _answers(body, body[field])
-    needs = {**text, "n": answers, "messages": [{"role": "user", "content": _text(body[field])}]}
+    answers = _answers(body, body[field], "n")
+    paid = max(answers, _answers(body, body[field], "best_of"))  # of these, `n` are shown
+    needs = {**text, "n": paid, "messages": [{"role": "user", "content": _text(body[field])}]}
     options = body.get("stream_options")
     wants = isinstance(options, dict) and options.get("include_usage") is True
     return ChatRequest(
@@ -141,9 +154,9 @@ def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
     )
 
 
-def _answers(body: Object, asked: object) -> int:
-    """How many answers are to come: `n` for each text, or list of tokens."""
-    wanted = body.get("n")
+def _answers(body: Object, asked: object, field: str) -> int:
+    """How many answers are to come: as `field` says, for each text or list of tokens."""
+    wanted = body.get(field)
     texts = len(asked) if isinstance(asked, list) and asked and not isinstance(asked[0], int) else 1
     return texts * (wanted if isinstance(wanted, int) and wanted > 0 else 1)
 

@@ -22,6 +22,7 @@ OFFERS: Final = 4_096  # whose pace is remembered
 FORGOTTEN_S: Final = 3_600.0
 LAST: Final = 31  # answers that a median is over
 LEAST: Final = 5  # observations before anything is said
+NOTICEABLE: Final = 0.1  # part by which a pace must move before another is said
 STEPS: Final = 16  # a share is said in so many steps
 LEAST_TOKENS: Final = 32  # of an estimate that says anything: below it, separators outweigh the text
 WEIGHT: Final = 0.1  # of the newest observation in a moving average
@@ -164,12 +165,18 @@ class PaceKeeper:
         if first_token_s is not None:
             seen.first_token_s.add(first_token_s)
         seen.token_s.add(rest_s / output_tokens)
-        pace = Pace(_noticeable(seen.first_token_s.value), _noticeable(1 / seen.token_s.value))
-        if seen.token_s.count >= LEAST and self._said.get(offer_id) != pace:
-            self._said[offer_id] = pace
+        if seen.token_s.count >= LEAST and self._says(offer_id, seen):
             forgotten = True
         if forgotten:
             self._paces = Paces(MappingProxyType(dict(self._said)))
+
+    def _says(self, offer_id: str, seen: _Measured) -> bool:
+        """Whether something else is said of this offer from now on: it moved by a noticeable part."""
+        was, first_token_s, tokens_per_s = self._said.get(offer_id), seen.first_token_s.value, 1 / seen.token_s.value
+        if was is not None and _is_near(first_token_s, was.first_token_s) and _is_near(tokens_per_s, was.tokens_per_s):
+            return False
+        self._said[offer_id] = Pace(_in_two_digits(first_token_s), _in_two_digits(tokens_per_s))
+        return True
 
     def _forget(self, before: float) -> bool:
         """Forget who answered last before this time, and the oldest where there are too many; whether anybody was
@@ -184,6 +191,10 @@ class PaceKeeper:
         return spoken_of
 
 
-def _noticeable(value: float) -> float:
-    """To two digits: 0.123 is 0.12."""
+def _is_near(value: float, said: float) -> bool:
+    return abs(value - said) <= NOTICEABLE * said
+
+
+def _in_two_digits(value: float) -> float:
+    """0.123 is 0.12."""
     return float(f"{value:.1e}") if value else 0.0

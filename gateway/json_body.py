@@ -13,7 +13,10 @@ from gateway.errors import ApiError, bad_request
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000  # of a body, objects and lists included
+MAX_FIELDS = 500  # of its own: each is looked at
 SHOWN_LENGTH = 64  # characters of a caller's field name that are repeated, and compared with the known names
+MOST_ESCAPED = 4
+BACKSLASH = ord("\\")
 CHUNK_BYTES = 256 * 1024  # of a body's text, measured at a time: between two of them other threads may run
 
 
@@ -30,6 +33,8 @@ def parse_object(raw: bytes) -> dict[str, object]:
         raise _not_json(message) from error
     if not isinstance(body, dict):
         raise _not_json(f"The request body must be a JSON object, not {kind_of(body)}.")
+    if len(body) > MAX_FIELDS:
+        raise bad_request(f"The request body has more than {MAX_FIELDS} fields; send fewer.")
     if _count_pairs(body) != pairs:
         raise _not_json(f"The name {_duplicate(raw)} stands twice in one JSON object; send it once.")
     return body
@@ -48,6 +53,8 @@ def _measure(raw: bytes) -> int:
     and whole numbers beyond 64 bits, which the parser would round. What is no JSON is left to the parser."""
     start, inside, values, pairs = 0, 0, 1, 0
     while start < len(raw):
+        if inside:  # a picture may be one string of megabytes: nothing in it is looked at
+            start = _next_quote(raw, start)
         end = _chunk_end(raw, start + CHUNK_BYTES)
         pieces = raw[start:end].replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')
         outside = b'"'.join(pieces[inside::2])
@@ -63,13 +70,29 @@ def _measure(raw: bytes) -> int:
     return pairs
 
 
+def _next_quote(raw: bytes, start: int) -> int:
+    """As far as may be passed over of the string that goes on at `start`: to the quotation mark that ends it, or behind
+    the last of a few that are escaped (text is full of them, and is better looked at in chunks)."""
+    for _ in range(MOST_ESCAPED):
+        at = raw.find(b'"', start)
+        if at < 0:
+            return len(raw)
+        before = at
+        while before > start and raw[before - 1] == BACKSLASH:
+            before -= 1
+        if (at - before) % 2 == 0:
+            return at
+        start = at + 1
+    return start
+
+
 def _chunk_end(raw: bytes, wanted: int) -> int:
     """Where a chunk may end so that it splits no number and no escape of a string."""
     if wanted >= len(raw):
         return len(raw)
     unfinished = _UNFINISHED.match(raw, wanted - 1)
     end = max(wanted, unfinished.end() if unfinished else 0)
-    return end + 1 if raw[end - 1] == ord("\\") else end
+    return end + 1 if raw[end - 1] == BACKSLASH else end
 
 
 def _count_pairs(body: dict[str, object]) -> int:

@@ -13,16 +13,17 @@ from itertools import islice
 from typing import Final
 
 from gateway.events import AttemptEnded, Decided, Event, RequestCompleted
-from gateway.request_record import Draft, Ended, document
+from gateway.request_record import Draft, Ended, Told, document
 from keystore.decisions import DecisionStore, KeptDecision
 from keystore.errors import DatabaseUnavailable
 
-GATHERED_S: Final = 0.2  # so long are ended requests gathered for one batch
+GATHERED_S: Final = 0.05  # so long are ended requests gathered for one batch
 AGAIN_S: Final = 1.0  # after the database was away
 CLOSING_S: Final = 5.0
 MOST_WEIGHT: Final = 250_000  # offers in the decisions that wait: some 60 MB
 MOST_BYTES: Final = 32 * 1024 * 1024  # of records that wait for the database
-BATCH: Final = 500
+ON_LOOP_WEIGHT: Final = 200  # offers in the decisions of a batch that is made on the loop: about a millisecond
+BATCH: Final = 50  # rows are made on the loop: a millisecond and a half at a time
 
 Report = Callable[[str, BaseException], None]
 
@@ -92,24 +93,29 @@ class DecisionKeeper:
             return await self._write()
 
     async def _encode(self) -> None:
-        """Make the records of a batch aside, so that the loop goes on."""
-        batch = list(islice(self._ended, BATCH))
-        records = await asyncio.to_thread(lambda: [self._record(one) for one in batch])
+        """Make the records of a batch; aside where they are large, so that the loop goes on."""
+        batch, told = list(islice(self._ended, BATCH)), Told()
+
+        def made() -> list[KeptDecision | None]:
+            return [self._record(one, told) for one in batch]
+
+        large = sum(one.draft.weight for one in batch) > ON_LOOP_WEIGHT
+        records = await asyncio.to_thread(made) if large else made()
         for ended, record in zip(batch, records, strict=True):
             self._ended.popleft()
             self._weight -= ended.draft.weight
-            size = len(record.document) if record else 0
+            size = record.size if record else 0
             if record is None or self._bytes + size > self._most_bytes:
                 self.dropped += 1
             else:
                 self._bytes += size
                 self._ready.append(record)
 
-    def _record(self, ended: Ended) -> KeptDecision | None:
+    def _record(self, ended: Ended, told: Told) -> KeptDecision | None:
         """None, told to the log, for one that cannot be made: no other is lost for it."""
         request_id = ended.completed.request_id
         try:
-            made = document(ended)
+            made = document(ended, told)
         except Exception as error:  # noqa: BLE001 - one record must not stop all that follow
             self._report(request_id, error)
             return None
@@ -122,7 +128,7 @@ class DecisionKeeper:
             await self._store.write(batch)
             for one in batch:
                 self._ready.popleft()
-                self._bytes -= len(one.document)
+                self._bytes -= one.size
             written += len(batch)
         return written
 

@@ -10,10 +10,8 @@ from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
@@ -50,6 +48,7 @@ from gateway.metric_specs import (
     INFLIGHT,
     KEY_RESOLUTIONS,
     LEGACY_READS,
+    LOOP_LAG,
     MISSING,
     NONE,
     OTHER,
@@ -89,18 +88,7 @@ class Metrics:
         self._given = given
         self._page = WithoutCreated(registry)
         self._allowed = _allowed(given)
-        self._counting = Series(lambda spec, values: self._counters[spec].labels(*self._held(spec, values)))
-        self._timing = Series(lambda spec, values: self._histograms[spec].labels(*self._held(spec, values)))
-        self._counters = {
-            spec: Counter(spec.name, spec.help, spec.label_names, registry=registry)
-            for spec in SPECS
-            if spec.kind is Kind.COUNTER and spec not in _KEPT_ELSEWHERE
-        }
-        self._histograms = {
-            spec: Histogram(spec.name, spec.help, spec.label_names, registry=registry, buckets=spec.buckets)
-            for spec in SPECS
-            if spec.kind is Kind.HISTOGRAM
-        }
+        self._series = Series([spec for spec in SPECS if spec not in _KEPT_ELSEWHERE], self._held, registry)
         self._gauges = {
             spec: Gauge(spec.name, spec.help, spec.label_names, registry=registry)
             for spec in SPECS
@@ -134,6 +122,10 @@ class Metrics:
         """One request less in flight."""
         self._gauges[INFLIGHT].dec()
 
+    def note_loop_lag(self, seconds: float) -> None:
+        """A timer of the event loop came so much too late."""
+        self._observe(LOOP_LAG, seconds)
+
     def set_serving(self) -> None:
         """This process serves: one of so many."""
         self._gauges[WORKERS].set(1)
@@ -155,8 +147,7 @@ class Metrics:
         """The models of the catalogue in use now: another one is counted as `other`."""
         self._given["models"] = frozenset(models)
         self._allowed = _allowed(self._given)
-        self._counting.clear()
-        self._timing.clear()
+        self._series.ask_anew()
 
     def price_refreshed(self, outcome: PriceOutcome) -> None:
         """One refresh of prices has ended."""
@@ -238,15 +229,15 @@ class Metrics:
     # series
 
     def _count(self, spec: Spec, *values: str, by: float = 1.0) -> None:
-        self._counting.of(spec, values).inc(by)
+        self._series.count(spec, values, by)
 
     def _observe(self, spec: Spec, seconds: float, *values: str) -> None:
-        self._timing.of(spec, values).observe(seconds)
+        self._series.observe(spec, values, seconds)
 
-    def _held(self, spec: Spec, values: tuple[str, ...]) -> list[str]:
+    def _held(self, spec: Spec, values: tuple[str, ...]) -> tuple[str, ...]:
         """`values`, in the order of the spec's labels, held to their closed sets."""
         pairs = zip(values, self._allowed[spec], strict=True)
-        return [value if value in allowed else OTHER for value, allowed in pairs]
+        return tuple(str(value) if value in allowed else OTHER for value, allowed in pairs)
 
     def _start_at_zero(self, providers: Iterable[str]) -> None:
         """The small closed sets have their series from the start, so that `increase()` sees a first event."""

@@ -115,6 +115,20 @@ PARAMETERS: Mapping[str, Parameter] = {
 }
 # Fields with a meaning of their own: below, and in router.preferences.
 READ_HERE = ("model", "models", "messages", "stream", "stream_options", "provider", "wardgate")
+# What is read of a body on any surface before it is sent, beside PARAMETERS.
+JUDGED = frozenset(
+    (
+        *READ_HERE,
+        "background",
+        "best_of",
+        "conversation",
+        "input",
+        "max_output_tokens",
+        "previous_response_id",
+        "prompt",
+        "system",
+    )
+)
 NOT_YET = {
     "route": "list the models in `models`; they are tried in order",
     "preset": "presets are not part of this gateway; an operator can name models in `[models.<alias>]`",

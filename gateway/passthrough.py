@@ -12,7 +12,7 @@ import orjson
 
 from gateway.fields import NULL, Fields, Raw, write_fields
 from gateway.outbound.answer import Answer
-from gateway.seen import parse
+from gateway.seen import parse, skim
 from gateway.streams import ForwardedStream, check_error
 from gateway.transport import KEPT_ERROR_BODY, MAX_ANSWER, AnswerRefused, Exchange, Transport
 from gateway.upstream import PlainReply, StreamReply, UpstreamCall, UpstreamFailed
@@ -70,14 +70,16 @@ class PassThroughLane:
         return await self._transport.post(exchange, path, request.headers, body, first_byte_s)
 
 
-def upstream_body(fields: Fields, call: UpstreamCall) -> bytes:
+def upstream_body(fields: Fields, call: UpstreamCall) -> list[bytes | memoryview]:
     """The caller's fields with the provider's name for the model, under the names that the row's quirks give them,
     without those that were dropped."""
     request, quirks = call.request, call.provider.quirks
     sent: dict[str, Raw | bytes] = {}
     for name, value in fields.items():
         if name not in OURS and name not in request.dropped and name != STREAM_OPTIONS:
-            sent[quirks.get(name, name) if quirks else name] = value
+            told = quirks.get(name, name) if quirks else name
+            if told not in sent or bytes(value) != NULL:  # `null` beside it must not take a limit away
+                sent[told] = value
     sent["model"] = orjson.dumps(call.model)
     if request.stream and request.surface.asks_usage:
         sent[STREAM_OPTIONS] = _stream_options(fields.get(STREAM_OPTIONS))
@@ -110,7 +112,8 @@ async def _read(answer: Answer, exchange: Exchange) -> None:
 
 def _reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     raw, surface = bytes(exchange.body), call.request.surface
-    document = parse(raw)
+    said_again = call.request.raw is None  # on another surface, whose translation reads all of it
+    document = parse(raw) if said_again else skim(raw)
     if isinstance(document, dict):
         exchange.seen.note(document)
         check_error(call, exchange)

@@ -80,11 +80,13 @@ class Pins:
         return next((pin for pin in pins if pin is not None), None)
 
     def applied(self, tenant_id: str, request: ChatRequest) -> ChatRequest:
-        """The request for nobody but who made what it refers to; `auto` is the model that answered then."""
+        """The request for nobody but who made what it refers to; `auto` is the model that answered then. Whom the
+        caller names in `provider.only` stays named: `check` refuses what cannot be both."""
         pin = self.of(tenant_id, request)
-        if pin is None:
-            return request
         own = request.body.get("provider")
+        only = own.get("only") if isinstance(own, dict) else None
+        if pin is None or (isinstance(only, list) and pin.provider_id not in only):
+            return request
         preferences = {name: value for name, value in own.items() if name != "order"} if isinstance(own, dict) else {}
         body = {**request.body, "provider": {**preferences, "only": [pin.provider_id]}}
         is_auto = request.model.lower().partition(":")[0] == AUTO
@@ -92,8 +94,12 @@ class Pins:
         return replace(request, model=model, body=body)
 
     def check(self, tenant_id: str, request: ChatRequest, decision: Decision, registry: Registry) -> None:
-        """Raise ApiError 400 where more than one provider could be meant: a guess would be an error of theirs."""
-        if self.of(tenant_id, request) is not None:
+        """Raise ApiError 400 where more than one provider could be meant: a guess would be an error of theirs; and
+        where the one that is known is not the one that the caller wants."""
+        pin = self.of(tenant_id, request)
+        if pin is not None:
+            if any(candidate.offer.provider_id != pin.provider_id for candidate in decision.ranked):
+                raise _kept_elsewhere(references(request)[0][0], pin)
             return
         for field, name in references(request):
             asked = {candidate.offer.provider_id for candidate in decision.ranked}
@@ -126,6 +132,11 @@ def _unknown(field: str, name: str, might: list[str]) -> ApiError:
         'could be meant. Ask for `model`: "provider/model", or name one in `provider.only`; or send the whole '
         "conversation. An answer that was translated is stored nowhere."
     )
+    return ApiError(Problem(400, REFERENCES[field], message, Fault.CALLER, param=field))
+
+
+def _kept_elsewhere(field: str, pin: Pin) -> ApiError:
+    message = f"`{field}` refers to what {pin.provider_id} keeps, and `provider.only` names others; nobody was asked."
     return ApiError(Problem(400, REFERENCES[field], message, Fault.CALLER, param=field))
 
 

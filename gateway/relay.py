@@ -10,11 +10,12 @@ from typing import Final
 
 from gateway.asgi import Send, encode_headers
 from gateway.attempts import OpenStream
+from gateway.errors import ApiError
 from gateway.events import Outcome
 from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
 from gateway.upstream import UpstreamFailed
-from router.failure import Failure
+from router.failure import Failure, FailureKind
 
 STREAM_HEADERS: Final = encode_headers(
     {
@@ -45,9 +46,13 @@ async def relay_stream(
             await _pieces(send, stream, tally, silence)
     except UpstreamFailed as failed:
         failure = failed.failure
+    except ApiError as error:  # what the provider sent cannot be said on the caller's wire
+        provider, model = tally.provider or "", tally.model or ""
+        failure = Failure(FailureKind.MALFORMED, provider, model, 200, message=error.problem.message)
     except TimeoutError:
         failure = timed_out(tally.provider or "", tally.model or "", time.monotonic() - tally.started)
     else:
+        silence.end()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return None
     finally:
@@ -84,7 +89,10 @@ class _Silence:
         self._saying: asyncio.Task[None] | None = None
 
     def end(self) -> None:
+        """Nothing is said any more, nor is a comment for which the client has had no room yet."""
         self._timer.cancel()
+        if self._saying is not None:
+            self._saying.cancel()
 
     def _look(self) -> None:
         left = self.last + self._after_s - time.monotonic()

@@ -13,6 +13,7 @@ import orjson
 from gateway.events import AttemptEnded, Decided, RequestCompleted
 from gateway.logs import redact
 from gateway.scrub import KEY_SHAPES
+from router.decision import Decision
 from router.kept import kept_json
 
 
@@ -43,8 +44,25 @@ class Ended:
         return self.at - timedelta(seconds=self.completed.duration_s)
 
 
-def document(ended: Ended) -> bytes:
-    """The record as JSON. A caller may have written a key where a model's name belongs: then it is masked."""
+class Told:
+    """The decisions of one batch as JSON: the same decision is told once, however many requests it was made for."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Decision, bytes]] = {}
+
+    def of(self, decision: Decision) -> bytes:
+        """The JSON of this very decision, and the end of its record."""
+        known = self._known.get(id(decision))
+        if known is None:
+            known = self._known[id(decision)] = (decision, orjson.dumps(kept_json(decision)) + b"}")
+        return known[1]
+
+
+def document(ended: Ended, told: Told) -> tuple[bytes, ...]:
+    """The record as JSON, in pieces of which the last may be another record's too. A caller may have written a key
+    where a model's name belongs: then it is masked."""
     done, decided = ended.completed, ended.draft.decided
     record = {
         "object": "request",
@@ -62,10 +80,11 @@ def document(ended: Ended) -> bytes:
         "code": done.code,
         "served": _served(done),
         "attempts": _attempts(ended.draft.attempts),
-        "decision": kept_json(decided.decision),
     }
     said = f"{decided.decision.query.model} {decided.decision.asked} {done.client_request_id or ''}"
-    return orjson.dumps(redact(record) if KEY_SHAPES.search(said) else record)
+    if KEY_SHAPES.search(said):
+        return (orjson.dumps(redact(record | {"decision": kept_json(decided.decision)})),)
+    return orjson.dumps(record)[:-1] + b',"decision":', told.of(decided.decision)
 
 
 def _served(done: RequestCompleted) -> dict[str, object]:

@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 import orjson
 
 from gateway.sse import Event
 
 DONE: Final = b"[DONE]"
+FREELY: Final = 256 * 1024  # bytes that are parsed whatever they hold: some 0.05 s at worst
+MOST_INNER: Final = 500_000  # objects and lists of a larger document: they take the loop's time, and 64 bytes each
+MOST_VALUES: Final = 5_000_000
+_ABSENT: Final = msgspec.Raw(b"")
 
 
 @dataclass(slots=True)
@@ -104,10 +109,47 @@ class Seen:
             self.usage = {**(self.usage or {}), **usage}
 
 
+class _Top(msgspec.Struct, gc=False):
+    """What is read of a plain answer on a wire that is passed through."""
+
+    error: msgspec.Raw = _ABSENT
+    object: msgspec.Raw = _ABSENT
+    type: msgspec.Raw = _ABSENT
+    choices: msgspec.Raw = _ABSENT
+    data: msgspec.Raw = _ABSENT
+    usage: msgspec.Raw = _ABSENT
+    service_tier: msgspec.Raw = _ABSENT
+    input_tokens: msgspec.Raw = _ABSENT
+
+
+_TOP: Final = msgspec.json.Decoder(_Top)
+
+
+def skim(raw: bytes) -> object | None:
+    """As `parse`, of a large answer that nobody translates only the fields that are read here, and of a long one only
+    that it is there: it may hold anything, and the loop waits for whoever makes objects of it."""
+    if len(raw) <= FREELY:
+        return parse(raw)
+    try:
+        top = _TOP.decode(raw)
+    except (ValueError, RecursionError):
+        return parse(raw)
+    held = {name: bytes(getattr(top, name)) for name in _Top.__struct_fields__}
+    return {name: _short(value) for name, value in held.items() if value}
+
+
+def _short(value: bytes) -> object:
+    if len(value) <= FREELY:
+        return parse(value)
+    return [{}] if value.startswith(b"[") else {"": ""} if value.startswith(b"{") else ""
+
+
 def parse(raw: bytes) -> object | None:
     """The JSON value in `raw`, leniently: what SDKs read (half emojis, Infinity) is no reason to break off. None when
-    it is not JSON at all."""
+    it is not JSON at all, or holds more than anybody meant to say."""
     document: object
+    if len(raw) > FREELY and (raw.count(b"{") + raw.count(b"[") > MOST_INNER or raw.count(b",") > MOST_VALUES):
+        return None
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -21,6 +21,7 @@ from gateway.inbound.door import Door
 from gateway.inbound.protocol import InboundProtocol
 from gateway.listeners import bind, url_of
 from gateway.logs import EventLogger, configure_logs
+from gateway.loop_lag import watch_lag
 from gateway.metrics_server import MetricsServer
 from gateway.opening import close_services, open_services
 from gateway.rules import load_rules
@@ -103,6 +104,7 @@ async def serve(
     services = await open_services(settings, _Report(log), log)
     beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
     beside.add(asyncio.create_task(services.prices.keep()))
+    beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))
     try:

@@ -50,10 +50,12 @@ class StreamReader(ABC):
         return self._any(piece)
 
     def rest(self) -> bytes:
-        """What was held back at the end of a stream that is whole: the provider's bytes all the same."""
-        rest = bytes(self._rest)
+        """What of an event without its end goes out where the stream has ended: as of any other event, and nothing of
+        one that was cut."""
+        rest = b"" if self.over else bytes(self._rest)
         self._rest.clear()
-        return rest
+        goes = self._goes(rest.rstrip(b"\r\n"))
+        return rest if goes and not self._broken else b""
 
     def _plain(self, data: bytes, events: list[bytes]) -> bytes:
         """Whole events that end in two line feeds."""

@@ -73,9 +73,22 @@ class ForwardedStream:
                     break
         except httpx.HTTPError as error:
             self._exchange.fail(error)
+        else:
+            held.append(self._rest())
         check_end(self._call, self._exchange)
-        if rest := b"".join(held) + reader.rest():
+        if not reader.started:
+            text = "the provider's stream held nothing but its end"
+            raise UpstreamFailed(failure(self._call, FailureKind.TRUNCATED, text, status=self._exchange.status))
+        if rest := b"".join(held):
             yield rest
+
+    def _rest(self) -> bytes:
+        """What of the last event, which has no end, goes out; whoever read along below did not see it whole."""
+        rest, seen, own = self._reader.rest(), self._exchange.seen, self._reader.seen
+        seen.malformed |= own.malformed
+        seen.ended |= own.ended
+        seen.error, seen.usage = seen.error or own.error, seen.usage or own.usage
+        return rest
 
     async def aclose(self) -> None:
         """Close the upstream; may be called again. A stream whose end mark has come is left to end by itself."""

@@ -15,9 +15,9 @@ from typing import Final
 import httpx
 
 from gateway.outbound.answer import Answer
-from gateway.outbound.connection import Deadlines
+from gateway.outbound.connection import Body, Deadlines
 from gateway.outbound.pool import Origin, Pool
-from gateway.seen import Seen, parse
+from gateway.seen import MOST_INNER, Seen, parse
 from gateway.sse import EventReader, EventTooLarge
 from keystore.keyring import Credential
 from keystore.providers import Auth, Provider, host_of
@@ -112,7 +112,7 @@ class Transport:
         _current.set((self, record))
         return record
 
-    async def post(self, exchange: Exchange, path: bytes, headers: Headers, body: bytes, first_byte_s: float) -> Answer:
+    async def post(self, exchange: Exchange, path: bytes, headers: Headers, body: Body, first_byte_s: float) -> Answer:
         """POST `body` to `path` below the row's base URL, with the key and these headers; returns when the answer's
         head is there. Raises httpx.HTTPError, and TransportRefusal where it may not leave."""
         base = self._base(exchange.provider.base_url)
@@ -121,7 +121,7 @@ class Transport:
         lines = [base.post, path, base.rest, name, b": ", value]
         for each in headers:
             lines += (b"\r\n", each[0], b": ", each[1])
-        lines.append(b"\r\ncontent-length: %d\r\n\r\n" % len(body))
+        lines.append(b"\r\ncontent-length: %d\r\n\r\n" % sum(map(len, body)))
         deadlines = Deadlines(self._connect_s, first_byte_s, exchange.idle_s)
         return await self._ask(exchange, base.origin, b"".join(lines), body, deadlines)
 
@@ -130,7 +130,7 @@ class Transport:
         outgoing = with_key(request, exchange)
         body = await outgoing.aread()
         deadlines = Deadlines(self._connect_s, exchange.idle_s, exchange.idle_s)
-        answer = await self._ask(exchange, self._origin(outgoing.url), head_of(outgoing), body, deadlines)
+        answer = await self._ask(exchange, self._origin(outgoing.url), head_of(outgoing), [body], deadlines)
         kept = [(name, value) for name, value in answer.headers.items() if name not in NOT_PASSED]
         return httpx.Response(answer.status, headers=kept, stream=_ReadAlong(answer, exchange), request=request)
 
@@ -140,7 +140,7 @@ class Transport:
         request = httpx.Request("POST", url, data=dict(fields), headers={"user-agent": "wardgate"})
         deadlines = Deadlines(self._connect_s, self._connect_s, self._connect_s)
         body = await request.aread()
-        answer = await self._pool.ask(self._origin(request.url), head_of(request), body, deadlines)
+        answer = await self._pool.ask(self._origin(request.url), head_of(request), [body], deadlines)
         kept = bytearray()
         try:
             async for piece in answer:
@@ -151,7 +151,7 @@ class Transport:
             answer.aclose()
         return answer.status, bytes(kept)
 
-    async def _ask(self, exchange: Exchange, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+    async def _ask(self, exchange: Exchange, origin: Origin, head: bytes, body: Body, deadlines: Deadlines) -> Answer:
         exchange.sent += 1
         try:
             answer = await self._pool.ask(origin, head, body, deadlines)
@@ -183,7 +183,7 @@ class Transport:
     def _origin(self, url: httpx.URL) -> Origin:
         tls = url.scheme == "https"
         listed = host_of(str(url)) in self._listed
-        return Origin(url.host, url.port or (443 if tls else 80), tls, private_ok=listed)
+        return Origin(url.raw_host.decode("ascii"), url.port or (443 if tls else 80), tls, private_ok=listed)
 
     async def aclose(self) -> None:
         await self._pool.aclose()
@@ -269,6 +269,7 @@ class _ReadAlong(httpx.AsyncByteStream):
     def __init__(self, answer: Answer, exchange: Exchange) -> None:
         self._answer = answer
         self._exchange = exchange
+        self._inner = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         note = self._note_events() if self._exchange.streams else self._keep
@@ -296,6 +297,9 @@ class _ReadAlong(httpx.AsyncByteStream):
 
     def _keep(self, chunk: bytes) -> None:
         body, most = self._exchange.body, KEPT_ERROR_BODY if self._exchange.status != 200 else MAX_ANSWER
+        self._inner += chunk.count(b"{") + chunk.count(b"[")
+        if self._inner > MOST_INNER:  # a library makes objects of it
+            raise AnswerRefused(f"the answer holds more than {MOST_INNER} objects and lists")
         if len(body) + len(chunk) > MAX_ANSWER:
             raise AnswerRefused(f"the answer is larger than {MAX_ANSWER} bytes")
         if len(body) < most:

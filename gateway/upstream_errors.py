@@ -13,7 +13,7 @@ from typing import Final
 
 import httpx
 
-from gateway.scrub import scrub
+from gateway.scrub import LONGEST, scrub
 from gateway.seen import parse
 from gateway.transport import AnswerRefused, Exchange, TransportRefusal
 from gateway.upstream import UpstreamCall
@@ -23,6 +23,8 @@ LONGEST_WAIT_S: Final = 86_400.0  # a provider that asks for more than a day is 
 ANY: Final = re.compile("")
 QUOTED: Final = re.compile(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"|`[^`]*`")
 NEVER: Final = re.compile(r"(?!)")
+NUMBER: Final = re.compile(r"[0-9]{3}")
+MOST_SAID: Final = 8 * LONGEST  # characters of a message that are looked at: searching takes time in the square of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +165,17 @@ def failure(
     retry_after_s: float | None = None,
     param: str | None = None,
 ) -> Failure:
-    """A Failure of this call; `message` is scrubbed of the call's own key and of anything that looks like one."""
+    """A Failure of this call; `message` is scrubbed of the call's own key and of anything that looks like one, and a
+    `param` that holds such a thing is left out."""
+    key = call.credential.secret.reveal()
     return Failure(
         kind=kind,
         provider_id=call.provider.id,
         model=call.model,
         status=status,
         retry_after_s=retry_after_s,
-        message=scrub(message, call.credential.secret.reveal()),
-        param=param,
+        message=scrub(message, key),
+        param=param if param is not None and scrub(param, key) == param else None,
     )
 
 
@@ -216,7 +220,7 @@ def status_inside(error: Mapping[str, object]) -> int:
     """The HTTP status that an error inside a 200 answer stands for; 502 when it does not say."""
     for name in ("code", "status", "type"):
         value = error.get(name)
-        if isinstance(value, str) and value.isdigit():
+        if isinstance(value, str) and NUMBER.fullmatch(value):
             value = int(value)
         if isinstance(value, int) and 400 <= value <= 599:
             return value
@@ -231,11 +235,11 @@ def read_error(body: bytes) -> Facts:
     if isinstance(document, list) and document:
         document = document[0]
     if not isinstance(document, dict):
-        return Facts(message=document if isinstance(document, str) else "")
+        return Facts(message=_said(document))
     error = document.get("error", document.get("detail", document))
     if isinstance(error, list) and error and isinstance(error[0], dict):
-        return Facts(message=str(error[0].get("msg", "")))
-    return facts_of(error) if isinstance(error, dict) else Facts(message=error if isinstance(error, str) else "")
+        return Facts(message=_said(str(error[0].get("msg", ""))))
+    return facts_of(error) if isinstance(error, dict) else Facts(message=_said(error))
 
 
 def facts_of(error: Mapping[str, object]) -> Facts:
@@ -244,11 +248,15 @@ def facts_of(error: Mapping[str, object]) -> Facts:
     details = error.get("details")
     words = [error.get(name) for name in ("code", "type", "status")] + _reasons(details)
     return Facts(
-        codes=" ".join(str(word) for word in words if isinstance(word, str)),
-        message=message if isinstance(message, str) else "",
+        codes=_said(" ".join(word for word in words if isinstance(word, str))),
+        message=_said(message),
         param=param[:128] if isinstance(param, str) and param and param != "None" else None,
         retry_after_s=_retry_info(details),
     )
+
+
+def _said(message: object) -> str:
+    return message[:MOST_SAID] if isinstance(message, str) else ""
 
 
 def _reasons(details: object) -> list[object]:

@@ -45,12 +45,23 @@ A_DAY: Final = Keeping()
 
 @dataclass(frozen=True, slots=True)
 class KeptDecision:
-    """One request's: `document` is JSON. `created_at` is when the request came."""
+    """One request's: `pieces` are JSON together; one that several records of a batch share is compressed once.
+    `created_at` is when the request came."""
 
     request_id: str
     tenant_id: str
     created_at: datetime
-    document: bytes
+    pieces: tuple[bytes, ...]
+
+    @property
+    def document(self) -> bytes:
+        """The JSON."""
+        return b"".join(self.pieces)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the JSON."""
+        return sum(map(len, self.pieces))
 
 
 class DecisionStore:
@@ -67,9 +78,10 @@ class DecisionStore:
     async def write(self, batch: Sequence[KeptDecision]) -> None:
         """Keep these. One that is kept already stays as it is."""
         insert = (sqlite if self._database.is_sqlite else postgresql).insert(decisions).on_conflict_do_nothing()
+        packed: dict[bytes, bytes] = {}
         for start in range(0, len(batch), _BATCH):
             async with self._database.write() as connection:
-                await connection.execute(insert, [_row(one) for one in batch[start : start + _BATCH]])
+                await connection.execute(insert, [_row(one, packed) for one in batch[start : start + _BATCH]])
 
     async def get(self, request_id: str, *, tenant_id: str | None = None) -> KeptDecision:
         """What is kept of a request, of this tenant alone when one is given. DecisionUnknown when there is nothing, or
@@ -84,7 +96,7 @@ class DecisionStore:
                 row = (await connection.execute(wanted)).first()
         if row is None:
             raise DecisionUnknown(self._unknown())
-        return KeptDecision(row.request_id, row.tenant_id, row.created_at, zlib.decompress(row.document))
+        return KeptDecision(row.request_id, row.tenant_id, row.created_at, (_unpacked(row.document),))
 
     def _unknown(self) -> str:
         if not self.keeping.on:
@@ -138,10 +150,26 @@ def _deleting(old: Any) -> Delete:
     return delete(decisions).where(decisions.c.request_id.in_(first))
 
 
-def _row(one: KeptDecision) -> dict[str, object]:
+def _row(one: KeptDecision, packed: dict[bytes, bytes]) -> dict[str, object]:
+    """`packed` remembers the last pieces of this batch, compressed."""
+    *own, shared = one.pieces
+    if shared not in packed:
+        packed[shared] = zlib.compress(shared, _LEVEL)
     return {
         "request_id": one.request_id,
         "tenant_id": one.tenant_id,
         "created_at": one.created_at,
-        "document": zlib.compress(one.document, _LEVEL),
+        "document": b"".join((*(zlib.compress(piece, _LEVEL) for piece in own), packed[shared])),
     }
+
+
+def _unpacked(stored: bytes) -> bytes:
+    """Compressed pieces, one behind the other."""
+    pieces = []
+    while stored:
+        one = zlib.decompressobj()
+        pieces.append(one.decompress(stored))
+        if not one.eof:
+            raise zlib.error("a kept decision ends too early")
+        stored = one.unused_data
+    return b"".join(pieces)

@@ -63,6 +63,7 @@ class Database:
         self.name = describe(self._url)
         self.path = sqlite_path(self._url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self.writes = 0  # transactions of this process that may have written
         self._engine = _engine(self._url, command_s)
         self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
 
@@ -88,6 +89,7 @@ class Database:
                 if lock and not self.is_sqlite:
                     await connection.execute(select(func.pg_advisory_xact_lock(lock.value)))
                 yield connection
+            self.writes += 1
 
     async def use_wal(self) -> None:
         """Have SQLite keep a write-ahead log: readers never wait for a writer. Stays with the file."""

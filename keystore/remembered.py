@@ -19,7 +19,7 @@ from keystore.errors import DatabaseUnavailable, Refusal, TokenRefused
 from keystore.feed import ChangeFeed
 from keystore.keyring import Keyring
 from keystore.tenants import Tenant
-from keystore.token_format import parse_token
+from keystore.token_format import LONGEST, parse_token
 from keystore.tokens import Caller, Grant, TokenStore
 
 TOKENS: Final = 10_000  # entries of each cache: some 1 kB for a token, 8 kB for a keyring of five keys
@@ -111,14 +111,16 @@ class Remembered:
 
     async def authenticate(self, text: str, now: datetime) -> Caller:
         """As TokenStore.authenticate. The whole token is the key (T13), as its SHA-256."""
-        token = parse_token(text)
-        if token is None:
+        if len(text) > LONGEST:
             raise TokenRefused(Refusal.MALFORMED)
-
-        key = hashlib.sha256(text.encode("ascii")).digest()
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         known = self._known(self._grants, key, FRESH_S)
         if known is not None:
             return self._used(known, now)
+
+        token = parse_token(text)
+        if token is None:
+            raise TokenRefused(Refusal.MALFORMED)
 
         def tags(grant: Grant) -> tuple[Tag, ...]:
             mine = (Changed.TOKEN, grant.caller.token_id)

@@ -19,7 +19,7 @@ _ID: Final = 12  # 71 bits: never guessed into another's, and no secret
 _SECRET: Final = 43  # 32 bytes: 62**43 > 2**256
 _CRC: Final = 6  # CRC32: 62**6 > 2**32
 _TOKEN: Final = re.compile(r"wg_(live|test|admin)_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})([0-9A-Za-z]{6})", re.ASCII)
-_LONGEST: Final = len("wg_admin_") + _ID + 1 + _SECRET + _CRC
+LONGEST: Final = len("wg_admin_") + _ID + 1 + _SECRET + _CRC
 
 
 class TokenKind(StrEnum):
@@ -57,7 +57,7 @@ def new_token(kind: TokenKind, random: Random) -> TokenText:
 
 def parse_token(text: str) -> TokenText | None:
     """The parts of a well-formed token with a right checksum, else None."""
-    match = _TOKEN.fullmatch(text) if len(text) <= _LONGEST else None
+    match = _TOKEN.fullmatch(text) if len(text) <= LONGEST else None
     if match is None:
         return None
     kind, token_id, secret, checksum = match.groups()

@@ -56,8 +56,11 @@ class KeyUse:
         if known is None and len(self._noted) >= _MOST:
             self.dropped += 1
             return
-        rejected = at if rejected_status is not None else None
-        self._noted[key] = _newest(known, KeyUseInfo(key, at, at if ok else None, rejected, rejected_status))
+        success = at if ok else None if known is None else known.last_success_at
+        rejected, status = (None, None) if known is None else (known.last_rejected_at, known.last_rejected_status)
+        if rejected_status is not None:
+            rejected, status = at, rejected_status
+        self._noted[key] = KeyUseInfo(key, at, success, rejected, status)
 
     async def flush(self) -> int:
         """Write what was noted; how many keys. DatabaseUnavailable leaves it all noted for the next time."""

@@ -8,6 +8,7 @@ providers or how usage is read from an answer.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
@@ -165,22 +166,25 @@ _COUNTED: Final[tuple[tuple[PriceClass, str], ...]] = (
 )
 
 
+_OF_READ: Final = attrgetter(*(field for _, field in _READ))
+_OF_WRITTEN: Final = attrgetter(*(field for _, field in _WRITTEN))
+_OF_COUNTED: Final = attrgetter(*(field for _, field in _COUNTED))  # all at once: most are zero
+
+
 def _units(usage: Usage) -> Iterator[tuple[PriceClass, int | Decimal]]:
     """The classes that were used, each with its units; no token is in two of them."""
-    yield from _split(usage, usage.input_tokens, _READ, PriceClass.INPUT)
-    yield from _split(usage, usage.output_tokens, _WRITTEN, PriceClass.OUTPUT)
-    for price_class, field in _COUNTED:
-        units = getattr(usage, field)
+    yield from _split(usage, usage.input_tokens, _READ, _OF_READ(usage), PriceClass.INPUT)
+    yield from _split(usage, usage.output_tokens, _WRITTEN, _OF_WRITTEN(usage), PriceClass.OUTPUT)
+    for (price_class, _), units in zip(_COUNTED, _OF_COUNTED(usage), strict=True):
         if units > 0:
             yield price_class, units
 
 
 def _split(
-    usage: Usage, total: int, parts: tuple[tuple[PriceClass, str], ...], rest: PriceClass
+    usage: Usage, total: int, parts: tuple[tuple[PriceClass, str], ...], counts: tuple[int, ...], rest: PriceClass
 ) -> Iterator[tuple[PriceClass, int]]:
     left = max(total, 0)
-    for price_class, field in parts:
-        counted = getattr(usage, field)
+    for (price_class, field), counted in zip(parts, counts, strict=True):
         if not counted:
             continue
         taken = sum(getattr(usage, inner) for inner in _INSIDE.get(field, ()))

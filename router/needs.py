@@ -46,6 +46,18 @@ class Needs:
     answers: int = 1  # `n`: each as long as one, and all are paid for
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
 
+    def corrected(self, input_tokens: int) -> "Needs":
+        """With an input of this length, beside the estimate."""
+        return Needs(
+            input_tokens,
+            self.max_output_tokens,
+            self.capabilities,
+            self.stream,
+            self.service,
+            self.answers,
+            estimated_tokens=self.input_tokens,
+        )
+
 
 def read_needs(body: Mapping[str, object]) -> Needs:
     """The needs of a chat request."""
@@ -83,10 +95,10 @@ def _parts(messages: object) -> Iterator[dict[str, object]]:
 
 def _input_tokens(body: Mapping[str, object], parts: Sequence[Mapping[str, object]]) -> int:
     messages = list(_messages(body.get("messages")))
-    size = sum(_bytes(part.get("text")) for part in parts)
-    size += sum(_written(message.get("tool_calls")) for message in messages)
-    size += sum(_written(body.get(field)) for field in ("tools", "functions", "response_format"))
-    fixed = sum(_PART_TOKENS.get(str(part.get("type")), 0) for part in parts)
+    size = sum([_bytes(part.get("text")) for part in parts])
+    size += sum([_written(message["tool_calls"]) for message in messages if "tool_calls" in message])
+    size += sum([_written(body[field]) for field in ("tools", "functions", "response_format") if field in body])
+    fixed = sum([_PART_TOKENS.get(str(part.get("type")), 0) for part in parts])
     return -(-size // _BYTES_PER_TOKEN) + fixed + _TOKENS_PER_MESSAGE * len(messages)
 
 

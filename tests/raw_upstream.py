@@ -2,9 +2,12 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+PIECE_S = 0.05  # so that two pieces do not arrive as one
 
 
 @dataclass
@@ -15,6 +18,7 @@ class RawUpstream:
     answer: bytes = b""
     reset: bool = False  # end with a TCP reset instead of a clean close
     requests: list[bytes] = field(default_factory=list)
+    later: list[bytes] = field(default_factory=list)  # sent behind `answer`, each once the one before it is on its way
 
     def events(self, *datas: str | bytes, content_type: str = "text/event-stream") -> None:
         """Answer with a stream of events, ended by closing the connection."""
@@ -60,6 +64,9 @@ def raw_upstream() -> Iterator[RawUpstream]:
             with connection:
                 upstream.requests.append(_read_request(connection))
                 connection.sendall(upstream.answer)
+                while upstream.later:
+                    time.sleep(PIECE_S)
+                    connection.sendall(upstream.later.pop(0))
                 if upstream.reset:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 

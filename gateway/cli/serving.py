@@ -8,7 +8,13 @@ from collections.abc import Callable
 import uvloop
 
 from gateway.cli.begins import settings
-from gateway.environment import allow_files, forbid_dumps, put_off_garbage_collection, spare_garbage_collection
+from gateway.environment import (
+    allow_files,
+    forbid_dumps,
+    put_off_garbage_collection,
+    share_fairly,
+    spare_garbage_collection,
+)
 from gateway.server import Listening
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings
@@ -37,6 +43,7 @@ def serve(workers: int = 1) -> None:
 
     chosen = settings()
     allow_files()
+    share_fairly()
     if workers == 1:
         run(chosen, lambda listening: announce(listening.url, listening.metrics_url))
     else:
@@ -51,6 +58,7 @@ def worker(number: int, port: int, wire: int) -> None:
     seat = Seat(number, port, socket.socket(fileno=wire), spare_garbage_collection)
     chosen = settings()
     forbid_dumps()
+    share_fairly()
     put_off_garbage_collection()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_forever(chosen, seat=seat))

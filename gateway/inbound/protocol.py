@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from gateway.inbound.door import Door
-from gateway.inbound.exchange import OldExchange
+from gateway.inbound.exchange import Exchange, OldExchange
 from gateway.inbound.gone import GONE, Gone
 from gateway.inbound.reader import Reader
 from gateway.inbound.refusals import Refusal, answer
@@ -250,7 +250,7 @@ class InboundProtocol(HttpToolsProtocol):
         self._reading = BODY
         self._unread = 0
         self._due += self._door.body_timeout_s - self._door.header_timeout_s
-        kind = RequestResponseCycle if version == "1.1" else OldExchange
+        kind = Exchange if version == "1.1" else OldExchange
         cycle = self.cycle = kind(
             scope=self.scope,
             transport=self._outlet,  # type: ignore[arg-type]

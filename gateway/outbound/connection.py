@@ -6,7 +6,7 @@ be silent, how large it may grow. What is not HTTP, or more than one answer to o
 
 import asyncio
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -20,6 +20,9 @@ MOST_HEADERS: Final = 128  # of an answer, trailers included
 MOST_HEAD: Final = 64 * 1024  # bytes of them, and of anything else between two pieces of a body
 TOO_MUCH_HEAD: Final = f"the answer has more than {MOST_HEADERS} headers or {MOST_HEAD} bytes of them"
 MOST_BODY: Final = 1024 * 1024 * 1024  # bytes of a body; those that are kept in memory have narrower bounds
+
+
+Body = Sequence[bytes | memoryview]  # a request's, in pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Connection(asyncio.Protocol):
             return False
         return not self._poll.poll(0)
 
-    def ask(self, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+    def ask(self, head: bytes, body: Body, deadlines: Deadlines) -> Answer:
         """Send a request and return its answer, which is still to come."""
         assert self._transport is not None and self._answer is None  # noqa: S101 - the pool gives usable ones
         self._parser = httptools.HttpResponseParser(self)
@@ -75,11 +78,10 @@ class Connection(asyncio.Protocol):
         self._until = self._heard + deadlines.first_byte_s
         answer = self._answer = Answer(self._pause, self.abort, self._linger)
         self._timer = self._loop.call_at(self._until, self._look)
-        if len(body) <= MOST_HEAD:
-            self._transport.write(head + body)
+        if len(body) == 1 and len(body[0]) <= MOST_HEAD:
+            self._transport.write(head + body[0])
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self._transport.writelines([head, *body])
         return answer
 
     def disown(self) -> None:

@@ -15,7 +15,7 @@ import httpx
 
 from gateway.outbound.addresses import Address, Resolve, look_up, system_resolver
 from gateway.outbound.answer import Answer
-from gateway.outbound.connection import Connection, Deadlines
+from gateway.outbound.connection import Body, Connection, Deadlines
 
 KEPT_S: Final = 15.0  # how long an idle connection is kept: shorter than providers keep theirs
 CLOSING_TURNS: Final = 100  # of the loop
@@ -50,14 +50,13 @@ class Pool:
     def __init__(self, *, most: int, resolve: Resolve = system_resolver) -> None:
         self._most = most
         self._resolve = resolve
-        self._context = ssl.create_default_context()
-        self._context.set_alpn_protocols(["http/1.1"])
+        self._context: ssl.SSLContext | None = None
         self._places: dict[Origin, _Place] = {}
         self._open = self._waiting = 0
         self._connections: WeakSet[Connection] = WeakSet()
         self._closing = False
 
-    async def ask(self, origin: Origin, head: bytes, body: bytes, deadlines: Deadlines) -> Answer:
+    async def ask(self, origin: Origin, head: bytes, body: Body, deadlines: Deadlines) -> Answer:
         """Send a request over an idle connection or a new one; returns when the answer's head is there. Raises
         httpx.HTTPError: ConnectError, ConnectTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
         connection = self._idle(origin) or await self._connect(origin, deadlines.connect_s)
@@ -179,10 +178,16 @@ class Pool:
             slot.free()
             raise
 
+    async def _tls(self) -> ssl.SSLContext:
+        """Made with the first connection that needs it, in a thread: it reads the system's certificates."""
+        if self._context is None:
+            self._context = await asyncio.to_thread(_context)
+        return self._context
+
     async def _reach(self, origin: Origin, place: _Place, slot: "_Slot", address: Address) -> Connection:
         one = Connection(lambda one: self._released(one, place), lambda one: self._lost(one, place, slot))
         self._connections.add(one)  # weakly: one that never stands is nobody's
-        tls = self._context if origin.tls else None
+        tls = await self._tls() if origin.tls else None
         name = origin.host if origin.tls else None
         try:
             await asyncio.get_running_loop().create_connection(
@@ -230,3 +235,9 @@ class _Slot:
         if self._taken:
             self._taken = False
             self._pool.freed(self._place)
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

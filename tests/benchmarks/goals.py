@@ -104,6 +104,7 @@ GOALS = (
     Goal("CPU for a chunk at a pace, 600 streams, to nginx", 2, False, "", _over("paced-600", EVENT, NGINX)),
     Goal("CPU for a chunk at a pace, LiteLLM proxy to ours", 20, True, "", _under("paced-100", EVENT, LITELLM)),
     Goal("first token of 600 streams, p99 added", 20, False, " ms", _added("paced-600", "first_p99_ms")),
+    Goal("the same at a token each 50 ms", 20, False, " ms", _added("paced-600-50ms", "first_p99_ms")),
     Goal("plain answer at 500 a second, p50 added", 0.3, False, " ms", _added("rate-500", "p50_ms")),
     Goal("plain answer at 500 a second, p99 added", 2, False, " ms", _added("rate-500", "p99_ms")),
     Goal("start to ready", 1, False, " s", _start("ready_s")),

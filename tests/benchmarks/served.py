@@ -35,6 +35,9 @@ LOADS = (
         rounds=2,
     ),
     Load("paced-600", "streams of 50 tokens, one each 20 ms, 600 at once", QUICK, at_once=600, chunks=50, gap_ms=20),
+    Load(
+        "paced-600-50ms", "streams of 50 tokens, one each 50 ms, 600 at once", QUICK, at_once=600, chunks=50, gap_ms=50
+    ),
     Load("body-10mb", "plain answers to a picture of 10 MB, 1 at a time", RELAYS, body_mb=10),
 )
 WARM_UP_S = 0.3

@@ -9,7 +9,8 @@ import pytest
 from gateway import json_body
 from gateway.chat_request import MAX_MESSAGES, ChatRequest, read_chat_request
 from gateway.errors import ApiError, Problem
-from gateway.json_body import MAX_VALUES
+from gateway.fronts import COMPLETIONS_FRONT
+from gateway.json_body import MAX_FIELDS, MAX_VALUES
 from router.needs import read_needs
 
 HEAD = '"model": "auto", "messages": [{"role": "user", "content": "a"}]'
@@ -80,6 +81,17 @@ def test_long_fraction_is_a_number(number: str) -> None:
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"', '{"\\udfff": 1}'])
 def test_what_is_no_json_value_is_refused(value: str) -> None:
     assert refusal(body(f'"metadata": {{"a": {value}}}')).code == "invalid_json"
+
+
+def test_number_of_fields_is_bounded() -> None:
+    many = ", ".join(f'"x{number}": 1' for number in range(MAX_FIELDS))
+    assert "fields" in refusal(body(many)).message
+
+
+def test_answers_that_are_paid_for_and_not_shown_are_judged() -> None:
+    raw = json.dumps({"model": "auto", "prompt": ["a", "b"], "best_of": 5, "n": 2}).encode()
+    request = COMPLETIONS_FRONT.read(raw, {})
+    assert (request.body["n"], request.parameters["n"]) == (10, 4)
 
 
 def test_number_of_values_and_messages_is_bounded() -> None:

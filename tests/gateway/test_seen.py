@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.seen import Seen, parse
+from gateway.seen import FREELY, MOST_INNER, Seen, parse, skim
 from gateway.sse import Event
 
 
@@ -74,3 +74,39 @@ def test_event_that_is_not_json_is_malformed_and_odd_json_is_not() -> None:
 def test_odd_types_do_no_harm() -> None:
     odd = {"choices": [{"index": "x"}, 5, {"finish_reason": 3}], "candidates": "x", "usage": 3, "delta": [], "error": 0}
     assert seen(odd).finish == {}
+
+
+LONG = "x" * FREELY
+LARGE: dict[str, dict[str, object]] = {
+    "chat": {"id": LONG, "choices": [{"index": 0, "finish_reason": "stop"}], "usage": {"prompt_tokens": 3}},
+    "long choices": {"choices": [{"message": {"content": LONG}}], "service_tier": "flex"},
+    "embeddings": {"object": "list", "data": [{"embedding": LONG}], "usage": {"prompt_tokens": 3}},
+    "response": {"object": "response", "output": [LONG], "usage": {"input_tokens": 3}, "error": None},
+    "message": {"type": "message", "content": [LONG], "usage": {"input_tokens": 3}},
+    "an error": {"error": {"message": "no"}, "x": LONG},
+    "a long error": {"error": {"message": LONG}},
+    "no choices": {"choices": [], "x": LONG},
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_answer_is_skimmed_for_what_is_read_of_it(name: str) -> None:
+    whole = json.dumps(LARGE[name]).encode()
+    skimmed, parsed = skim(whole), parse(whole)
+    assert isinstance(skimmed, dict) and isinstance(parsed, dict)
+    for field in ("choices", "data", "error"):
+        assert bool(skimmed.get(field)) is bool(parsed.get(field)), field
+    for field in ("usage", "type", "object", "service_tier"):
+        assert skimmed.get(field) == parsed.get(field), field
+
+
+def test_document_of_more_than_anybody_says_is_no_document() -> None:
+    inner = b"{}," * (MOST_INNER + 1)
+    assert parse(b"[" + inner + b"{}]") is None and parse(b'["' + inner.replace(b"{}", b"ab") + b'"]') is not None
+    assert isinstance(skim(b'{"choices":[' + inner + b'{}],"usage":{"prompt_tokens":3}}'), dict)
+    assert skim(b"[" + inner + b"{}]") is None and parse(b'{"a":' + b"[" * 300_000) is None
+
+
+def test_large_answer_that_only_lenient_readers_take_is_taken() -> None:
+    document = skim(b'{"usage":{"prompt_tokens":3},"x":-Infinity,"y":"' + b"x" * FREELY + b'"}')
+    assert isinstance(document, dict) and document["usage"] == {"prompt_tokens": 3}

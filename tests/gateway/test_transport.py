@@ -91,3 +91,12 @@ async def test_request_outside_an_exchange_does_not_leave() -> None:
 
 async def test_transport_closes_without_having_been_used() -> None:
     await Transport(connect_timeout_s=1, max_connections=1).aclose()
+
+
+@pytest.mark.parametrize("host", ["xn--strae-oqa.example", "api.minimax.io", "[::1]:8080"])
+async def test_host_is_looked_up_as_it_was_approved(host: str) -> None:
+    """The system reads other letters into a name than the library that parses URLs: to it, the first is strasse."""
+    transport = Transport(connect_timeout_s=1, max_connections=1)
+    origin = transport._base(f"https://{host}/v1").origin
+    assert origin.host == host.partition("]")[0].strip("[")
+    await transport.aclose()

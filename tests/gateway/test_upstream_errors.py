@@ -1,5 +1,7 @@
 """What a provider's answer means: rows of status, body and the kind that follows."""
 
+import json
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -177,3 +179,17 @@ INSIDE = [
 @pytest.mark.parametrize(("error", "status"), INSIDE)
 def test_error_inside_a_success_stands_for_a_status(error: dict[str, object], status: int) -> None:
     assert status_inside(error) == status
+
+
+@pytest.mark.parametrize("code", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "0404", "-1", ""])
+def test_code_that_is_no_status_is_none(code: str) -> None:
+    assert status_inside({"code": code}) == 502
+
+
+@pytest.mark.parametrize("phrase", ["violat", "input token count ", "model ", "'a", '"', "\N{INFINITY}"])
+def test_long_message_is_looked_at_in_part(phrase: str) -> None:
+    """An event of a stream may hold sixteen megabytes; searching the square of that would take a day."""
+    facts = read_error(json.dumps({"error": {"message": phrase * 400_000, "code": phrase * 400_000}}).encode())
+    began = time.process_time()
+    assert kind_of(400, facts) is Kind.BAD_REQUEST
+    assert time.process_time() - began < 2

@@ -13,7 +13,7 @@ DOCUMENT = b'{"model": "auto", "why": "' + b"because " * 200 + b'"}'
 
 
 def kept(number: int, at: datetime = START, tenant: str = "t1") -> KeptDecision:
-    return KeptDecision(f"req_{number:032x}", tenant, at, DOCUMENT)
+    return KeptDecision(f"req_{number:032x}", tenant, at, (DOCUMENT,))
 
 
 def store(world: World, **keeping: object) -> DecisionStore:
@@ -28,6 +28,15 @@ async def unknown(decisions: DecisionStore, request_id: str, **options: str) -> 
     with pytest.raises(DecisionUnknown) as caught:
         await decisions.get(request_id, **options)
     return str(caught.value)
+
+
+async def test_pieces_come_back_joined_also_where_records_share_one(world: World) -> None:
+    decisions = store(world)
+    both = [KeptDecision(f"req_{number:032x}", "t1", START, (b'{"id":%d,' % number, DOCUMENT[1:])) for number in (1, 2)]
+    await decisions.write(both)
+    for number, one in enumerate(both, 1):
+        assert (await decisions.get(one.request_id)).document == b'{"id":%d,' % number + DOCUMENT[1:]
+    await decisions._database.close()
 
 
 async def test_document_comes_back_as_it_was_and_is_small_in_the_table(world: World) -> None:

@@ -8,11 +8,12 @@ from itertools import count
 import httpx
 import pytest
 
-from tests.harness import RunningGateway, sandbox_config
+from tests.harness import SANDBOXED, RunningGateway, eventually, sandbox_config
 from tests.raw_upstream import RawUpstream, raw_upstream
 
 ASK = [{"role": "user", "content": "Hello"}]
 MODEL = "minimax/MiniMax-M2"
+LANES = (MODEL, "deepseek/deepseek-v3.2")  # straight, and by LiteLLM
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +24,19 @@ def upstream() -> Iterator[RawUpstream]:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, upstream: RawUpstream) -> Iterator[RunningGateway]:
-    with RunningGateway(tmp_path_factory.mktemp("gw"), sandbox_config(upstream.url)) as running:
+    host = upstream.url.removeprefix("http://")
+    forced = f'base_url = "{upstream.url}/v1"\nhosts = ["{host}"]\nforwarding = "litellm"\n'
+    providers = {name: path for name, path in SANDBOXED.items() if name != "deepseek"}
+    config = sandbox_config(upstream.url, f"[providers.deepseek]\n{forced}", providers)
+    with RunningGateway(tmp_path_factory.mktemp("gw"), config) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def token(gateway: RunningGateway) -> str:
     keys = {"MINIMAX_API_KEY": "Zq7-plainLookingKey.0123456789", "OPENAI_API_KEY": "another.Key-without-shape-42"}
-    return gateway.tenant("acme", "team", keys | {"ANTHROPIC_API_KEY": "third.Key-without-shape-4711"})
+    keys |= {"ANTHROPIC_API_KEY": "third.Key-without-shape-4711", "DEEPSEEK_API_KEY": "fourth.Key-without-shape-12"}
+    return gateway.tenant("acme", "team", keys)
 
 
 @pytest.fixture
@@ -103,6 +109,53 @@ def test_end_that_did_not_come_is_not_told(
     assert "[DONE]" not in datas(answer)
     last = datas(answer)[-1] if BROKEN[name] else answer.text
     assert json.loads(last)["error"]["code"] == "provider_stream_truncated"
+
+
+BEGUN = "".join(f"data: {one}\n\n" for one in (chunk("a"), chunk(reason="stop"))).encode()
+# What follows a whole answer without an end of its own -> what the caller gets of it.
+UNENDED = {
+    "half a chunk": (b'data: {"id":"chatcm', False),
+    "half a chunk in two lines": (b'data: {"id":\ndata: 5,', False),
+    "the end mark": (b"data: [DONE]\n", True),
+    "a comment": (b": bye", True),
+}
+
+
+@pytest.mark.parametrize("model", LANES)
+@pytest.mark.parametrize("name", UNENDED)
+def test_event_that_was_cut_is_not_passed_on_and_not_silent(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, name: str, model: str
+) -> None:
+    upstream.events()
+    rest, whole = UNENDED[name]
+    upstream.answer += BEGUN + rest
+    answer = ask(gateway, token, stream=True, model=model)
+    if whole:
+        assert answer.content == BEGUN + rest
+    else:
+        assert answer.content.startswith(BEGUN + b'data: {"error":') and rest not in answer.content
+
+
+@pytest.mark.parametrize("model", LANES)
+def test_usage_without_an_end_is_counted_and_an_error_without_one_is_told(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, model: str
+) -> None:
+    upstream.events()
+    head = upstream.answer
+    upstream.answer = head + BEGUN + f"data: {USAGE}\n".encode()
+    assert ask(gateway, token, stream=True, model=model).content == BEGUN
+    eventually(lambda: gateway.logs.records("request.completed")[-1].get("output_tokens") == 2)
+    upstream.answer = head + BEGUN + b'data: {"error": {"message": "Overloaded", "type": "overloaded_error"}}'
+    assert json.loads(datas(ask(gateway, token, stream=True, model=model))[-1])["error"]["code"] == "provider_error"
+
+
+@pytest.mark.parametrize("model", LANES)
+def test_stream_of_nothing_but_its_end_is_answered_by_nobody(
+    gateway: RunningGateway, token: str, upstream: RawUpstream, model: str
+) -> None:
+    upstream.events("[DONE]")
+    answer = ask(gateway, token, stream=True, model=model)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_stream_truncated")
 
 
 def test_reset_after_the_finish_is_still_a_broken_stream(
@@ -197,6 +250,8 @@ def test_key_that_a_provider_echoes_reaches_nobody(gateway: RunningGateway, upst
     upstream.plain('{"error": {"message": "you sent Zq7-plainLookingKey.0123456789, really"}}', status)
     answer = ask(gateway, token, stream=False)
     assert "you sent" in answer.text and "plainLooking" not in answer.text
+    upstream.plain('{"error": {"message": "no", "param": "Zq7-plainLookingKey.0123456789"}}', status)
+    assert ask(gateway, token, stream=False).json()["error"]["param"] is None
     assert "plainLooking" not in gateway.logs.getvalue()
 
 

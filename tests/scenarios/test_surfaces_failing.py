@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from tests.harness import eventually
 from tests.scenarios import surfaces as told
 from tests.scenarios.surfaces import (
     CLAUDE,
@@ -288,6 +289,21 @@ def test_translated_stream_that_breaks_says_so_in_the_surfaces_words(scene: Stag
     answer = scene.post(path, scene.token(), body(path, MINIMAX, DEEPSEEK, stream=True))
     assert scene.asked() == ["minimax"] and "Hi" in answer.text and "[DONE]" not in answer.text
     assert "error" in kinds(answer) and not {"message_stop", "response.completed"} & set(kinds(answer))
+
+
+def test_translated_stream_that_contradicts_itself_says_so_in_the_stream(scene: Stage) -> None:
+    def call(index: int, arguments: str, **more: object) -> dict[str, object]:
+        piece = {"index": index, "function": {"name": f"f{index}", "arguments": arguments}, **more}
+        return {**told.CHUNK, "choices": [{"index": 0, "delta": {"tool_calls": [piece]}, "finish_reason": None}]}
+
+    whole = [call(0, "{}", id="c0"), call(1, "{", id="c1")]
+    pieces = [chunks(one, done=False) for one in (told.CHUNK, *whole, call(0, "}"))]
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    scene.at["minimax"].answer = head + pieces[0]
+    scene.at["minimax"].later = pieces[1:]
+    answer = scene.post("/v1/messages", scene.token(), body("/v1/messages", MINIMAX, stream=True))
+    assert kinds(answer)[-1] == "error" and "message_stop" not in kinds(answer), answer.text
+    eventually(lambda: scene.gateway.logs.records("request.completed")[-1]["outcome"] == "cut")
 
 
 def test_count_tokens_is_estimated_where_nobody_counts_and_the_answer_says_so(scene: Stage) -> None:

@@ -70,6 +70,21 @@ def test_other_model_of_the_same_provider_may_go_on_and_another_provider_may_not
     assert "provider.only" in str(error["message"])
 
 
+def test_provider_that_the_caller_does_not_want_is_not_asked_for_what_it_keeps(scene: Stage) -> None:
+    token = scene.token("openai", "groq")
+    both(scene, PLAIN)
+    assert ask(scene, token, OPENAI)[0] == 200
+    scene.clear()
+    both(scene, PLAIN)
+    for only in (["groq"], ["groq", "deepseek"]):
+        status, error = ask(scene, token, "auto", previous_response_id="resp_9", provider={"only": only})
+        assert (status, error["param"]) == (400, "previous_response_id") and "openai keeps" in str(error["message"])
+    assert not scene.asked()
+    for only in (["openai"], ["groq", "openai"]):
+        assert ask(scene, token, "auto", previous_response_id="resp_9", provider={"only": only})[0] == 200
+    assert scene.asked() == ["openai"] * 2
+
+
 @pytest.mark.parametrize(
     ("field", "value", "code"),
     [

@@ -1,6 +1,7 @@
 """What SDKs trip over at gateways, on every path and surface, by port. docs/wire.md says which line is held where."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, MutableMapping
@@ -336,6 +337,35 @@ async def test_each_piece_is_one_write() -> None:
     sent = await relayed(pieces, keep_alive=CHAT.keep_alive)
     assert [message["type"] for message in sent] == ["http.response.start", *["http.response.body"] * 4]
     assert [message["body"] for message in sent[1:]] == [*pieces, b""]
+
+
+async def test_comment_that_waits_for_a_slow_client_is_not_said_after_the_end() -> None:
+    """uvicorn raises for it, in a task that nobody awaits."""
+    sent: list[bytes] = []
+    room, waiting = asyncio.Event(), 0
+    strays: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        nonlocal waiting
+        if sent:
+            waiting += 1
+            if waiting == 2:  # a piece and a comment
+                asyncio.get_running_loop().call_soon(room.set)
+            await room.wait()
+        if b"" in sent:
+            raise RuntimeError("sent after the end")
+        if "body" in message:
+            sent.append(message["body"])
+
+    reply = _Reply([b"data: 2\n\n"])
+    stream = OpenStream(b"data: 1\n\n", aiter(reply), reply)
+    tally = Tally("req_1", "POST", time.monotonic())
+    await relay_stream(send, stream, tally, most_s=30, keep_alive=CHAT.keep_alive, keep_alive_s=0.05)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert sent == [b"data: 1\n\n", b"data: 2\n\n", b""] and not strays
 
 
 @pytest.mark.parametrize("surface", [CHAT, RESPONSES, MESSAGES])

@@ -83,7 +83,7 @@ def always(answer: bytes, *, again: bool = True) -> Play:
 
 
 async def ask(pool: Pool, origin: Origin, body: bytes = b"{}", deadlines: Deadlines = SOON) -> Answer:
-    return await pool.ask(origin, HEAD + b"content-length: %d\r\n\r\n" % len(body), body, deadlines)
+    return await pool.ask(origin, HEAD + b"content-length: %d\r\n\r\n" % len(body), [body], deadlines)
 
 
 async def whole(answer: Answer) -> bytes:

@@ -54,7 +54,7 @@ async def main():
     transport = Transport(connect_timeout_s=3, max_connections=10, listed=())
     for url in json.load(sys.stdin):
         try:
-            await transport.post(exchange(url), b"/chat/completions", (), b"{}", 1)
+            await transport.post(exchange(url), b"/chat/completions", (), [b"{}"], 1)
             refused[url] = ""
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             refused[url] = type(error).__name__
@@ -62,7 +62,7 @@ async def main():
     del connected[:]
     listed = Transport(connect_timeout_s=3, max_connections=10, listed=("127.0.0.1:9",))
     try:
-        await listed.post(exchange("http://127.0.0.1:9/v1"), b"/chat/completions", (), b"{}", 1)
+        await listed.post(exchange("http://127.0.0.1:9/v1"), b"/chat/completions", (), [b"{}"], 1)
     except httpx.HTTPError:
         print(json.dumps([str(one) for one in connected]))
 asyncio.run(main())

@@ -369,7 +369,7 @@ async def test_connection_is_usable_only_while_it_carries_nothing_and_stays_open
     one.connection_made(wire)
     one._poll = select.poll()
     assert may_be_used(one)
-    one.ask(b"", b"", SOON)
+    one.ask(b"", [b""], SOON)
     assert not may_be_used(one)
     one.data_received(TWO)
     assert may_be_used(one)
@@ -393,7 +393,7 @@ def outcome(pieces: list[bytes], *, keep: bool = True) -> tuple[object, ...]:
     one = Connection(released.append, lambda _: None)
     wire = _Wire()
     one.connection_made(wire)
-    answer = one.ask(b"", b"", SOON)
+    answer = one.ask(b"", [b""], SOON)
     body = bytearray()
     for piece in pieces:
         if not wire.closing:
