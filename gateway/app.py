@@ -8,20 +8,22 @@ without `/v1`.
 import asyncio
 
 from gateway.asgi import App, Receive, Scope, Send
+from gateway.browsers import Browsers
 from gateway.calls import Calls, CountTokens
 from gateway.catalogue_endpoints import Models, Requests, Route
 from gateway.edge import Edge
 from gateway.fronts import CHAT_FRONT, COMPLETIONS_FRONT, EMBEDDINGS_FRONT, MESSAGES_FRONT, RESPONSES_FRONT
 from gateway.guard import Guard
 from gateway.ops import Live, Ready
-from gateway.paths import Paths, Place, wording_of
+from gateway.paths import CONTROL, Paths, Place, wording_of
 from gateway.services import Services
 
 
 def build_app(services: Services) -> App:
     """The ASGI application for `services`."""
+    app: App = Paths(places(services), ControlPlane(services))
     return Edge(
-        Paths(places(services), ControlPlane(services)),
+        Browsers(app, services.origins, closed=CONTROL) if services.origins else app,
         events=services.events,
         metrics=services.metrics,
         catalogue=lambda: services.books.current.catalogue.version,

@@ -35,7 +35,7 @@ from router.health_steps import Attempt
 from router.retry import Progress, Stop, asks_to_wait, most_useful, order_after, pause_s, stop
 from router.retry_budget import RetryBudget
 
-Reply = TypeVar("Reply")
+Reply = TypeVar("Reply", "PlainReply", "OpenStream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class OpenStream:
     first: bytes
     rest: AsyncIterator[bytes]
     reply: StreamReply
+
+    @property
+    def request_id(self) -> str | None:
+        return self.reply.request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,17 +194,17 @@ class Attempts:
         assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
         started, outcome, status = time.monotonic(), "cancelled", None
         credential: Credential | None = None
-        tally.asked, failure = None, None
+        tally.asked, tally.provider_request_id, failure = None, None, None
         try:
             credential = _unseal(keys, provider, candidate.offer.model)
             tally.asked = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
             call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
             reply = await send(call, self._left(tally))
-            outcome, status = "ok", 200
+            outcome, status, tally.provider_request_id = "ok", 200, reply.request_id
             return reply
         except UpstreamFailed as failed:
             failure = failed.failure
-            outcome, status = failure.kind.value, failure.status
+            outcome, status, tally.provider_request_id = failure.kind.value, failure.status, failure.request_id
             raise
         finally:
             took = time.monotonic() - started
@@ -210,7 +214,7 @@ class Attempts:
                 self._note_use(keys.tenant_id, credential, outcome, status)
             if tally.asked is not None:
                 self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally, request))
-            key = (tally.key_label or None, tally.key_former)
+            key = (tally.key_label or None, tally.key_former, tally.provider_request_id)
             self.events.publish(
                 AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
             )

@@ -19,6 +19,7 @@ from gateway.relay import relay_stream
 from gateway.seen import parse
 from gateway.services import Services
 from gateway.surface import RESPONSES
+from gateway.surfaces.own_fields import own_error
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
@@ -75,7 +76,13 @@ class Calls:
         """Answer a request that was read, while its client is there."""
         tally.stream = request.stream
         work = self._answer(request, admitted, book, tally, send)
-        await while_connected(scope, receive, work, answered=lambda: tally.ended)
+        try:
+            await while_connected(scope, receive, work, answered=lambda: tally.ended)
+        except ApiError as error:
+            own = own_error(error, request.surface.endpoint, request.asked or request.body)
+            if own is error:
+                raise
+            raise own from None
 
     async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
         keyring = await keyring_of(admitted.tenant, self._services)
@@ -159,7 +166,8 @@ class CountTokens:
         keyring = await keyring_of(admitted.tenant, services)
         decision = decided(request, admitted, keyring, book, services, enough=1)
         if not decision.ranked:
-            raise refused(decision, tally, services.events)
+            error = refused(decision, tally, services.events)
+            raise own_error(error, request.surface.endpoint, request.asked)
         first = book.registry.get(decision.ranked[0].offer.provider_id)
         if first is not None and request.surface.native(first):
             try:

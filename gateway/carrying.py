@@ -10,8 +10,11 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.chat_request import ChatRequest
+from gateway.embedding_wires import DROPPABLE as EMBEDDING_NOTES
+from gateway.embedding_wires import embedding_refused
 from gateway.refusals import Refused
-from gateway.surface import CHAT
+from gateway.surface import CHAT, EMBEDDINGS
+from gateway.surfaces.own_fields import own_refusal
 from gateway.translation import refused_by
 from keystore.providers import Provider
 from router.catalogue import Offer
@@ -75,6 +78,8 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
     if request.surface.native(provider):
         spared = lacking if request.surface is CHAT else set()
         return request.surface.unfit(request.asked) or Carried(without(request, spared), tuple(sorted(spared)))
+    if request.surface is EMBEDDINGS:
+        return _embeddings_carried(provider, request, may_drop=may_drop)
     if not request.surface.by_chat:
         return Refused("model", f"{provider.name} does not speak {request.surface.path} itself.")
     if offer.mode not in CHAT.modes:
@@ -84,15 +89,24 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         return Refused("model", text)
     if request.lacking:
         return request.lacking[0]
-    request, dropped = request.as_chat(), lacking
+    surface, asked, dropped = request.surface, request.asked, lacking
+    request = request.as_chat()
     while True:
         left = without(request, dropped)
         refused = refused_by(provider, offer.model, left)
         if refused is None:
             return Carried(left, tuple(sorted(dropped)))
         if not may_drop or refused.param not in DROPPABLE or refused.param in dropped:
-            return refused
+            return refused if surface is CHAT else own_refusal(refused, surface.endpoint, asked)
         dropped.add(refused.param)
+
+
+def _embeddings_carried(provider: Provider, request: ChatRequest, *, may_drop: bool) -> Carried | Refused:
+    """The request as it is for the embeddings of another wire."""
+    dropped = EMBEDDING_NOTES & set(request.asked) if may_drop else frozenset()
+    return embedding_refused(provider, request.asked, dropped) or Carried(
+        replace(request, dropped=dropped), tuple(sorted(dropped))
+    )
 
 
 def _lacking(offer: Offer, request: ChatRequest) -> set[str]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from gateway.origins import read_origins
 from gateway.price_settings import PriceSettings, read_price_settings
 
 DEFAULT_PATH = Path("wardgate.toml")
-TABLES = ("providers", "plans", "models", "limits", "prices")
+TABLES = ("providers", "plans", "models", "limits", "prices", "browsers")
 
 
 class ConfigError(Exception):
@@ -59,6 +60,7 @@ class Config:
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # by "provider/model", or by alias
     limits: Limits = field(default_factory=Limits)
     prices: PriceSettings = field(default_factory=PriceSettings)
+    origins: frozenset[str] = frozenset()  # of pages that may call from a browser
 
 
 def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -> Config:
@@ -95,6 +97,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         models=_rows(document, "models", where),
         limits=_limits(document.get("limits", {}), where),
         prices=_prices(document.get("prices", {}), where),
+        origins=_origins(document.get("browsers", {}), where),
     )
 
 
@@ -139,6 +142,14 @@ def _prices(table: object, where: str) -> PriceSettings:
         return read_price_settings(table)
     except ValueError as error:
         raise ConfigError(f"{where}: [prices] {error}") from None
+
+
+def _origins(table: object, where: str) -> frozenset[str]:
+    assert isinstance(table, dict)  # noqa: S101 - checked by parse_config
+    try:
+        return read_origins(table)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [browsers] {error}") from None
 
 
 def _type_of(default: object) -> type[int] | type[float]:

@@ -45,6 +45,7 @@ from router.reasons import Fault, Reason
 
 NO_PLAN = "tenant_plan_unknown"
 SERVED = ("chat", "responses", "embedding", "completion")  # modes of models that some surface serves
+MAX_SHOWN = 128  # characters of a field's name
 KEYRINGS = 10_000  # whose holdings are remembered
 
 
@@ -211,8 +212,11 @@ def _without_untranslatable(
             continue
         if found.param.startswith("messages"):
             whole_wire[wire] = found
-        reason = Reason.LACKS_PARAMETER
-        rejected.append(Rejection(offer.id, offer.provider_id, offer.model, reason, found.sentence.rstrip(".")))
+        detail = found.sentence.rstrip(".")
+        why = Rejection(
+            offer.id, offer.provider_id, offer.model, Reason.LACKS_PARAMETER, detail, param=found.param[:MAX_SHOWN]
+        )
+        rejected.append(why)
     if not rejected and tuple(ranked) == decision.ranked:
         return decision
     return replace(decision, ranked=tuple(ranked), rejected=decision.rejected.and_also(rejected))

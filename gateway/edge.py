@@ -11,7 +11,8 @@ from gateway.tally import KEY, Tally, mint_request_id
 
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
 EXPOSED = (
-    "x-request-id, x-wardgate-request-id, x-wardgate-provider, x-wardgate-model, x-wardgate-key, "
+    "x-request-id, x-wardgate-request-id, x-wardgate-provider, x-wardgate-provider-request-id, x-wardgate-model, "
+    "x-wardgate-key, "
     "x-wardgate-key-label, x-wardgate-key-former, x-wardgate-attempts, "
     "x-wardgate-dropped, x-wardgate-estimated, x-wardgate-cost-usd, x-wardgate-catalogue, x-should-retry, retry-after, "
     "request-id, openai-version, openai-processing-ms"

@@ -123,6 +123,7 @@ class AttemptEnded:
     status: int | None = None
     key_label: str | None = None  # of several keys of one name
     key_former: int | None = None  # the version of a superseded key that stood in
+    provider_request_id: str | None = None  # the upstream's own
 
 
 @dataclass(frozen=True, slots=True)

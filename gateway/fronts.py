@@ -10,13 +10,14 @@ from typing import Final, Protocol
 from gateway.asgi import Scope
 from gateway.attempts import OpenStream
 from gateway.chat_request import ChatRequest, Headers, check_name, checked, flag, model_names
-from gateway.errors import Problem, bad_request
+from gateway.errors import ApiError, Problem, bad_request
 from gateway.events import TokenUsage
 from gateway.json_body import parse_object
 from gateway.seen import DONE, parse
 from gateway.sse import EventReader
 from gateway.surface import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES, Surface
 from gateway.surfaces import (
+    completions,
     messages_answer,
     messages_events,
     messages_native,
@@ -25,6 +26,7 @@ from gateway.surfaces import (
     responses_events,
     responses_request,
 )
+from gateway.surfaces.own_fields import own_error
 from gateway.surfaces.translation import Translation
 from gateway.upstream import StreamReply
 
@@ -64,6 +66,7 @@ class Front:
 def _read_chat(raw: bytes, _: Scope) -> ChatRequest:
     body = parse_object(raw)
     if responses_request.looks_like_responses(body):
+        _check_names(body)
         said = responses_request.mixed_to_chat(body)
         return replace(checked(said.body, None), asked=body, lacking=said.lacking)
     return checked(body, raw)
@@ -74,7 +77,10 @@ def _translated(
 ) -> ChatRequest:
     body = _native_fields(raw)
     said = to_chat(body)
-    request = checked(said.body, raw)
+    try:
+        request = checked(said.body, raw)
+    except ApiError as error:
+        raise own_error(error, surface.endpoint, body) from None
     usage = request.stream  # it is said at the end of the other surface's stream
     return replace(
         request, surface=surface, asked=body, lacking=said.lacking, headers=tuple(headers), include_usage=usage
@@ -84,9 +90,13 @@ def _translated(
 def _native_fields(raw: bytes) -> dict[str, object]:
     """The body of a surface whose fields travel as they are to who speaks it."""
     body = parse_object(raw)
+    _check_names(body)
+    return body
+
+
+def _check_names(body: Object) -> None:
     for name in body:
         check_name(name)
-    return body
 
 
 def _read_responses(raw: bytes, _: Scope) -> ChatRequest:
@@ -116,7 +126,12 @@ def _of_anthropic(surface: Surface, to_chat: Callable[[Object], Translation], ra
 
 
 def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
-    return _plain(COMPLETIONS, raw, "prompt")
+    request = _plain(COMPLETIONS, raw, "prompt")
+    said = completions.to_chat(request.asked)
+    messages = said.body.pop("messages")
+    assert isinstance(messages, list)  # noqa: S101 - to_chat made it
+    parameters = {**said.body, **request.parameters}
+    return replace(request, messages=messages, parameters=parameters, lacking=said.lacking)
 
 
 def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
@@ -127,7 +142,7 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
 
 
 def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
-    """A body that only providers of the surface can be sent: little of it is looked at. What it asks is estimated from
+    """A body of which little is looked at: it is for a provider of the surface to judge. What it asks is estimated from
     its text."""
     body = _native_fields(raw)
     if body.get(field) is None:
@@ -171,7 +186,9 @@ def _text(value: object) -> str:
 
 
 CHAT_FRONT: Final = Front(CHAT, _read_chat)
-COMPLETIONS_FRONT: Final = Front(COMPLETIONS, _read_completions)
+COMPLETIONS_FRONT: Final = Front(
+    COMPLETIONS, _read_completions, "cmpl-", answer=completions.answer, events=completions.Events
+)
 EMBEDDINGS_FRONT: Final = Front(EMBEDDINGS, _read_embeddings)
 RESPONSES_FRONT: Final = Front(
     RESPONSES, _read_responses, "resp_", answer=responses_answer.answer, events=responses_events.Events
@@ -194,6 +211,10 @@ class Retold:
     @property
     def usage(self) -> TokenUsage | None:
         return self._stream.reply.usage
+
+    @property
+    def request_id(self) -> str | None:
+        return self._stream.reply.request_id
 
     def broke(self, problem: Problem) -> bytes:
         return self._events.broke(problem)

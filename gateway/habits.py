@@ -6,6 +6,7 @@ decision that was made with it can then be remembered too. Must not know how a c
 """
 
 import time
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,10 +43,24 @@ class _Average:
 
 
 @dataclass(slots=True)
+class _Last:
+    """The last LAST numbers, also by size."""
+
+    came: deque[int] = field(default_factory=deque)
+    ranked: list[int] = field(default_factory=list)
+
+    def add(self, number: int) -> None:
+        if len(self.came) == LAST:
+            del self.ranked[bisect_left(self.ranked, self.came.popleft())]
+        self.came.append(number)
+        insort(self.ranked, number)
+
+
+@dataclass(slots=True)
 class _Tenant:
     ratio: _Average = field(default_factory=_Average)
-    outputs: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
-    answers: deque[int] = field(default_factory=lambda: deque(maxlen=LAST))
+    outputs: OrderedDict[str, _Last] = field(default_factory=OrderedDict)
+    answers: _Last = field(default_factory=_Last)
     cached: dict[str, _Average] = field(default_factory=dict)
     said: Habits = NO_HABITS
 
@@ -98,19 +113,20 @@ def _share(seen: _Average, usage: TokenUsage) -> Decimal:
     return _in_steps(seen.value) if seen.count >= LEAST else Decimal(0)
 
 
-def _of_model(outputs: OrderedDict[str, deque[int]], offer_id: str, tokens: int) -> Median | None:
+def _of_model(outputs: OrderedDict[str, _Last], offer_id: str, tokens: int) -> Median | None:
     """The median of this model's answers, once there are enough."""
-    seen = outputs.setdefault(offer_id, deque(maxlen=LAST))
+    seen = outputs.setdefault(offer_id, _Last())
     outputs.move_to_end(offer_id)
     if len(outputs) > MODELS:
         outputs.popitem(last=False)
     return _median(seen, tokens)
 
 
-def _median(seen: deque[int], tokens: int) -> Median | None:
+def _median(seen: _Last, tokens: int) -> Median | None:
     if tokens > 0:
-        seen.append(tokens)
-    return Median(_rounded(sorted(seen)[len(seen) // 2]), len(seen)) if len(seen) >= LEAST else None
+        seen.add(tokens)
+    ranked = seen.ranked
+    return Median(_rounded(ranked[len(ranked) // 2]), len(ranked)) if len(ranked) >= LEAST else None
 
 
 def _noticed(ratio: Decimal, share: Decimal | int, of_model: Median | None, usual: Median | None) -> tuple[object, ...]:

@@ -340,7 +340,8 @@ def openai_reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list) or not body["choices"]:
         text = "the provider's answer is not one of this kind"
         raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
-    return PlainReply(bytes(exchange.body), openai_shape.token_usage(body.get("usage"), exchange.seen.service_tier))
+    usage = openai_shape.token_usage(body.get("usage"), exchange.seen.service_tier)
+    return PlainReply(bytes(exchange.body), usage, exchange.request_id)
 
 
 def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> PlainReply:
@@ -358,6 +359,6 @@ def translated_reply(call: UpstreamCall, exchange: Exchange, response: Any) -> P
         usage = openai_shape.token_usage(counted, exchange.seen.service_tier)
         if usage is None:
             body.pop("usage", None)
-        return PlainReply(openai_shape.encode(body), usage)
+        return PlainReply(openai_shape.encode(body), usage, exchange.request_id)
     except (AttributeError, TypeError, ValueError) as error:
         raise UpstreamFailed(failure_of(call, exchange, error)) from error

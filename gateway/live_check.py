@@ -75,6 +75,11 @@ LISTINGS: Final[tuple[tuple[Wire, str | None, Listing], ...]] = (
         "gemini",
         Listing("/models?pageSize=1000", items="models", name="name", more="nextPageToken", proves=True),
     ),
+    (  # the row's base URL is that of the second version's chat; models are listed by the first
+        Wire.LITELLM,
+        "cohere_chat",
+        Listing("/../../v1/models?page_size=1000", items="models", name="name", more="next_page_token"),
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from gateway.books import Books
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
+from gateway.embedding_lane import EmbeddingLane
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import check_redis_url, open_health, sharing_of
@@ -132,6 +133,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         retry_budget=retry_budget,
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
+        origins=rules.origins,
     )
 
 
@@ -139,7 +141,7 @@ def _lanes(transport: Transport, limits: Limits) -> Lanes:
     tokens, answer_s, idle_s = AccessTokens(transport), limits.answer_timeout_s, limits.idle_timeout_s
     straight = PassThroughLane(transport, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
     litellm = LiteLLMLane(transport, tokens, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
-    return Lanes(straight, litellm, tokens)
+    return Lanes(straight, litellm, EmbeddingLane(transport, answer_timeout_s=answer_s), tokens)
 
 
 def _pricing(

@@ -120,4 +120,4 @@ def _reply(call: UpstreamCall, exchange: Exchange) -> PlainReply:
     if not isinstance(document, dict) or not surface.answered(document):
         text = "the provider's answer is not one of this kind"
         raise UpstreamFailed(failure(call, FailureKind.MALFORMED, text, status=exchange.status))
-    return PlainReply(raw, surface.usage_of(exchange.seen.usage, exchange.seen.service_tier))
+    return PlainReply(raw, surface.usage_of(exchange.seen.usage, exchange.seen.service_tier), exchange.request_id)

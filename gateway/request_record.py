@@ -110,6 +110,7 @@ def _attempts(attempts: Sequence[AttemptEnded]) -> list[dict[str, object]]:
             "duration_ms": _ms(one.duration_s),
             "key_label": one.key_label,
             "key_former": one.key_former,
+            "provider_request_id": one.provider_request_id,
         }
         for one in attempts
     ]

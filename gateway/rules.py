@@ -42,6 +42,7 @@ class Rules:
     aliases: Aliases = NO_ALIASES
     overrides: Overrides = NO_OVERRIDES
     listed_hosts: Container[str] = frozenset()  # that the operator names: they may be at private addresses
+    origins: frozenset[str] = frozenset()  # of pages that may call from a browser
 
 
 def load_rules(settings: Settings) -> Rules:
@@ -52,7 +53,7 @@ def load_rules(settings: Settings) -> Rules:
     aliases = load_aliases({name: row for name, row in config.models.items() if "/" not in name})
     overrides = load_overrides({name: row for name, row in config.models.items() if "/" in name}, registry)
     plans, listed = load_plans(config.plans), _listed_hosts(config.providers, registry)
-    return Rules(registry, plans, config.limits, config.prices, aliases, overrides, listed)
+    return Rules(registry, plans, config.limits, config.prices, aliases, overrides, listed, config.origins)
 
 
 def _listed_hosts(rows: Mapping[str, Mapping[str, object]], registry: Registry) -> Container[str]:

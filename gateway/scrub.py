@@ -39,6 +39,13 @@ def scrub(text: str, *secrets: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
+def tells_of(text: str, secret: str) -> bool:
+    """Whether a short text holds WINDOW characters of a secret in a row, or what looks like a key."""
+    lower, key = text.translate(LOWER), secret.translate(LOWER)
+    pieces = (lower[at : at + WINDOW] for at in range(max(1, len(lower) - WINDOW + 1)))
+    return KEY_SHAPES.search(text) is not None or any(piece in key for piece in pieces)
+
+
 def _forms(secret: str) -> list[str]:
     """The ways in which a secret may be echoed; nothing for an empty one."""
     if not secret:

@@ -56,3 +56,4 @@ class Services:
     sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now
+    origins: frozenset[str] = frozenset()  # of pages that may call from a browser

@@ -53,6 +53,10 @@ class ForwardedStream:
         seen = self._exchange.seen
         return self._call.request.surface.usage_of(seen.usage, seen.service_tier)
 
+    @property
+    def request_id(self) -> str | None:
+        return self._exchange.request_id
+
     def broke(self, problem: Problem) -> bytes:
         return self._reader.broke(problem)
 
@@ -126,17 +130,25 @@ class TranslatedStream:
                 raise UpstreamFailed(failure_of(self._call, self._exchange, error)) from None
             check_error(self._call, self._exchange)
             if shown is not None:
-                yield event(openai_shape.encode(shown))
+                yield self._chunk(shown)
         check_end(self._call, self._exchange)
         yield self._end(last)
+
+    def _chunk(self, shown: dict[str, object]) -> bytes:
+        """As OpenAI tells it: with `usage` null where usage is to come."""
+        return event(openai_shape.encode({**shown, "usage": None} if self._call.request.include_usage else shown))
 
     def _end(self, last: Mapping[str, object] | None) -> bytes:
         """What is left to say: ends that LiteLLM swallowed, the usage if the caller wants it, the end mark."""
         ends = None if last is None else self._untold_ends(last)
-        said = b"" if ends is None else event(openai_shape.encode(ends))
+        said = b"" if ends is None else self._chunk(ends)
         if self._call.request.include_usage and self._usage_chunk is not None:
             said += event(self._usage_chunk)
         return said + DONE_EVENT
+
+    @property
+    def request_id(self) -> str | None:
+        return self._exchange.request_id
 
     def broke(self, problem: Problem) -> bytes:
         return error_event(problem)

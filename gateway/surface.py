@@ -40,13 +40,16 @@ class Surface:
     reader: Callable[[Seen, bool], StreamReader]  # of a native stream; whether the caller wants the usage chunk
     optional: bool = False  # a provider may serve the model and not this surface: its 404 says nothing of the model
     by_chat: bool = False  # it can be said as a chat completion
+    stays_native: bool = False  # also where the row forces LiteLLM, which would have to say it as a chat completion
     asks_usage: bool = False  # whether usage of a stream is to be asked for
     keep_alive: bytes = COMMENT  # said while the provider is silent
     unfit: Callable[[Object], Refused | None] = _nothing  # what no native provider takes of a body
 
     def native(self, provider: Provider) -> bool:
         """Whether this provider is sent the caller's own fields."""
-        return self.speaks in provider.speaks and (provider.forwarding is Forwarding.AUTO or not self.by_chat)
+        return self.speaks in provider.speaks and (
+            provider.forwarding is Forwarding.AUTO or not self.by_chat or self.stays_native
+        )
 
 
 def _chat_reader(seen: Seen, keep_usage: bool) -> StreamReader:
@@ -82,6 +85,8 @@ COMPLETIONS: Final = Surface(
     answered=_has_choices,
     optional=True,
     reader=_chat_reader,
+    by_chat=True,
+    stays_native=True,
     asks_usage=True,
 )
 EMBEDDINGS: Final = Surface(

@@ -48,6 +48,7 @@ class Tally:
     attempts: int = 0
     dropped: tuple[str, ...] = ()  # parameters that were left out of the last attempt, which the request allowed
     asked: Attempt | None = None  # the last of them, as health knows it
+    provider_request_id: str | None = None  # the last attempt's, as the provider named it
     client_request_id: str | None = None
     stream: bool = False
     upstream_s: float = 0.0
@@ -65,6 +66,7 @@ class Tally:
         known = {
             "x-wardgate-request-id": self.request_id,
             "x-wardgate-provider": self.provider,
+            "x-wardgate-provider-request-id": self.provider_request_id,
             "x-wardgate-model": self.model,
             "x-wardgate-key": key,
             "x-wardgate-key-label": self.key_label or None,

@@ -17,6 +17,7 @@ import httpx
 from gateway.outbound.answer import Answer
 from gateway.outbound.connection import Body, Deadlines
 from gateway.outbound.pool import Origin, Pool
+from gateway.scrub import tells_of
 from gateway.seen import MOST_INNER, Seen, parse
 from gateway.sse import EventReader, EventTooLarge
 from keystore.keyring import Credential
@@ -30,6 +31,7 @@ KEPT_ERROR_BODY: Final = 64 * 1024  # bytes of an error answer that are read for
 WITHHELD: Final = re.compile(rb"cookie|accept-encoding|user-agent|x-stainless-.*|openai-.*", re.IGNORECASE)
 NOT_PASSED: Final = (b"set-cookie", b"location", b"www-authenticate")
 HEADER_VALUE: Final = re.compile(rb"[\x21-\x7e]+(?: [\x21-\x7e]+)*")
+REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")  # of a provider, to be passed on
 SENT_ALWAYS: Final = b"user-agent: wardgate\r\naccept-encoding: identity\r\ncontent-type: application/json\r\n"
 KNOWN_BASES: Final = 4096  # base URLs whose parts are remembered: tenants may have their own
 
@@ -82,6 +84,15 @@ class Exchange:
         """Whether the answer is a stream of events."""
         kind = self.raw_headers.get(b"content-type", b"").lower()
         return self.status == 200 and (b"text/event-stream" in kind or (self.stream and b"json" not in kind))
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's own id of the request, as its headers tell it; None where they do not, or tell a key."""
+        value = self.raw_headers.get(b"x-request-id") or self.raw_headers.get(b"request-id")
+        if value is None or not REQUEST_ID.fullmatch(value):
+            return None
+        told = value.decode("ascii")
+        return None if tells_of(told, self.credential.secret.reveal()) else told
 
     def fail(self, error: httpx.HTTPError) -> httpx.HTTPError:
         """Remember the first error of the exchange and return it for raising."""

@@ -25,10 +25,11 @@ class UpstreamCall:
 @dataclass(frozen=True, slots=True)
 class PlainReply:
     """A complete answer: JSON text on the surface's own wire if the provider speaks it, else in the shape of a chat
-    completion; `usage` is None when the provider counted none."""
+    completion; `usage` is None when the provider counted none, `request_id` when it named the request by none."""
 
     body: bytes
     usage: TokenUsage | None
+    request_id: str | None = None
 
 
 class StreamReply(Protocol):
@@ -40,6 +41,10 @@ class StreamReply(Protocol):
 
     @property
     def usage(self) -> TokenUsage | None: ...
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's own id of the request."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
 

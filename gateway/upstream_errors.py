@@ -6,7 +6,7 @@ words of a code are trusted first; a message only where it is a whole phrase, be
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -134,6 +134,10 @@ STATUS_OF_WORD: Final[Mapping[str, int]] = {
 
 def failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException | None) -> Failure:
     """The failure of an attempt that ended in `error`, by what the exchange saw of it."""
+    return replace(_failure_of(call, exchange, error), request_id=exchange.request_id)
+
+
+def _failure_of(call: UpstreamCall, exchange: Exchange, error: BaseException | None) -> Failure:
     if exchange.status is not None and exchange.status >= 300:
         facts = read_error(bytes(exchange.body))
         asked = wait_asked_s if exchange.status == 429 else retry_after_s

@@ -38,6 +38,7 @@ class Rejection:
     reason: Reason
     detail: str  # a sentence without a full stop
     margin: int = 0  # as Denial.margin
+    param: str | None = None  # the field of the request that a wire does not carry
 
 
 class Rejections(Sequence[Rejection]):

@@ -106,7 +106,7 @@ def refusal(decision: Decision) -> Refusal:
         code=answer.code,
         fault=REASONS[miss.reason].fault,
         message=_refusal_message(decision, miss),
-        param=answer.param,
+        param=answer.param or miss.param,
         counts=decision.counts,
         nearest_miss=miss.detail,
     )

@@ -75,6 +75,7 @@ class Failure:
     retry_after_s: float | None = None  # as the provider asked
     message: str = ""
     param: str | None = None  # the request field that the provider named
+    request_id: str | None = None  # the provider's own
     of_the_key: bool = True  # False: a rejected access token, for which the key gets another; the key may be good
 
     @property

@@ -1,4 +1,6 @@
-"""A client that leaves, told to whoever serves it: without a task, an event or a race. Must not know who listens."""
+"""What a connection tells whoever serves a request of it: that the body is there, and that the client leaves; without a
+task, an event or a race. Must not know who listens.
+"""
 
 from collections.abc import Callable
 from typing import Final
@@ -9,10 +11,11 @@ GONE: Final = "wardgate.gone"  # where the protocol leaves it in the ASGI scope
 class Gone:
     """Of one request: whether its connection was lost before the answer was complete."""
 
-    __slots__ = ("_callback", "lost")
+    __slots__ = ("_callback", "lost", "sent")
 
     def __init__(self) -> None:
         self.lost = False
+        self.sent = False  # the whole request has come: its body can be read without a wait
         self._callback: Callable[[], None] | None = None
 
     def on_gone(self, callback: Callable[[], None]) -> None:

@@ -76,6 +76,7 @@ class InboundProtocol(HttpToolsProtocol):
         self._framing = 0
         self._raw = 0  # bytes of a body that the parser leaves to us, because an upgrade was offered with it
         self._unread = 0  # bytes of a body that came after its answer
+        self._given_up = False
 
     # --- the connection
 
@@ -324,6 +325,7 @@ class InboundProtocol(HttpToolsProtocol):
             self._due = self.loop.time() + self._door.keep_alive_s
             return
         cycle.more_body = False
+        cycle.scope[GONE].sent = True  # type: ignore[typeddict-item]
         cycle.message_event.set()
 
     def on_response_complete(self) -> None:
@@ -377,7 +379,11 @@ class InboundProtocol(HttpToolsProtocol):
         self.finish()
 
     def _give_up(self, refusal: Refusal) -> None:
-        """End the connection without a word: an answer has begun, or nobody waits for one."""
+        """End the connection without a word: an answer has begun, or nobody waits for one. What the parser still
+        finds in the bytes that came with it counts no second time."""
+        if self._given_up:
+            return
+        self._given_up = True
         self._reading = REFUSED
         self._refusal = None
         self._door.refused(refusal, request_id=mint_request_id(), peer=self._peer())

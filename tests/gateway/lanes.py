@@ -106,8 +106,8 @@ async def outcome(lane: LiteLLMLane, call: UpstreamCall) -> Outcome:
             reader = EventReader()
             async for piece in stream:
                 said = [json.loads(event.data) for event in reader.feed(piece) if event.data != DONE]
-                told.chunks += [chunk for chunk in said if "usage" not in chunk]
-                told.usage_chunk = next((chunk for chunk in said if "usage" in chunk), told.usage_chunk)
+                told.chunks += [chunk for chunk in said if chunk.get("usage") is None]
+                told.usage_chunk = next((chunk for chunk in said if chunk.get("usage") is not None), told.usage_chunk)
         finally:
             await stream.aclose()
             told.usage = stream.usage

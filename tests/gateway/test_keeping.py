@@ -57,7 +57,7 @@ class Bench:
         request_id = f"req_{number:032x}"
         made = decision or decide({"model": "minimax/MiniMax-M2", "held": ["minimax"]})
         self.keeper(Decided(request_id, "t1", made))
-        self.keeper(AttemptEnded(request_id, "minimax", "MiniMax-M2", "server_error", 0.25, 500, "eu", 3))
+        self.keeper(AttemptEnded(request_id, "minimax", "MiniMax-M2", "server_error", 0.25, 500, "eu", 3, "req-9"))
         self.keeper(FellBack(request_id, "minimax", "minimax", "server_error"))
         self.keeper(AttemptEnded(request_id, "minimax", "MiniMax-M2", "ok", 1.5, 200))
         known: dict[str, Any] = {"status": 200, "outcome": Outcome.OK, "duration_s": 2.0, "tenant": "acme"}
@@ -103,11 +103,11 @@ async def test_request_is_kept_with_its_decision_attempts_and_end() -> None:
         "attempts": [
             {
                 **{"provider": "minimax", "model": "MiniMax-M2", "outcome": "server_error", "status": 500},
-                **{"duration_ms": 250, "key_label": "eu", "key_former": 3},
+                **{"duration_ms": 250, "key_label": "eu", "key_former": 3, "provider_request_id": "req-9"},
             },
             {
                 **{"provider": "minimax", "model": "MiniMax-M2", "outcome": "ok", "status": 200},
-                **{"duration_ms": 1500, "key_label": None, "key_former": None},
+                **{"duration_ms": 1500, "key_label": None, "key_former": None, "provider_request_id": None},
             },
         ],
     }

@@ -253,6 +253,13 @@ async def test_key_goes_to_its_own_hosts_alone(upstream: RawUpstream, transport:
     assert (result.outcome, upstream.requests) == (Outcome.NOT_ASKED, [])
 
 
+async def test_cohere_is_asked_beside_its_chat(upstream: RawUpstream, transport: Transport) -> None:
+    upstream.plain(json.dumps({"models": [{"name": "command-r-08-2024"}]}))
+    result = await ask(transport, row(upstream.url, "cohere", "/v2/chat"))
+    assert (result.names, result.more, result.proves) == (("command-r-08-2024",), False, False)
+    assert upstream.requests[0].startswith(b"GET /v1/models?page_size=1000 HTTP/1.1")
+
+
 async def test_retired_provider_is_not_asked(upstream: RawUpstream, transport: Transport) -> None:
     result = await ask(transport, row(upstream.url, retired=True))
     assert (result.outcome, upstream.requests) == (Outcome.NOT_ASKED, [])

@@ -18,7 +18,9 @@ REGISTRY = load_registry()
 ROWS = REGISTRY.providers
 PLAIN = [row for row in ROWS if not row.fields]
 WITH_FIELDS = [row for row in ROWS if row.fields]
+MODES = {"chat", "embedding"}
 NOT_IN_THE_MAP = {"openrouter", "nvidia_nim", "huggingface"}  # no chat rows in LiteLLM 1.106's map
+FOLDERS = {"cohere_chat": "cohere"}  # of LiteLLM's, where the prefix is not its name
 OPEN_MODELS = {"openrouter", "huggingface", "ollama", "nvidia_nim", "together", "fireworks", "deepinfra"}
 
 
@@ -45,7 +47,8 @@ def sources_of(prefix: str) -> str:
     """The text of LiteLLM's modules that speak for this provider, its shared look-up tables included."""
     root = litellm_folder()
     shared = ["litellm_core_utils/get_llm_provider_logic.py", "constants.py", "utils.py", "main.py"]
-    own = sorted((root / "llms" / prefix).rglob("*.py")) if (root / "llms" / prefix).is_dir() else []
+    folder = root / "llms" / FOLDERS.get(prefix, prefix)
+    own = sorted(folder.rglob("*.py")) if folder.is_dir() else []
     return "\n".join(path.read_text(encoding="utf-8") for path in [*own, *(root / name for name in shared)])
 
 
@@ -71,7 +74,7 @@ def test_prefix_is_a_provider_of_litellm(row: Provider) -> None:
 
 @pytest.mark.parametrize("row", PLAIN, ids=by_id)
 def test_catalogue_ids_are_in_the_price_map(row: Provider) -> None:
-    providers = {each.get("litellm_provider") for each in price_map().values() if each.get("mode") == "chat"}
+    providers = {each.get("litellm_provider") for each in price_map().values() if each.get("mode") in MODES}
     assert row.catalogue_ids
     if row.id not in NOT_IN_THE_MAP:
         assert set(row.catalogue_ids) <= providers
@@ -92,7 +95,7 @@ def test_base_url_is_litellms_when_it_gives_one(row: Provider) -> None:
 @pytest.mark.parametrize("row", PLAIN, ids=by_id)
 def test_key_variable_of_litellm_is_a_name_that_is_looked_for(row: Provider) -> None:
     """Whatever `<PREFIX...>_API_KEY` LiteLLM reads for this provider, a tenant's key of that name is found."""
-    stem = row.litellm_prefix.upper().removesuffix("_AI")
+    stem = FOLDERS.get(row.litellm_prefix, row.litellm_prefix).upper().removesuffix("_AI")
     read = set(re.findall(rf"[\"']({stem}(?:_?AI)?_API_KEY)[\"']", sources_of(row.litellm_prefix)))
     assert read, "LiteLLM reads no variable of this provider's name"
     assert read <= {name for name, _ in names_for(row, REGISTRY)}
@@ -134,4 +137,4 @@ def test_quirks_rename_only_the_output_limit(row: Provider) -> None:
 
 def test_wires_are_the_providers_public_apis() -> None:
     other = {row.id: row.wire for row in ROWS if row.wire is not Wire.OPENAI}
-    assert other == {"anthropic": Wire.ANTHROPIC, "google": Wire.LITELLM}
+    assert other == {"anthropic": Wire.ANTHROPIC, "google": Wire.LITELLM, "cohere": Wire.LITELLM}

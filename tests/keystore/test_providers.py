@@ -39,6 +39,7 @@ def test_registry_has_the_rows_of_the_brief_and_three_with_fields() -> None:
         "together",
         "fireworks",
         "cerebras",
+        "cohere",
         "deepinfra",
         "perplexity",
         "nvidia_nim",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from keystore.providers import Provider
 from router.catalogue import Offer
 from router.charge import Usage, charge
 from router.price_map import load_bundled
@@ -62,18 +63,26 @@ def usages(offer: Offer) -> dict[str, list[Usage]]:
     return found
 
 
+def claimed_as(provider: Provider, offer: Offer) -> str:
+    """Under which of its names in the map the provider offers the model."""
+    found = [load_bundled().rows.get(name, {}) for name in (f"{provider.id}/{offer.model}", offer.model)]
+    names = [str(row.get("litellm_provider")) for row in found]
+    return next((name for name in names if name in provider.catalogue_ids), provider.catalogue_ids[0])
+
+
 def question(offer: Offer, usage: Usage) -> dict[str, Any]:
     """What the process with LiteLLM is asked: the row as the map names it, and the usage in LiteLLM's words."""
     provider = registry().get(offer.provider_id)
     assert provider
-    named = f"{provider.catalogue_ids[0]}/{offer.model}"
+    claimed = claimed_as(provider, offer)
+    named = f"{claimed}/{offer.model}"
     stored = usage.cache_write_tokens + usage.cache_write_1h_tokens
     apart = usage.cached_input_tokens + usage.audio_input_tokens + usage.image_input_tokens + stored
     total = usage.input_tokens + usage.output_tokens
     return {
         "call": {
             "model": named if named in NAMES else offer.model,
-            "custom_llm_provider": provider.catalogue_ids[0],
+            "custom_llm_provider": claimed,
             "service_tier": None if usage.service is ServiceTier.STANDARD else usage.service.value,
         },
         "totals": {

@@ -43,6 +43,19 @@ def test_stream_ends_with_one_finish_and_done_when_nothing_breaks(gateway: Runni
     assert gateway.settled("wardgate_tokens_total") > 0, "usage is counted though the caller did not ask for it"
 
 
+@pytest.mark.parametrize("model", list(MODELS)[1:])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_usage_is_null_in_all_chunks_but_the_last_of_a_translated_wire(
+    gateway: RunningGateway, model: str, wanted: bool
+) -> None:
+    token = gateway.tenant("acme", "team", {MODELS[model]: "sk-sandbox-a"})
+    answer = stream(gateway, token, model, stream_options={"include_usage": wanted})
+    *chunks, last = [json.loads(line) for line in events(answer.text)[:-1]]
+    assert len(chunks) > 2 and all(("usage" in chunk) is wanted for chunk in chunks)
+    assert all(chunk.get("usage") is None and chunk["choices"] for chunk in chunks)
+    assert (last["choices"] == [] and last["usage"]["total_tokens"] > 0) if wanted else "usage" not in last
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("behaviour", ["cut-after=2; cut=rst", "cut-after=2; cut=fin", "malformed-after=2", "no-done"])
 def test_broken_stream_ends_in_an_error_event_without_an_invented_end(

@@ -302,6 +302,7 @@ def test_event_goes_out_whole_however_the_bytes_come(texts: list[str], cuts: lis
 
 class _Reply:
     usage = None
+    request_id = None
 
     def __init__(self, pieces: list[bytes], silence_s: float = 0.0) -> None:
         self._pieces, self._silence_s = pieces, silence_s
