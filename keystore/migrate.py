@@ -17,7 +17,6 @@ from keystore.errors import DatabaseUnavailable, SchemaBehind, SchemaNewer
 from keystore.price_tables import metadata
 from keystore.tables import VERSION_TABLE
 
-
 _MIGRATION: Final = re.compile(r"(\d{4})_\w+\.py")  # its file is named for its revision
 
 
