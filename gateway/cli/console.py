@@ -7,47 +7,26 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gateway.config import ConfigError
+from gateway.cli.begins import settings
+from gateway.cli.ends import LACKS
 from gateway.control.actions import ACTIONS, OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
 from gateway.opening import open_keystore
 from gateway.rules import Rules, load_rules
-from gateway.settings import Settings, check_names, take_sealing_keys
+from gateway.settings import Settings
 from keystore.audit import Actor
 from keystore.keystore import Keystore
 
 Result = TypeVar("Result")
 WIDE = 400
-LACKS: ContextVar[bool] = ContextVar("lacks", default=False)  # the command looked without a root key: exit code 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-
-
-def settings() -> Settings:
-    """The settings of the environment, from which the sealing keys are then taken out: a command reads them once.
-
-    Raises ConfigError that names the variables that are wrong, never a value.
-    """
-    for name in check_names(os.environ):
-        typer.echo(f"Note: {name} is in the environment, is no setting, and has no effect.", err=True)
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = [f"WARDGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise ConfigError("; ".join(wrong)) from None
-    finally:
-        take_sealing_keys(os.environ)
 
 
 @asynccontextmanager
@@ -123,6 +102,10 @@ def _plain(value: object) -> object:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table for people, or the sentence `empty` when there are no rows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(Text(column), overflow="fold")
