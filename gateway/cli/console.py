@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -23,6 +23,10 @@ from gateway.rules import Rules, load_rules
 from gateway.settings import Settings
 from keystore.audit import Actor
 from keystore.keystore import Keystore
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 Result = TypeVar("Result")
 WIDE = 400
@@ -117,12 +121,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     elif console.is_terminal:
         console.print(table)
     else:
-        _print_piped(table)
+        _print_piped(Console(width=WIDE), table)
 
 
-def _print_piped(table: Table) -> None:
+def _print_piped(console: "Console", table: "Table") -> None:
     """What is piped on is neither folded nor filled up with blanks."""
-    console = Console(width=WIDE)
     with console.capture() as held:
         console.print(table)
     for line in held.get().splitlines():
