@@ -20,7 +20,8 @@ from keystore.errors import DatabaseUnavailable
 GATHERED_S: Final = 0.05  # so long are ended requests gathered for one batch
 AGAIN_S: Final = 1.0  # after the database was away
 CLOSING_S: Final = 5.0
-MOST_WEIGHT: Final = 250_000  # offers in the decisions that wait: some 60 MB
+MOST_WEIGHT: Final = 250_000  # offers in the decisions that wait: some 60 MB where they are many to a decision
+MOST_WAITING: Final = 30_000  # requests: some 40 MB
 MOST_BYTES: Final = 32 * 1024 * 1024  # of records that wait for the database
 ON_LOOP_WEIGHT: Final = 200  # offers in the decisions of a batch that is made on the loop: about a millisecond
 BATCH: Final = 50  # rows are made on the loop: a millisecond and a half at a time
@@ -39,12 +40,13 @@ class DecisionKeeper:
         *,
         now: Callable[[], datetime],
         most_weight: int = MOST_WEIGHT,
+        most_waiting: int = MOST_WAITING,
         most_bytes: int = MOST_BYTES,
     ) -> None:
         self._store = store
         self._report = report
         self._now = now
-        self._most_weight, self._most_bytes = most_weight, most_bytes
+        self._most_weight, self._most_waiting, self._most_bytes = most_weight, most_waiting, most_bytes
         self._drafts: dict[str, Draft] = {}
         self._ended: deque[Ended] = deque()
         self._ready: deque[KeptDecision] = deque()
@@ -65,7 +67,7 @@ class DecisionKeeper:
             self._end(Ended(draft, event, self._now()))
 
     def _end(self, ended: Ended) -> None:
-        if self._weight + ended.draft.weight > self._most_weight:
+        if self._weight + ended.draft.weight > self._most_weight or len(self._ended) >= self._most_waiting:
             self.dropped += 1
             return
         self._weight += ended.draft.weight

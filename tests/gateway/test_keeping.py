@@ -136,8 +136,9 @@ async def test_key_in_the_place_of_a_name_is_masked(where: str) -> None:
     assert "sk-proj" not in told and "[redacted]" in told
 
 
-async def test_what_there_is_no_room_for_is_dropped_and_counted() -> None:
-    bench = Bench(limits={"most_weight": 10})
+@pytest.mark.parametrize("limits", [{"most_weight": 10}, {"most_waiting": 5}])
+async def test_what_there_is_no_room_for_is_dropped_and_counted(limits: dict[str, int]) -> None:
+    bench = Bench(limits=limits)
     for number in range(9):
         bench.request(number)
     assert bench.keeper.dropped == 4  # each weighs two: itself and the one offer considered
