@@ -18,6 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 JSON = "application/json"
+SMALL_BODY = 128 * 1024  # bytes that are always held
 BODY_TIMEOUT_S = 30.0  # how long a request's body may take to arrive
 
 
@@ -40,20 +41,27 @@ def headers_named(scope: Scope, name: str) -> list[str]:
     return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == wanted]
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, timeout_s: float = BODY_TIMEOUT_S) -> bytes:
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    *,
+    limit: int,
+    timeout_s: float = BODY_TIMEOUT_S,
+    take: Callable[[int], None] | None = None,
+) -> bytes:
     """The whole body, at most `limit` bytes and within `timeout_s`; raises ApiError 413 and 408 otherwise, and
-    ClientLeft when the client goes."""
+    ClientLeft when the client goes. `take` hears of each further piece of a body that is not small, and may raise."""
     gone: Gone | None = scope.get(GONE)
     if gone is not None and gone.sent:  # the way of nearly every request; a deadline costs more than the reading
-        return await _read_parts(scope, receive, limit)
+        return await _read_parts(scope, receive, limit, take)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_parts(scope, receive, limit)
+            return await _read_parts(scope, receive, limit, take)
     except TimeoutError:
         raise _too_slow(timeout_s) from None
 
 
-async def _read_parts(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def _read_parts(scope: Scope, receive: Receive, limit: int, take: Callable[[int], None] | None) -> bytes:
     declared = header(scope, "content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
@@ -67,6 +75,8 @@ async def _read_parts(scope: Scope, receive: Receive, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise _too_large(limit)
+        if take is not None and size > SMALL_BODY:
+            take(len(part))
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

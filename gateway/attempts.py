@@ -32,7 +32,7 @@ from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
 from router.health_keeper import HealthKeeper
 from router.health_steps import Attempt
-from router.retry import Progress, Stop, asks_to_wait, most_useful, order_after, pause_s, stop
+from router.retry import Progress, Stop, asks_to_wait, most_useful, needs_budget, order_after, pause_s, stop
 from router.retry_budget import RetryBudget
 
 Reply = TypeVar("Reply", "PlainReply", "OpenStream")
@@ -156,10 +156,10 @@ class Attempts:
             deadline_left_s=self._left(tally) - pause,
             remaining_candidates=len(queue),
             bound=provider_bound(request.asked or request.body) is not None,
-            budget_left=self.budget.left(now),
+            budget_left=self.budget.left(now) or not needs_budget(failure),
         )
         why = stop(failure, progress, max_attempts=self.limits.max_attempts)
-        if why is None:
+        if why is None and needs_budget(failure):
             self.budget.take(now)
         elif why is Stop.BUDGET:
             self.events.publish(RetryRefused(tally.request_id, failure.provider_id, failure.kind.value))

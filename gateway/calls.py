@@ -194,7 +194,10 @@ async def receive_request(
     """The checked request of a body, its model noted in the tally; raises ApiError. A large body is read in a thread,
     so that the event loop goes on."""
     limits = services.limits
-    raw = await read_body(scope, receive, limit=limits.max_body_bytes, timeout_s=limits.body_timeout_s)
+    share = services.bodies.share()
+    tally.give_back = share.give_back
+    most, within_s = limits.max_body_bytes, limits.body_timeout_s
+    raw = await read_body(scope, receive, limit=most, timeout_s=within_s, take=share.take)
     if len(raw) <= ON_LOOP_BYTES:
         request = front.read(raw, scope)
     else:

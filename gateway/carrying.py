@@ -1,7 +1,7 @@
 """What of a request travels to a candidate: all of it, or, where the caller allows it, all but what does no harm.
 
-Owns which parameters may be left out. Nothing is left out unless `provider.require_parameters` is false, and what was
-is told in a header. Pure.
+Owns which parameters may be left out. Nothing but hints to a provider's own cache is left out unless
+`provider.require_parameters` is false, and what was is told in a header. Pure.
 """
 
 from collections.abc import Mapping
@@ -56,6 +56,9 @@ DROPPABLE: Final = frozenset(
         "verbosity",
     }
 )
+# Hints to the cache of providers that have one: they change what an answer costs, never the answer. A wire that has no
+# place for them loses nothing, and clients that always send one (Codex) have no way to say that it may be left out.
+CACHE_HINTS: Final = frozenset({"prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"})
 # Parameters that a model without the ability would refuse.
 NEEDS: Final[Mapping[Capability, str]] = MappingProxyType(
     {Capability.REASONING: "reasoning_effort", Capability.PARALLEL_TOOLS: "parallel_tool_calls"}
@@ -96,7 +99,7 @@ def carried(provider: Provider, offer: Offer, request: ChatRequest, *, may_drop:
         refused = refused_by(provider, offer.model, left)
         if refused is None:
             return Carried(left, tuple(sorted(own_name(name, surface.endpoint, asked) for name in dropped)))
-        if not may_drop or refused.param not in DROPPABLE or refused.param in dropped:
+        if refused.param not in (DROPPABLE if may_drop else CACHE_HINTS) or refused.param in dropped:
             return refused if surface is CHAT else own_refusal(refused, surface.endpoint, asked)
         dropped.add(refused.param)
 

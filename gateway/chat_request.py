@@ -189,7 +189,7 @@ def _check_message(message: object, where: str) -> None:
             raise bad_request(f"`{where}.content` must hold objects with a `type`.", param=f"{where}.content")
     elif content is not None and not isinstance(content, str):
         raise bad_request(f"`{where}.content` must be a string, a list of parts or null.", param=f"{where}.content")
-    elif content is None and role != "assistant":
+    elif content is None and role != "assistant" and not (role == "function" and "content" in message):
         raise bad_request(f"`{where}.content` is missing.", param=f"{where}.content")
 
 

@@ -26,6 +26,7 @@ class Limits:
     """Sizes in bytes and times in seconds; the defaults stay below the OpenAI SDK's own read timeout of 600 s."""
 
     max_body_bytes: int = 32 * 1024 * 1024
+    max_held_bytes: int = 512 * 1024 * 1024  # of all large bodies at a time; memory is three times that
     connect_timeout_s: float = 5.0
     first_event_timeout_s: float = 60.0  # a stream's first event
     idle_timeout_s: float = 60.0  # between two events of a stream

@@ -51,6 +51,8 @@ class Edge:
         try:
             await self._app(scope, receive, answer)
         finally:
+            if tally.give_back is not None:
+                tally.give_back()
             self._metrics.request_ended()
             self._events.publish(tally.completed(time.monotonic()))
 

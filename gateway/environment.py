@@ -60,6 +60,13 @@ def allow_files() -> None:
 COLLECT_AFTER: Final = 20_000  # new objects: a request makes some hundreds, and nearly all go by themselves
 
 
+def put_off_garbage_collection() -> None:
+    """No collection until `spare_garbage_collection`: what a start makes, it keeps, and each full collection would look
+    through all of it again. What was imported up to now no collection looks through at all."""
+    gc.disable()
+    gc.freeze()
+
+
 def spare_garbage_collection() -> None:
     """What the process holds now it holds to its end: no later collection, nor the one at the exit, looks through it.
 
@@ -68,6 +75,7 @@ def spare_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 20, 20)
+    gc.enable()
 
 
 SWITCH_S: Final = 0.0005  # Python's own 5 ms would be a stop of all requests whenever a helper thread works

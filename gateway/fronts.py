@@ -126,7 +126,7 @@ def _of_anthropic(surface: Surface, to_chat: Callable[[Object], Translation], ra
 
 
 def _read_completions(raw: bytes, _: Scope) -> ChatRequest:
-    request = _plain(COMPLETIONS, raw, "prompt")
+    request = _plain(COMPLETIONS, raw, "prompt", may_be_null=True)
     said = completions.to_chat(request.asked)
     messages = said.body.pop("messages")
     assert isinstance(messages, list)  # noqa: S101 - to_chat made it
@@ -141,11 +141,11 @@ def _read_embeddings(raw: bytes, _: Scope) -> ChatRequest:
     return request
 
 
-def _plain(surface: Surface, raw: bytes, field: str) -> ChatRequest:
+def _plain(surface: Surface, raw: bytes, field: str, *, may_be_null: bool = False) -> ChatRequest:
     """A body of which little is looked at: it is for a provider of the surface to judge. What it asks is estimated from
     its text."""
     body = _native_fields(raw)
-    if body.get(field) is None:
+    if field not in body or (body[field] is None and not may_be_null):
         message = f"`{field}` is missing; this path needs it."
         raise bad_request(message, param=field)
     first, *others = model_names(body)

@@ -1,11 +1,13 @@
 """Opens the health of this process: its clock, who hears of it, and whether it is shared through Redis.
 
-Owns how a mark becomes an event. Must not know the rules of health, which are the router's.
+Redis's client is imported where the settings name a Redis. Owns how a mark becomes an event. Must not know the rules of
+health, which are the router's.
 """
 
 import random
 import time
 from datetime import UTC, datetime
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger
 
@@ -14,8 +16,15 @@ from gateway.events import Events, HealthChanged
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from router.health_keeper import HealthChange, HealthKeeper
-from router.health_sharing import HealthSharing, check_url
 from router.retry_budget import RetryBudget
+
+
+class Sharing(Protocol):
+    """Keeps the health of this process in step with the others'."""
+
+    async def run(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 def open_health(events: Events, metrics: Metrics) -> HealthKeeper:
@@ -49,20 +58,24 @@ def _iso(seconds: float) -> str:
 
 def check_redis_url(settings: Settings) -> None:
     """Raises ConfigError for what is no URL of a Redis; the URL is not repeated, since it may hold a password."""
+    if not settings.redis_url:
+        return
+    from router.health_sharing import check_url
+
     try:
-        if settings.redis_url:
-            check_url(settings.redis_url)
+        check_url(settings.redis_url)
     except ValueError:
         raise ConfigError("WARDGATE_REDIS_URL is no URL of a Redis; use redis://, rediss:// or unix://") from None
 
 
 def sharing_of(
     settings: Settings, health: HealthKeeper, budget: RetryBudget, metrics: Metrics, log: FilteringBoundLogger
-) -> HealthSharing | None:
+) -> Sharing | None:
     """The sharing of health through WARDGATE_REDIS_URL; None without one. Opening does not wait for Redis: while it is
     away each process goes on with its own view."""
     if not settings.redis_url:
         return None
+    from router.health_sharing import HealthSharing  # brings Redis's client
 
     def replicas(number: int) -> None:
         budget.replicas = number

@@ -15,6 +15,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000  # of a body, objects and lists included
 MAX_FIELDS = 500  # of its own: each is looked at
 SHOWN_LENGTH = 64  # characters of a caller's field name that are repeated, and compared with the known names
+COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"x\x9c", "zlib"), (b"\x28\xb5\x2f\xfd", "zstd"))  # how such data begin
 MOST_ESCAPED = 4
 BACKSLASH = ord("\\")
 CHUNK_BYTES = 256 * 1024  # of a body's text, measured at a time: between two of them other threads may run
@@ -29,6 +30,9 @@ def parse_object(raw: bytes) -> dict[str, object]:
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        for start, kind in COMPRESSED:
+            if raw.startswith(start):
+                raise _not_json(f"The request body is compressed ({kind}); send it as it is.") from error
         message = f"The request body is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}."
         raise _not_json(message) from error
     if not isinstance(body, dict):

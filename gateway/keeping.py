@@ -24,6 +24,7 @@ MOST_WEIGHT: Final = 250_000  # offers in the decisions that wait: some 60 MB
 MOST_BYTES: Final = 32 * 1024 * 1024  # of records that wait for the database
 ON_LOOP_WEIGHT: Final = 200  # offers in the decisions of a batch that is made on the loop: about a millisecond
 BATCH: Final = 50  # rows are made on the loop: a millisecond and a half at a time
+AT_ONCE: Final = 500  # rows of one transaction, where so many wait: on a busy loop each of its steps waits for a turn
 
 Report = Callable[[str, BaseException], None]
 
@@ -86,11 +87,17 @@ class DecisionKeeper:
                 self._report("", error)
 
     async def flush(self) -> int:
-        """Write all that has ended; how many. DatabaseUnavailable leaves what there is room for to the next time."""
+        """Write all that has ended; how many. DatabaseUnavailable leaves what there is room for to the next time.
+
+        A part is made and written, and then the next: under a load without a pause there is always more that has ended.
+        """
+        written = 0
         async with self._writing:
-            while self._ended:
-                await self._encode()
-            return await self._write()
+            while self._ended or self._ready:
+                while self._ended and len(self._ready) < AT_ONCE:
+                    await self._encode()
+                written += await self._write()
+        return written
 
     async def _encode(self) -> None:
         """Make the records of a batch; aside where they are large, so that the loop goes on."""
@@ -101,6 +108,7 @@ class DecisionKeeper:
 
         large = sum(one.draft.weight for one in batch) > ON_LOOP_WEIGHT
         records = await asyncio.to_thread(made) if large else made()
+        await asyncio.sleep(0)  # requests go on between two batches
         for ended, record in zip(batch, records, strict=True):
             self._ended.popleft()
             self._weight -= ended.draft.weight
@@ -124,7 +132,7 @@ class DecisionKeeper:
     async def _write(self) -> int:
         written = 0
         while self._ready:
-            batch = list(islice(self._ready, BATCH))
+            batch = list(islice(self._ready, AT_ONCE))
             await self._store.write(batch)
             for one in batch:
                 self._ready.popleft()

@@ -1,6 +1,10 @@
-"""The sockets on which a gateway is reached. Must not know what is served on them."""
+"""The sockets on which a gateway is reached, and how many it may have. Must not know what is served on them."""
 
+import resource
 import socket
+from typing import Final
+
+MOST_FILES: Final = 1_048_576
 
 
 class PortTaken(Exception):
@@ -33,3 +37,15 @@ def url_of(listener: socket.socket, port: int | None = None) -> str:
     """Where a socket can be reached; with `port`, another port of the same host."""
     host, own = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{own if port is None else port}"
+
+
+def more_files() -> int:
+    """Let this process open as many files as it may, sockets included, and tell how many. The usual limit of 1,024 is
+    one that whoever opens as many connections takes from everybody else; it is there for `select`, which nothing here
+    calls."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -79,6 +80,8 @@ def import_litellm() -> Any:
     litellm.module_level_aclient = litellm.in_memory_llm_clients_cache.get_cache("async_httpx_client")
     litellm.module_level_client = litellm.in_memory_llm_clients_cache.get_cache("httpx_client")
     quiet_libraries()
+    # It writes to standard error what a provider sent where a number was due, and that may be a tenant's text.
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     return litellm
 
 
@@ -263,7 +266,7 @@ class LiteLLMLane:
 
 def _messages(call: UpstreamCall) -> list[dict[str, Any]]:
     """Copies, because LiteLLM writes into them and the next attempt needs the caller's own."""
-    return [_without_empty_content(message) for message in _own(call.request.messages)]
+    return [without_empty_content(message) for message in _own(call.request.messages)]
 
 
 def _own(value: Any) -> Any:
@@ -273,7 +276,7 @@ def _own(value: Any) -> Any:
     return [_own(held) for held in value] if isinstance(value, list | tuple) else value
 
 
-def _without_empty_content(message: dict[str, object]) -> dict[str, object]:
+def without_empty_content(message: dict[str, object]) -> dict[str, object]:
     """An assistant's empty text beside tool calls is no text; some SDKs send it."""
     if message.get("role") == "assistant" and message.get("tool_calls") and message.get("content") == "":
         return message | {"content": None}

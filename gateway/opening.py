@@ -11,6 +11,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 
 from gateway.access_tokens import AccessTokens
+from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
@@ -36,7 +37,6 @@ from keystore.decisions import Keeping
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
-from keystore.secret import Secret
 from router.catalogue import Catalogue, check_overrides
 from router.errors import ModelError, PriceMapError
 from router.plans import check_known
@@ -46,9 +46,8 @@ from router.retry_budget import RetryBudget
 def sealing_source(settings: Settings) -> SealingSource:
     """Where the root keys come from: the environment's text, else a command's output, else a file. ConfigError for a
     command that cannot be read."""
-    text = settings.sealing_keys.get_secret_value() if settings.sealing_keys else ""
     service = _key_service(settings.sealing_keys_command or "")
-    return SealingSource(text=Secret(text) if text else None, path=settings.sealing_keys_file, service=service)
+    return SealingSource(text=settings.sealing_keys, path=settings.sealing_keys_file, service=service)
 
 
 def _key_service(command: str) -> KeyService | None:
@@ -133,6 +132,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         readiness=Readiness(),
         health=health,
         retry_budget=retry_budget,
+        bodies=Bodies(limits.max_held_bytes),
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
         origins=rules.origins,

@@ -19,7 +19,7 @@ from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
 from gateway.inbound.door import Door
 from gateway.inbound.protocol import InboundProtocol
-from gateway.listeners import bind, url_of
+from gateway.listeners import bind, more_files, url_of
 from gateway.logs import EventLogger, configure_logs
 from gateway.loop_lag import watch_lag
 from gateway.metrics_server import MetricsServer
@@ -179,6 +179,9 @@ async def _sit(settings: Settings, services: Services, seat: Seat, log: EventLog
 
 def _server(services: Services, log: EventLogger) -> EndingServer:
     services.metrics.set_serving()
+    files, wanted = more_files(), 2 * services.limits.max_connections
+    if 0 <= files < wanted:
+        log.warning("files.few", may_be_open=files, wanted=wanted, why="who opens as many connections shuts others out")
     door = Door(services.limits, log, services.metrics.refused)
     config = uvicorn.Config(
         outermost(build_app(services)),

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
+from gateway.health import Sharing
 from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
@@ -17,7 +19,6 @@ from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.keystore import Keystore
 from router.health_keeper import HealthKeeper
-from router.health_sharing import HealthSharing
 from router.retry_budget import RetryBudget
 
 
@@ -53,7 +54,8 @@ class Services:
     readiness: Readiness
     health: HealthKeeper
     retry_budget: RetryBudget
-    sharing: HealthSharing | None  # None: there is no Redis
+    bodies: Bodies
+    sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now
     origins: frozenset[str] = frozenset()  # of pages that may call from a browser

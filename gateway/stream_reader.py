@@ -103,5 +103,7 @@ class StreamReader(ABC):
         """Learn from one event, without its end; whether it goes out."""
         if raw.startswith(b"data: ") and b"\n" not in raw and b"\r" not in raw:
             return self.learn(raw[6:], "")
+        if b"data" not in raw:  # a comment, an empty line: a provider may send millions of them
+            return True
         event = event_of(raw)
         return True if event is None else self.learn(event.data, event.name)

@@ -4,6 +4,7 @@ The only mutable record of the data plane: the endpoint writes into it, the edge
 """
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -58,6 +59,7 @@ class Tally:
     usage: TokenUsage | None = None
     cost_usd: Decimal | None = None
     headers: dict[str, str] = field(default_factory=dict)  # further headers of the answer
+    give_back: Callable[[], None] | None = None  # the room that its body takes
 
     def response_headers(self) -> dict[str, str]:
         """`x-wardgate-*` of what is known when the answer's headers leave; a stream's cost is not known by then."""

@@ -14,6 +14,7 @@ from gateway.chat_request import ChatRequest, near_parameter
 from gateway.json_body import SHOWN_LENGTH
 from gateway.refusals import Refused
 from gateway.translation_rules import LEAVE_OUT, OTHER_WIRE, RULES, STRICT, Untranslatable, WireRules, asks_nothing
+from gateway.translation_schema import without_dialect
 from keystore.providers import Provider, Wire
 
 Object = Mapping[str, object]
@@ -101,7 +102,7 @@ def _check_tool(tool: object, where: str, rules: WireRules) -> None:
     _optional_text(function.get("description"), f"{where}.function.description")
     schema = function.get("parameters")
     if schema is not None:
-        wrong = rules.tool_schema(_object(schema, f"{where}.function.parameters"))
+        wrong = rules.tool_schema(without_dialect(_object(schema, f"{where}.function.parameters")))
         if wrong is not None:
             why, _, help_ = wrong.partition("; ")
             raise Untranslatable(f"{where}.function.parameters", why, help_)
@@ -146,16 +147,18 @@ def _role_help(role: str) -> str:
 
 def _check_message(message: Object, role: str, where: str, rules: WireRules) -> None:
     carried = {"reasoning_content"} if role == "assistant" and rules.reasoning_content else set()
-    _only(message, where, _MESSAGE_KEYS[role] | carried)
+    content = message.get("content")
+    # A mark on the message is the mark of its one text; LiteLLM drops it beside parts.
+    _only(message, where, _MESSAGE_KEYS[role] | carried, rules if isinstance(content, str) and content else None)
     if carried:
         _optional_text(message.get("reasoning_content"), f"{where}.reasoning_content")
-    content, where = message.get("content"), f"{where}.content"
+    where = f"{where}.content"
     has_calls = message.get("tool_calls") is not None
     if content is None:
         if not has_calls:
             raise Untranslatable(where, "is missing, and the message would be dropped", "leave the message out")
     elif isinstance(content, str):
-        may_be_empty = role == "tool" or (has_calls and rules.empty_beside_calls)
+        may_be_empty = role == "tool" or has_calls  # beside calls: `gateway.litellm_door` sends null for it
         if not content.strip() and not (content == "" and may_be_empty):
             raise Untranslatable(where, "is blank", "send null beside `tool_calls`, else leave the message out")
     else:
@@ -230,7 +233,7 @@ def _calls(calls: object, where: str, rules: WireRules, *, has_tools: bool) -> I
 
 
 def _call(call: Object, where: str, rules: WireRules) -> tuple[str, str]:
-    _only(call, where, {"id", "type", "function"})
+    _only(call, where, {"id", "type", "function"}, rules)
     if call.get("type") != "function":
         raise Untranslatable(f"{where}.type", "is not function, and only functions are carried over")
     identity = call.get("id")

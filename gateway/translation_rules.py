@@ -146,7 +146,6 @@ class WireRules:
     roles: frozenset[str] = frozenset({"system", "developer", "user", "assistant", "tool"})
     cache_control: bool = False  # on text and image parts and on tools
     reasoning_content: bool = False  # of an assistant message
-    empty_beside_calls: bool = False  # an assistant's empty text beside tool calls stays empty
     joins_parts: frozenset[str] = frozenset()  # roles whose text parts are joined into one text
     trims_last: bool = False  # white space at the end of a last assistant message is cut
     adds_text: bool = False  # a blank text is added to user messages without text
@@ -220,7 +219,6 @@ GEMINI = WireRules(
     file_types=re.compile(r"application/(?:pdf|json)|(?:image|audio|video|text)/[a-z0-9.+-]+"),
     image_types=re.compile(r"image/(?:png|jpeg|gif|webp|heic|heif)"),
     reasoning_content=True,
-    empty_beside_calls=True,
     joins_parts=frozenset({"system", "developer", "tool"}),
     adds_text=True,
     ids_dropped=True,

@@ -27,6 +27,11 @@ _JSON_TYPES: Mapping[type, tuple[str, ...]] = {
 }
 
 
+def without_dialect(schema: Mapping[str, object]) -> Mapping[str, object]:
+    """Without `$schema` at the root: it names the dialect, as zod's schemas do, and asks nothing. LiteLLM drops it."""
+    return {key: value for key, value in schema.items() if key != "$schema" or not isinstance(value, str)}
+
+
 def carried_whole(schema: Mapping[str, object]) -> str | None:
     """Every schema is carried as it is."""
     return None
@@ -47,7 +52,7 @@ def check_answer_schema(schema: object, where: str = "the schema") -> str | None
     """Anthropic's structured answers: other keywords become invented descriptions, objects become closed."""
     if not isinstance(schema, dict):
         return f"has something that is no object in {where}; send an object"
-    if extra := schema.keys() - _ANSWER:
+    if extra := schema.keys() - _ANSWER - ({"$schema"} if where == "the schema" else set()):
         return f"has `{min(extra)}` in {where}, which would be rewritten; leave it out"
     kind = schema.get("type")
     if "object" in (kind if isinstance(kind, list) else [kind]) and schema.get("additionalProperties") is not False:

@@ -4,18 +4,20 @@ Owns the running of the packaged Alembic migrations (keystore/migrations) and th
 not know what the tables hold.
 """
 
+import re
 from collections.abc import Collection
 from enum import StrEnum
+from importlib.resources import files
+from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, String, column, false, inspect, select, table, update
 
 from keystore.engine import Database, Lock, make_room
 from keystore.errors import DatabaseUnavailable, SchemaBehind, SchemaNewer
 from keystore.price_tables import metadata
 from keystore.tables import VERSION_TABLE
+
+_MIGRATION: Final = re.compile(r"(\d{4})_\w+\.py")  # its file is named for its revision
 
 
 class SchemaState(StrEnum):
@@ -49,16 +51,31 @@ async def upgrade(database: Database) -> list[str]:
 
 
 def _upgrade(connection: Connection, name: str) -> list[str]:
-    config = _config(connection)
-    script = ScriptDirectory.from_config(config)
-    current, known = _current(connection), _revisions(script)
+    current, known = _current(connection), revisions()
     tables = _our_tables(connection)
     state = _verdict(current, known, tables)
     _refuse_unusable(state, name, tables)
     if state is SchemaState.CURRENT:
         return []
-    command.upgrade(config, "head")
+    _run_migrations(connection)
     return known[known.index(current) + 1 :] if current else known
+
+
+def _run_migrations(connection: Connection) -> None:
+    """Alembic is imported for this alone: most starts find the schema as it must be."""
+    from alembic import command
+
+    command.upgrade(_config(connection), "head")
+
+
+def _config(connection: Connection) -> Any:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "keystore:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
 
 
 async def ensure_schema(database: Database, *, create: bool) -> None:
@@ -101,8 +118,7 @@ async def _probe_writing(database: Database) -> None:
 
 def _state(connection: Connection) -> tuple[SchemaState, list[str]]:
     ours = _our_tables(connection)
-    script = ScriptDirectory.from_config(_config(connection))
-    return _verdict(_current(connection), _revisions(script), ours), ours
+    return _verdict(_current(connection), revisions(), ours), ours
 
 
 def _verdict(current: str | None, known: list[str], our_tables: Collection[str]) -> SchemaState:
@@ -115,22 +131,16 @@ def _verdict(current: str | None, known: list[str], our_tables: Collection[str])
     return SchemaState.CURRENT if set(our_tables) == set(metadata.tables) else SchemaState.INCOMPLETE
 
 
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", "keystore:migrations")
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
-
-
 def _current(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     return connection.execute(select(column("version_num", String)).select_from(table(VERSION_TABLE))).scalar()
 
 
-def _revisions(script: ScriptDirectory) -> list[str]:
-    return [revision.revision for revision in reversed(list(script.walk_revisions()))]
+def revisions() -> list[str]:
+    """Every revision of the packaged migrations, oldest first."""
+    names = (_MIGRATION.fullmatch(file.name) for file in files("keystore.migrations").joinpath("versions").iterdir())
+    return sorted(name[1] for name in names if name)
 
 
 def _our_tables(connection: Connection) -> list[str]:

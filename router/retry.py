@@ -127,6 +127,24 @@ def lets_former_stand_in(failure: Failure) -> bool:
     return _OTHER_KEY.get(failure.kind, False)
 
 
+# What is wrong here is one tenant's own, and is marked as such: asking elsewhere makes no outage worse, so that it
+# neither needs the budget that all tenants share nor takes from it.
+_TENANTS_OWN: Final = frozenset(
+    {
+        FailureKind.KEY_REJECTED,
+        FailureKind.KEY_UNUSABLE,
+        FailureKind.QUOTA_EXHAUSTED,
+        FailureKind.MODEL_UNAVAILABLE,
+        FailureKind.UNSUPPORTED_PARAMETER,
+    }
+)
+
+
+def needs_budget(failure: Failure) -> bool:
+    """Whether another attempt after this failure is one of those that a gateway may not make too many of."""
+    return failure.kind not in _TENANTS_OWN
+
+
 # The provider may be in trouble as a whole: another one is worth asking before its other models.
 _PROVIDER_IN_TROUBLE: Final = frozenset(
     {

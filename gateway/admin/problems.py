@@ -4,19 +4,14 @@ Owns the table from the keystore's errors to statuses and sentences. An error's 
 row says so, and never when they hold a text of the request's body.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-from fastapi.exceptions import RequestValidationError
-from starlette.requests import Request
-from starlette.responses import Response
-
-from gateway.admin.shapes import FORMS
 from gateway.auth import KEYSTORE_AWAY
 from gateway.control.gate import NotAllowed
-from gateway.errors import INTERNAL, ApiError, Problem
+from gateway.errors import INTERNAL, Problem
 from keystore import errors
 from keystore.rights import Right
 from keystore.token_format import TokenKind
@@ -124,18 +119,6 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
 FIELDS: Final[Mapping[type[errors.KeystoreError], str]] = MappingProxyType(
     {errors.UnknownPlan: "plan", errors.SettingUnknown: "setting_key", errors.PriceRowUnknown: "rows"}
 )
-WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
-# What a part of the path names that cannot be such a name at all: answered as one that is not there.
-IN_PATH: Final[Mapping[str, type[errors.KeystoreError]]] = MappingProxyType(
-    {
-        "tenant": errors.TenantUnknown,
-        "setting_key": errors.CredentialUnknown,
-        "token_id": errors.TokenUnknown,
-        "request_id": errors.DecisionUnknown,
-        "provider_id": ProviderUnknown,
-        "release": errors.PriceReleaseUnknown,
-    }
-)
 
 
 def problem_of(error: errors.KeystoreError, body: object = None) -> Problem:
@@ -180,35 +163,8 @@ def texts_in(value: object) -> Iterator[str]:
             yield from texts_in(each)
 
 
-# --- what does not fit the models ------------------------------------------------------------------------------------
-
-
-async def refuse_invalid(request: Request, error: Exception) -> Response:
-    """FastAPI's validation error, as ours: raises what the door answers. Never the input, nor a name that was sent."""
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class alone
-    found = error.errors()
-    for each in found:
-        if each["loc"][:1] == ("path",):
-            raise IN_PATH[str(each["loc"][1])] from None
-    known = request.scope["wardgate.fields"]
-    raise ApiError(invalid([_told(each, known) for each in found])) from None
-
-
 def invalid(found: Sequence[Mapping[str, str]]) -> Problem:
     """400 with the fields and rules that were broken."""
     first = found[0]
     message = "; ".join(f"{each['field']}: {each['rule']}" for each in found[:5])
     return Problem(400, INVALID, message, Fault.CALLER, param=first["field"], extra={"errors": list(found[:20])})
-
-
-def _told(error: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Which field broke which rule. A name that no model has was sent by the caller, so it is not repeated."""
-    place, *path = error["loc"]
-    names = sorted(known.get(place, ()))
-    rule = FORMS.get(error.get("ctx", {}).get("pattern", ""), error["msg"])
-    if not path:
-        return {"field": str(place), "rule": WHOLE.get(error["type"], rule)}
-    if path[0] not in names:
-        return {"field": str(place), "rule": f"there is a field that is not known; known are {', '.join(names)}"}
-    inner = [f"[{part}]" for part in path[1:] if isinstance(part, int)]
-    return {"field": path[0] + "".join(inner), "rule": rule}

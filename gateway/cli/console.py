@@ -7,47 +7,30 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from gateway.config import ConfigError
+from gateway.cli.begins import settings
+from gateway.cli.ends import LACKS
 from gateway.control.actions import ACTIONS, OPERATOR_RIGHTS
 from gateway.control.gate import Control, Operation
 from gateway.opening import open_keystore
 from gateway.rules import Rules, load_rules
-from gateway.settings import Settings, check_names, take_sealing_keys
+from gateway.settings import Settings
 from keystore.audit import Actor
 from keystore.keystore import Keystore
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 Result = TypeVar("Result")
 WIDE = 400
-LACKS: ContextVar[bool] = ContextVar("lacks", default=False)  # the command looked without a root key: exit code 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
-
-
-def settings() -> Settings:
-    """The settings of the environment, from which the sealing keys are then taken out: a command reads them once.
-
-    Raises ConfigError that names the variables that are wrong, never a value.
-    """
-    for name in check_names(os.environ):
-        typer.echo(f"Note: {name} is in the environment, is no setting, and has no effect.", err=True)
-    try:
-        return Settings()
-    except ValidationError as error:
-        wrong = [f"WARDGATE_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise ConfigError("; ".join(wrong)) from None
-    finally:
-        take_sealing_keys(os.environ)
 
 
 @asynccontextmanager
@@ -123,18 +106,30 @@ def _plain(value: object) -> object:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table for people, or the sentence `empty` when there are no rows."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(Text(column), overflow="fold")
     for row in rows:
         table.add_row(*[Text(_shown(cell)) for cell in row])  # Text: brackets in a name are no markup
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)  # what is piped on is not folded
-    if table.row_count:
+    if not table.row_count:
+        console.print(Text(empty))
+    elif console.is_terminal:
         console.print(table)
     else:
-        console.print(Text(empty))
+        _print_piped(Console(width=WIDE), table)
+
+
+def _print_piped(console: "Console", table: "Table") -> None:
+    """What is piped on is neither folded nor filled up with blanks."""
+    with console.capture() as held:
+        console.print(table)
+    for line in held.get().splitlines():
+        print(line.rstrip())
 
 
 def _shown(cell: object) -> str:

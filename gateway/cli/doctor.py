@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
+from gateway.cli.moving import key_app
 from gateway.cli.sealing import progress_bar
 from gateway.control.gate import Operation
 from gateway.doctoring import Examined, examine, examine_all
@@ -16,9 +17,11 @@ from gateway.rules import Rules
 from gateway.transport import Transport
 from keystore.health import KeyHealth, Level
 
+__all__ = ["key_app"]
 FINDINGS = 3  # exit code when a key has a problem
 
 
+@key_app.command("doctor")
 def doctor(
     slug: Annotated[str | None, typer.Argument(help="The tenant's short name; every tenant when left out.")] = None,
     provider: Annotated[str | None, typer.Option(help="The keys of one provider alone.")] = None,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.console import AsJson, operate, print_json, print_table, settings
+from gateway.cli.begins import settings
+from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
 from gateway.rules import load_catalogue, load_rules
 from gateway.simulating import change_record, simulate_plan

@@ -2,7 +2,8 @@
 
 import typer
 
-from gateway.cli.console import AsJson, print_json, print_table, settings
+from gateway.cli.begins import settings
+from gateway.cli.console import AsJson, print_json, print_table
 from gateway.rules import load_rules
 from keystore.providers import Provider
 from keystore.resolve import names_for

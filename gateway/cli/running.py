@@ -1,27 +1,19 @@
 """`wardgate serve`, `demo`, `sandbox` and `migrate`: what runs, and what must have run before."""
 
 import asyncio
-import socket
-import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Annotated
 
 import typer
-import uvloop
 
 from gateway.bootstrap import DEMO_PROVIDER, Bootstrap, bootstrap, points_at_sandbox, write_config
-from gateway.cli.console import AsJson, opened, operator, print_json, settings
+from gateway.cli.begins import settings
+from gateway.cli.console import AsJson, opened, operator, print_json
 from gateway.config import DEFAULT_PATH
 from gateway.control.gate import Control
-from gateway.environment import allow_files, forbid_dumps, share_fairly, spare_garbage_collection
 from gateway.listeners import PortTaken
 from gateway.rules import Rules, load_rules
-from gateway.server import Listening
-from gateway.server import serve as serve_forever
 from gateway.settings import Settings
-from gateway.workers.seat import Seat
-from gateway.workers.supervisor import supervise
 from keystore.errors import counted
 from keystore.migrate import migrate as run_migrations
 
@@ -33,16 +25,6 @@ OTHER_PORT = (
 )
 
 
-def _run(chosen: Settings, on_ready: Callable[[Listening], None]) -> None:
-    def ready(listening: Listening) -> None:
-        spare_garbage_collection()
-        on_ready(listening)
-
-    forbid_dumps()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_forever(chosen, ready))
-
-
 def serve(
     workers: Annotated[
         int,
@@ -50,33 +32,21 @@ def serve(
     ] = 1,
 ) -> None:
     """Serve on WARDGATE_HOST:WARDGATE_PORT until SIGTERM; an empty database is migrated first."""
+    from gateway.cli import serving
 
-    def announce(url: str, metrics_url: str) -> None:
-        sys.stderr.write(f"wardgate serves {url}, metrics at {metrics_url}/metrics\n")
-        sys.stderr.flush()
-
-    chosen = settings()
-    allow_files()
-    share_fairly()
-    if workers == 1:
-        _run(chosen, lambda listening: announce(listening.url, listening.metrics_url))
-    else:
-        forbid_dumps()
-        asyncio.run(supervise(chosen, workers, announce))
+    serving.serve(workers)
 
 
 def worker(number: int, port: int, wire: int) -> None:
     """One of several processes that serve: started by `serve --workers`, never by hand."""
-    seat = Seat(number, port, socket.socket(fileno=wire), spare_garbage_collection)
-    chosen = settings()
-    forbid_dumps()
-    share_fairly()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_forever(chosen, seat=seat))
+    from gateway.cli import serving
+
+    serving.worker(number, port, wire)
 
 
 def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] = SANDBOX_PORT) -> None:
     """Serve with the sandbox as MiniMax, a demo tenant and a token: what `make run` does."""
+    from gateway.cli.serving import run
     from gateway.sandbox.server import SandboxError, SandboxServer
 
     chosen = settings()
@@ -93,7 +63,7 @@ def demo(sandbox_port: Annotated[int, typer.Option(help="The sandbox's port.")] 
         else:
             print(no_sandbox(rules, sandbox_port))
             made = None
-        _run(chosen, lambda listening: _announce(listening, made))
+        run(chosen, lambda listening: _announce(listening.url, listening.metrics_url, made))
 
 
 def no_sandbox(rules: Rules, sandbox_port: int) -> str:
@@ -113,8 +83,8 @@ async def _bootstrap(chosen: Settings) -> Bootstrap:
         return await bootstrap(keystore)
 
 
-def _announce(listening: Listening, made: Bootstrap | None) -> None:
-    lines = ["", f"Wardgate serves {listening.url} (metrics: {listening.metrics_url}/metrics). Ctrl-C stops it."]
+def _announce(url: str, metrics_url: str, made: Bootstrap | None) -> None:
+    lines = ["", f"Wardgate serves {url} (metrics: {metrics_url}/metrics). Ctrl-C stops it."]
     if made is not None:
         lines += [
             "",
@@ -122,11 +92,11 @@ def _announce(listening: Listening, made: Bootstrap | None) -> None:
         ]
         lines += [f"Token    {made.token}"]
         lines += (
-            [f"Admin    {made.admin_token} (shown once; for the admin API: {listening.url}/admin/openapi.json)"]
+            [f"Admin    {made.admin_token} (shown once; for the admin API: {url}/admin/openapi.json)"]
             if made.admin_token
             else []
         )
-        lines += ["", "Try it:", "", _curl(listening.url, made.token), ""]
+        lines += ["", "Try it:", "", _curl(url, made.token), ""]
     print("\n".join(lines), flush=True)
 
 

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
@@ -24,6 +22,9 @@ Advance = Callable[[int, int], None]
 @contextmanager
 def progress_bar(title: str) -> Iterator[Advance]:
     """A bar on standard error where a person watches; nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

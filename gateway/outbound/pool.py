@@ -50,8 +50,7 @@ class Pool:
     def __init__(self, *, most: int, resolve: Resolve = system_resolver) -> None:
         self._most = most
         self._resolve = resolve
-        self._context = ssl.create_default_context()
-        self._context.set_alpn_protocols(["http/1.1"])
+        self._context: ssl.SSLContext | None = None
         self._places: dict[Origin, _Place] = {}
         self._open = self._waiting = 0
         self._connections: WeakSet[Connection] = WeakSet()
@@ -179,10 +178,16 @@ class Pool:
             slot.free()
             raise
 
+    async def _tls(self) -> ssl.SSLContext:
+        """Made with the first connection that needs it, in a thread: it reads the system's certificates."""
+        if self._context is None:
+            self._context = await asyncio.to_thread(_context)
+        return self._context
+
     async def _reach(self, origin: Origin, place: _Place, slot: "_Slot", address: Address) -> Connection:
         one = Connection(lambda one: self._released(one, place), lambda one: self._lost(one, place, slot))
         self._connections.add(one)  # weakly: one that never stands is nobody's
-        tls = self._context if origin.tls else None
+        tls = await self._tls() if origin.tls else None
         name = origin.host if origin.tls else None
         try:
             await asyncio.get_running_loop().create_connection(
@@ -230,3 +235,9 @@ class _Slot:
         if self._taken:
             self._taken = False
             self._pool.freed(self._place)
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -176,8 +176,14 @@ def _inputs(value: object) -> list[Any]:
     if isinstance(value, str) and value:
         return [value]
     if isinstance(value, list) and value:
-        return [value] if isinstance(value[0], int) else value
+        listed = [value] if _tokens(value) else value
+        if all(isinstance(one, str) or _tokens(one) for one in listed):
+            return listed
     raise refuse("'input' must be a text, a list of texts, or lists of tokens, and not empty.", param="input")
+
+
+def _tokens(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(type(one) is int for one in value)
 
 
 def _messages(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -193,4 +193,4 @@ async def supervise(settings: Settings, count: int, on_ready: Callable[[str, str
 def worker_environ(ours: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """The environment of a worker: ours, with the ring that was taken out of it."""
     ring = settings.sealing_keys
-    return dict(ours) if ring is None else {**ours, SEALING_KEYS: ring.get_secret_value()}
+    return dict(ours) if ring is None else {**ours, SEALING_KEYS: ring.reveal()}

@@ -12,7 +12,8 @@ from tests.benchmarks.machine import Cores, resident_mb
 from tests.benchmarks.sides import WARDGATE, Opened, prepared, wardgate
 
 LOAD = Load("memory", "plain answers, 64 at once", (WARDGATE,), at_once=64)
-SAMPLES = 50  # at least, by time or by requests
+SAMPLES = 50  # at least, by time
+TOLD_EACH = 50_000  # requests, while they run
 SETTLED = 0.1  # of all requests, until which a process may fill its caches and pools
 STARTS = 3
 
@@ -47,14 +48,14 @@ async def over_requests(opened: Opened, requests: int, seconds: float, say: Say)
     samples: list[tuple[int, float]] = []
 
     async def look() -> None:
-        step, due = max(1, requests // SAMPLES), 0
+        due = 0
         pause = min(0.2, seconds / SAMPLES)
         while True:
             done, megabytes = len(once.seen.took), resident_mb(side.process.pid)
             if megabytes is not None and (not samples or done > samples[-1][0]):
                 samples.append((done, megabytes))
             if done >= due:
-                due += step * 5
+                due += TOLD_EACH
                 say(f"memory: {done:,} requests, {megabytes or 0:.1f} MB")
             await asyncio.sleep(pause)
 

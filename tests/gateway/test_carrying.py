@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.carrying import DROPPABLE, Carried, carried
+from gateway.carrying import CACHE_HINTS, DROPPABLE, Carried, carried
 from gateway.chat_request import ChatRequest, read_chat_request
 from gateway.parameters import PARAMETERS
 from gateway.refusals import Refused
@@ -52,6 +52,15 @@ def test_what_cannot_be_carried_is_refused_unless_it_may_be_dropped() -> None:
     assert (left.request.messages, left.request.body) == (asked.messages, asked.body)
 
 
+def test_a_hint_to_a_cache_is_left_out_where_there_is_no_place_for_it_and_told() -> None:
+    asked = request(prompt_cache_key="k", prompt_cache_retention="24h", temperature=0.5)
+    left = carried(provider("anthropic"), CLAUDE, asked, may_drop=False)
+    assert isinstance(left, Carried)
+    assert left.dropped == ("prompt_cache_key", "prompt_cache_retention")
+    assert dict(left.request.parameters) == {"temperature": 0.5}
+    assert carried(provider("minimax"), offer("minimax", "M"), asked, may_drop=False) == Carried(asked)
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"n": 2}, {"response_format": {"type": "json_object"}}, {"modalities": ["text", "audio"]}],
@@ -79,5 +88,5 @@ def test_model_without_an_ability_is_not_asked_for_it() -> None:
 
 
 def test_only_parameters_can_be_dropped() -> None:
-    assert set(PARAMETERS) >= DROPPABLE
+    assert set(PARAMETERS) >= DROPPABLE > CACHE_HINTS
     assert not DROPPABLE & {"tools", "tool_choice", "response_format", "n", "stop", "max_tokens", "modalities", "audio"}

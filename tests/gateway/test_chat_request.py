@@ -1,8 +1,10 @@
 """The body of a chat completion: what is refused, what is kept exactly, and that nobody else waits for it."""
 
 import asyncio
+import gzip
 import json
 import time
+import zlib
 
 import pytest
 
@@ -193,3 +195,21 @@ async def test_hostile_body_of_megabytes_does_not_stop_the_event_loop(name: str)
     while len(stalls) < 5 and (not stalls or min(stalls) >= 0.1):  # another process may take the core meanwhile
         stalls.append(await longest_stall(HOSTILE[name]))
     assert min(stalls) < 0.1, stalls
+
+
+def test_function_may_answer_with_null() -> None:
+    """OpenAI's reference: the content of a function message is required and may be null; that of a tool message not."""
+    raw = {"model": "auto", "messages": [{"role": "function", "name": "f", "content": None}]}
+    assert read_chat_request(json.dumps(raw).encode()).messages == raw["messages"]
+    raw = {"model": "auto", "messages": [{"role": "tool", "tool_call_id": "c", "content": None}]}
+    assert refusal(json.dumps(raw).encode()).param == "messages[0].content"
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [(gzip.compress(b"{}"), "gzip"), (zlib.compress(b"{}"), "zlib"), (b"\x28\xb5\x2f\xfd\x04\x00", "zstd")],
+    ids=["gzip", "zlib", "zstd"],
+)
+def test_compressed_body_is_called_that(raw: bytes, kind: str) -> None:
+    problem = refusal(raw)
+    assert problem.code == "invalid_json" and f"compressed ({kind})" in problem.message

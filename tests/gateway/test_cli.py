@@ -186,6 +186,14 @@ def test_what_changes_nothing_says_so(cli: Cli) -> None:
     assert "position" in cli("key", "list", "acme") and "weight" in cli("key", "versions", "acme", "MINIMAX_API_KEY")
 
 
+def test_lines_that_are_piped_on_end_where_their_words_end(cli: Cli) -> None:
+    cli("tenant", "add", "acme", "--plan", "team")
+    for arguments in (("tenant", "list"), ("provider", "list"), ("explain", "--tenant", "acme", "--model", "auto")):
+        told = cli(*arguments, code=3 if arguments[0] == "explain" else 0)
+        assert told.count("\n") > 1
+        assert [line for line in told.splitlines() if line != line.rstrip()] == []
+
+
 def test_brackets_in_a_name_are_shown_as_they_are(cli: Cli) -> None:
     name = "[red]Acme[/red] [/] \\[x] :smile:"
     cli("tenant", "add", "acme", "--plan", "team", "--name", name)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
+from gateway.cli.root import app
 from gateway.opening import open_keystore
 from gateway.rules import load_rules
-from gateway.settings import Settings
+from gateway.settings import read_settings
 from keystore.errors import PriceConflict, PriceReleaseUnknown
 from tests.prices import JUMPS, M2, begin_with_few, published, times
 
@@ -31,7 +31,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     Path("wardgate.toml").write_text('[prices]\nurls = ["file:prices.json"]\n')
 
     async def begin() -> None:
-        keystore = await open_keystore(Settings(), load_rules(Settings()), create=True)
+        settings = read_settings(os.environ)
+        keystore = await open_keystore(settings, load_rules(settings), create=True)
         await keystore.tenants.add("acme", "team")
         await begin_with_few(keystore)
         await keystore.close()

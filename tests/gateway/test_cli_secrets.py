@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from gateway.cli import app, main
+from gateway.cli import main
+from gateway.cli.late import COMMANDS
 from gateway.control.targets import Target, may_be_said, noted, without_secrets
 from gateway.rules import Rules, load_rules
 from gateway.settings import Settings
@@ -37,13 +37,10 @@ KEPT = {
 NAMED = {("import plan", "manifest"), ("import apply", "manifest")}  # a file of that name is written or read
 
 
-def _root() -> Any:
-    return typer.main.get_command(app)
-
-
 def commands(group: Any = None, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command with its words."""
-    for name, command in (group or _root()).commands.items():
+    inner = group.commands.items() if group else [(name, row.load(name)) for name, row in COMMANDS.items()]
+    for name, command in inner:
         words = (*before, name)
         if hasattr(command, "commands"):
             yield from commands(command, words)

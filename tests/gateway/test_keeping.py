@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from gateway.events import AttemptEnded, Decided, Endpoint, FellBack, Outcome, RequestCompleted
-from gateway.keeping import DecisionKeeper
+from gateway.keeping import AT_ONCE, BATCH, DecisionKeeper
 from keystore.decisions import Keeping, KeptDecision
 from keystore.errors import DatabaseUnavailable
 from router.decision import Decision
@@ -157,6 +157,20 @@ async def test_database_that_is_away_costs_what_there_is_no_room_for_and_nothing
     bench.store.away = False
     assert await bench.keeper.flush() == 20 - bench.keeper.dropped
     assert [one.request_id for one in bench.store.written] == [f"req_{n:032x}" for n in range(len(bench.store.written))]
+
+
+async def test_load_without_a_pause_is_written_and_stops_nothing() -> None:
+    """What has ended and waits is made in parts, each written before the next; the loop turns between."""
+    bench, turns = Bench(), 0
+    for number in range(2_000):
+        bench.request(number)
+    flushing = asyncio.create_task(bench.keeper.flush())
+    while not bench.store.written:
+        turns += 1
+        bench.request(2_000 + turns)
+        await asyncio.sleep(0)
+    assert turns > AT_ONCE / BATCH and len(bench.store.written) == AT_ONCE
+    assert await flushing == 2_000 + turns and bench.keeper.dropped == 0
 
 
 async def test_record_that_cannot_be_made_is_told_and_the_others_are_kept() -> None:

@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -123,3 +124,13 @@ async def test_a_bad_plain_answer_on_openais_wire_fails_by_what_was_sent(answer:
             upstream.answer = answer
             told = await outcome(lanes.by_classes, call_of("openai", upstream.url, request_of({})))
             assert told.failure is not None and told.failure.kind is kind
+
+
+def test_what_a_provider_sent_where_a_number_was_due_is_written_nowhere() -> None:
+    with warnings.catch_warnings(record=True) as written:
+        warnings.simplefilter("always")
+        litellm = import_litellm()
+        usage = litellm.Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
+        usage.completion_tokens = "canary"
+        assert usage.model_dump()["completion_tokens"] == "canary"
+    assert not [one for one in written if "canary" in str(one.message)]

@@ -366,6 +366,7 @@ def test_models_are_listed_and_found_by_id(sdk: openai.OpenAI) -> None:
             "stream_options",
         ),
         ("POST", "/v1/embeddings", b'{"model": "m", "input": []}', 400, "input"),
+        ("POST", "/v1/embeddings", b'{"model": "m", "input": [[0], 0, false]}', 400, "input"),
         ("GET", "/v1/chat/completions", b"", 405, None),
         ("POST", "/v1/v1/chat/completions", b"{}", 404, None),
     ],

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from gateway.config import ConfigError
 from gateway.environment import family_names, scrub_environment
-from gateway.settings import check_names, take_sealing_keys
+from gateway.settings import Settings, check_names, read_settings, take_sealing_keys
 from keystore.providers import load_registry
+from keystore.secret import Secret
 
 DUMPS = """
 import ctypes, resource
@@ -16,6 +18,34 @@ from gateway.environment import forbid_dumps
 forbid_dumps()
 print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))
 """
+
+
+def test_settings_are_read_from_the_environment_in_any_case_of_letters() -> None:
+    assert read_settings({}) == Settings() == read_settings({"PORT": "1", "WARDGATES": "2"})
+    found = read_settings(
+        {"wardgate_port": "0", "WARDGATE_SEALING_KEYS": "k1:x", "WARDGATE_CONFIG": "a/b.toml", "WARDGATE_HOST": "::"}
+    )
+    assert found == Settings(port=0, sealing_keys=Secret("k1:x"), config=Path("a/b.toml"), host="::")
+    assert "k1:x" not in repr(found)
+    assert read_settings({"WARDGATE_SEALING_KEYS": ""}).sealing_keys is None
+
+
+@pytest.mark.parametrize(
+    ("text", "means"), [("true", True), ("1", True), ("On", True), ("false", False), ("0", False), ("no", False)]
+)
+def test_switch_is_read_in_the_usual_words(text: str, means: bool) -> None:
+    assert read_settings({"WARDGATE_PRELOAD_LITELLM": text}).preload_litellm is means
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("PORT", text) for text in ("", "-1", "65536", "80.0", "canary", "8_0", "\u0668\u0660")]
+    + [("METRICS_PORT", "canary"), ("PRELOAD_LITELLM", ""), ("KEEP_PROVIDER_ENV", "canary")],
+)
+def test_wrong_value_is_refused_and_not_repeated(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^WARDGATE_{name}: it must be ") as refused:
+        read_settings({f"WARDGATE_{name}": text})
+    assert "canary" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

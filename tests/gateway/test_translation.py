@@ -14,6 +14,7 @@ import pytest
 from gateway.chat_request import ChatRequest, read_chat_request
 from gateway.errors import ApiError
 from gateway.finish_reasons import finish_reason
+from gateway.litellm_door import without_empty_content
 from gateway.sandbox.server import SandboxServer
 from gateway.translation import untranslatable
 from gateway.translation_rules import RULES, asks_nothing
@@ -109,7 +110,7 @@ def test_all_of_an_accepted_request_and_nothing_else_arrives_upstream(sandbox: S
             "model": row["model"],
             "base": sandbox.url + BASES[row["wire"]],
             "body": {
-                "messages": row["request"].messages,
+                "messages": sent_by(row["request"]),
                 **{k: v for k, v in row["request"].parameters.items() if not asks_nothing(k, v)},
             },
         }
@@ -137,7 +138,7 @@ def test_all_of_an_accepted_request_and_nothing_else_arrives_upstream(sandbox: S
 def differences(row: Row, upstream: Any) -> list[str]:
     """What was lost and what was added on the way."""
     request: ChatRequest = row["request"]
-    said, heard = Counter(said_in(request.messages)), Counter(heard_in(upstream))
+    said, heard = Counter(said_in(sent_by(request))), Counter(heard_in(upstream))
     if row["wire"] == "gemini":
         heard.pop("skip_thought_signature_validator", None)
     found = [f"lost {text!r}" for text in said - heard] + [f"added {text!r}" for text in heard - said]
@@ -149,13 +150,20 @@ def differences(row: Row, upstream: Any) -> list[str]:
     return found + ([] if schema is None or schema in objects(upstream) else [f"changed {schema}"])
 
 
+def sent_by(request: ChatRequest) -> list[dict[str, object]]:
+    """The messages as they go to LiteLLM."""
+    return [without_empty_content(message) for message in request.messages]
+
+
 def said_in(messages: list[dict[str, object]]) -> Iterator[str]:
     """The texts, data and arguments of a conversation in OpenAI's shape."""
     for message in messages:
         for key in ("content", "reasoning_content"):
             yield from said_by(message.get(key))
+        yield from leaves(message.get("cache_control", {}))
         for call in message.get("tool_calls") or []:  # type: ignore[attr-defined]
             yield from leaves(json.loads(call["function"]["arguments"]))
+            yield from leaves(call.get("cache_control", {}))
 
 
 def said_by(content: Any) -> Iterator[str]:
@@ -208,8 +216,9 @@ def lost_of_tools(tools: Any, upstream: Any) -> list[str]:
         function = tool["function"]
         found += [f"lost {key}" for key in ("name", "description") if function.get(key) != there.get(key)]
         schema = there.get("input_schema", there.get("parameters"))
-        if function.get("parameters") and function["parameters"] != schema:
-            found.append(f"changed {function['parameters']} into {schema}")
+        asked = {key: value for key, value in (function.get("parameters") or {}).items() if key != "$schema"}
+        if asked and asked != schema:
+            found.append(f"changed {asked} into {schema}")
         found += ["lost a mark"] if tool.get("cache_control") != there.get("cache_control") else []
     return found
 

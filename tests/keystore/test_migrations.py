@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Inspector, MetaData, inspect
 from sqlalchemy.exc import IntegrityError
 
@@ -23,6 +25,14 @@ from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
 ALL = ["0001", "0002", "0003", "0004", "0005", "0006"]
+
+
+def test_revisions_are_those_that_alembic_finds() -> None:
+    config = Config()
+    config.set_main_option("script_location", "keystore:migrations")
+    config.set_main_option("path_separator", "os")
+    found = [each.revision for each in ScriptDirectory.from_config(config).walk_revisions()]
+    assert migrating.revisions() == found[::-1] == ALL
 
 
 async def in_database(url: str, work: Any, *arguments: Any) -> Any:

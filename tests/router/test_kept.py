@@ -68,3 +68,15 @@ def test_nearest_miss_is_kept_wherever_it_stands() -> None:
     assert told["nearest_miss"] == "p/last cannot call tools"
     assert told["nearest_miss"] in [each["detail"] for each in told["rejected"]]
     assert told["cut"] == {"ranked": 0, "rejected": 100}
+
+
+def test_rare_reasons_are_kept_before_common_ones() -> None:
+    """The one model that is cooling down is what somebody looks for among hundreds without a key."""
+    decision = stretched(decide({"model": "auto", "held": ["minimax"]}), 1, 300)
+    assert decision.ranked
+    rows = list(decision.rejected)
+    rows[250] = replace(rows[250], reason=Reason.COOLING_DOWN, detail="p/00250 is cooling down")
+    told: Any = kept.kept_json(replace(decision, rejected=Rejections.of(rows)))
+    assert "p/00250 is cooling down" in [each["detail"] for each in told["rejected"]]
+    ids = [each["id"] for each in told["rejected"]]
+    assert len(ids) == MOST_REJECTED and ids == sorted(ids)

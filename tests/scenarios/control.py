@@ -11,9 +11,9 @@ import httpx
 import structlog
 from starlette.routing import Route as PathRoute
 
+from gateway.admin.app import control_app
 from gateway.admin.door import Door
-from gateway.app import build_app
-from gateway.edge import Edge
+from gateway.app import places
 from gateway.guard import Guard
 from gateway.opening import close_services, open_services
 from gateway.settings import Settings
@@ -124,10 +124,9 @@ def routes_of(settings: Settings) -> list[Found]:
     async def run() -> list[Found]:
         services = await open_services(settings, lambda *_: None, structlog.get_logger())
         try:
-            edge = build_app(services)
-            assert isinstance(edge, Edge)
-            routes: Iterable[Any] = edge._app.otherwise.router.routes  # type: ignore[attr-defined]
-            return [_found(route) for route in routes if isinstance(route, PathRoute)]
+            plain = [Found(place.path, place.methods, None) for place in places(services)]
+            routes: Iterable[Any] = control_app(services).router.routes  # type: ignore[attr-defined]
+            return plain + [_found(route) for route in routes if isinstance(route, PathRoute)]
         finally:
             await close_services(services)
 

@@ -1,5 +1,6 @@
 """Whatever is wrong with a request, the answer has OpenAI's error shape, a word as code, and a sentence that helps."""
 
+import gzip
 import json
 import re
 import socket
@@ -56,6 +57,8 @@ BODIES = {
     "a list": (b"[]", "invalid_json", None),
     "lone surrogate": (b'{"model": "\\ud800", "messages": []}', "invalid_json", None),
     "not UTF-8": (b'{"model": "\xff"}', "invalid_json", None),
+    "compressed": (gzip.compress(b"{}"), "invalid_json", None),
+    "function without content": (message({"role": "function", "name": "f"}), "invalid_request", "messages[0].content"),
     "deep": (b'{"model": "auto", "messages": ' + b"[" * 200 + b"]" * 200 + b"}", "invalid_json", None),
     "very deep": (b'{"a":' * 5000 + b"1" + b"}" * 5000, "invalid_json", None),
     "no model": ({"messages": ASK}, "invalid_request", "model"),

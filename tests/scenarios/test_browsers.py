@@ -64,7 +64,9 @@ def test_any_other_origin_is_told_nothing(scene: Stage, origin: str) -> None:
     assert reply.status_code == 401 and "access-control-allow-origin" not in reply.headers
 
 
-@pytest.mark.parametrize("path", ["/admin/tenants", "/v1/keys", "/keys", "/ADMIN/tenants", "/admin/"])
+@pytest.mark.parametrize(
+    "path", ["/admin/tenants", "/v1/keys", "/keys", "/v1/aliases", "/aliases/x", "/ADMIN/tenants", "/admin/"]
+)
 def test_the_control_plane_is_open_to_no_page(scene: Stage, path: str) -> None:
     assert preflight(scene, path, APP).status_code in (404, 405)
     reply = scene.client.get(scene.gateway.url + path, headers={"origin": APP})

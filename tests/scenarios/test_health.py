@@ -227,6 +227,16 @@ def test_storm_of_failures_costs_a_tenth_more_attempts_and_no_more(
         assert "the retry budget is spent" in stopped[0].json()["error"]["message"]
 
 
+def test_bad_keys_of_some_tenants_take_nobody_elses_failover(gateway: RunningGateway, sandbox: SandboxServer) -> None:
+    body = ONE | {"models": ["minimax/MiniMax-M2", "deepseek/deepseek-v4-flash"]}
+    for number in range(12):  # more than the budget of a quiet gateway
+        token = gateway.tenant(f"bad-{number}", "team", KEYS | {"MINIMAX_API_KEY": BAD})
+        assert served(gateway.post(CHAT, token, body))[::3] == (200, "2")
+    sandbox.script("status=500", match={"model": "MiniMax-M2"}, repeat=True)
+    assert served(gateway.post(CHAT, gateway.tenant("good", "team", KEYS), body))[::3] == (200, "2")
+    assert gateway.settled("wardgate_retry_budget_exhausted_total") == 0
+
+
 # --- replicas -------------------------------------------------------------------------------------------------------
 
 

@@ -259,6 +259,15 @@ def test_anthropics_headers_and_its_beta_query_travel_and_nothing_else(
 ASKED: Mapping[str, object] = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
+def test_prompt_that_is_null_travels_and_one_that_is_missing_does_not(scene: Stage, token: str) -> None:
+    """OpenAI's reference: required, and null stands for the beginning of a document."""
+    scene.at["openai"].plain(told.COMPLETION_PLAIN)
+    assert scene.post("/v1/completions", token, {"model": OPENAI, "prompt": None}).status_code == 200
+    assert scene.sent("openai").json()["prompt"] is None
+    assert scene.post("/v1/completions", token, {"model": OPENAI}).json()["error"]["param"] == "prompt"
+    assert scene.post("/v1/embeddings", token, {"model": EMBEDDING, "input": None}).json()["error"]["param"] == "input"
+
+
 @pytest.mark.parametrize("prompt", ["Once", ["Once", "twice"], [1, 2, 3], [[1, 2], [3]]])
 def test_prompts_and_inputs_of_every_shape_travel(scene: Stage, token: str, prompt: object) -> None:
     scene.at["openai"].plain(told.COMPLETION_PLAIN)

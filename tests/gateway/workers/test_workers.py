@@ -15,11 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import SecretStr
 
 from gateway.sandbox.server import SandboxServer
 from gateway.settings import Settings
 from gateway.workers.supervisor import Place, worker_environ
+from keystore.secret import Secret
 from tests.harness import RunningGateway, eventually, sandbox_config
 from tests.served import Served, served
 
@@ -152,7 +152,7 @@ def test_start_that_fails_ends_the_whole(tmp_path: Path, sandbox: SandboxServer)
 
 
 def test_worker_is_given_the_ring_that_was_taken_out_of_the_environment() -> None:
-    settings = Settings(sealing_keys=SecretStr("k1:secret-canary"))
+    settings = Settings(sealing_keys=Secret("k1:secret-canary"))
     environ = worker_environ({"PATH": "/bin"}, settings)
     assert environ == {"PATH": "/bin", "WARDGATE_SEALING_KEYS": "k1:secret-canary"}
     assert "canary" not in repr(Place(settings, 8080, environ))
