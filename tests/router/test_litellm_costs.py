@@ -32,7 +32,8 @@ SIZES: Final = [
     each + more for each in (32_000, 100_000, 128_000, 200_000, 256_000, 272_000, 512_000) for more in (0, 1)
 ]
 SERVICES: Final = (ServiceTier.PRIORITY, ServiceTier.FLEX)
-NAMES: Final = frozenset(load_bundled().rows)
+ROWS: Final = load_bundled().rows
+NAMES: Final = frozenset(ROWS)
 ALLOWED: Final = Decimal("1e-9")  # LiteLLM counts in binary floats
 
 # One process for LiteLLM: importing it changes the interpreter it is imported into.
@@ -65,7 +66,7 @@ def usages(offer: Offer) -> dict[str, list[Usage]]:
 
 def claimed_as(provider: Provider, offer: Offer) -> str:
     """Under which of its names in the map the provider offers the model."""
-    found = [load_bundled().rows.get(name, {}) for name in (f"{provider.id}/{offer.model}", offer.model)]
+    found = [ROWS.get(name, {}) for name in (f"{provider.id}/{offer.model}", offer.model)]
     names = [str(row.get("litellm_provider")) for row in found]
     return next((name for name in names if name in provider.catalogue_ids), provider.catalogue_ids[0])
 
