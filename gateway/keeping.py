@@ -81,25 +81,29 @@ class DecisionKeeper:
             await asyncio.sleep(GATHERED_S)
             self._some.clear()
             try:
-                await self.flush()
+                await self.flush(few=BATCH)
+                if self._ended:
+                    self._some.set()
             except DatabaseUnavailable:
                 self._some.set()
                 await asyncio.sleep(AGAIN_S)
             except Exception as error:  # noqa: BLE001 - else nothing would be kept from here on, and nobody told
                 self._report("", error)
 
-    async def flush(self) -> int:
+    async def flush(self, *, few: int = 1) -> int:
         """Write all that has ended; how many. DatabaseUnavailable leaves what there is room for to the next time.
 
         A part is made and written, and then the next: under a load without a pause there is always more that has ended.
+        Fewer than `few` that ended meanwhile are left to gather.
         """
         written = 0
         async with self._writing:
-            while self._ended or self._ready:
+            while True:
                 while self._ended and len(self._ready) < AT_ONCE:
                     await self._encode()
                 written += await self._write()
-        return written
+                if len(self._ended) < few:
+                    return written
 
     async def _encode(self) -> None:
         """Make the records of a batch; aside where they are large, so that the loop goes on."""
