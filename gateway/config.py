@@ -33,7 +33,7 @@ class Limits:
     attempt_timeout_s: float = 300.0  # one attempt at a plain answer; then the next candidate is tried
     answer_timeout_s: float = 570.0  # a plain answer, and a request as a whole
     max_attempts: int = 3
-    max_connections: int = 1000
+    max_connections: int = 4000
     body_timeout_s: float = 30.0  # for a request's body to arrive
     header_timeout_s: float = 10.0  # for a request's headers, from their first byte; on a new connection from its start
     keep_alive_s: float = 75.0  # a connection without a request; longer than what a proxy in front keeps one for
