@@ -20,6 +20,7 @@ import httpx
 
 from gateway import openai_shape
 from gateway.access_tokens import AccessTokens
+from gateway.environment import kept_for_good
 from gateway.logs import quiet_libraries
 from gateway.parameters import PARAMETERS
 from gateway.scrub import scrub
@@ -149,10 +150,11 @@ class LiteLLMLane:
 
     async def _open(self) -> None:
         began = time.monotonic()
-        litellm, ways = await asyncio.to_thread(_import_all, self._transforms)
-        self._handler = litellm.module_level_aclient
-        self._omit = importlib.import_module("openai").omit
-        await _warm_up(litellm)
+        with kept_for_good():
+            litellm, ways = await asyncio.to_thread(_import_all, self._transforms)
+            self._handler = litellm.module_level_aclient
+            self._omit = importlib.import_module("openai").omit
+            await _warm_up(litellm)
         self._litellm, self._ways = litellm, ways
         LOG.info(
             "LiteLLM was imported in %.1f s: a request needs it, or WARDGATE_PRELOAD_LITELLM", time.monotonic() - began
