@@ -143,8 +143,9 @@ async def test_client_that_leaves_is_noticed_at_any_moment(tmp_path: Path) -> No
         noticed = sorted(upstream.gone[number] - left[number] for number in numbers if upstream.asked[number])
         assert len(noticed) > DISCONNECTS * 0.75 and max(upstream.asked[number] for number in numbers) == 1
         assert noticed[len(noticed) * 99 // 100] < 1.0, noticed[-5:]
+        kept = max(5, DISCONNECTS // 40)  # an answer that was complete when its client left gives its connection back
         async with asyncio.timeout(10):
-            while unfinished() > before[0] or descriptors() > before[1]:
+            while unfinished() > before[0] or descriptors() > before[1] + kept:
                 await asyncio.sleep(0.05)
 
 
