@@ -65,6 +65,7 @@ class RunningGateway:
     database_url: str = ""
     redis_url: str | None = None
     logs: LogLines = field(default_factory=LogLines)
+    loop: asyncio.AbstractEventLoop | None = None
     _listening: Listening | None = None
     _thread: threading.Thread | None = None
     _failure: BaseException | None = None
@@ -97,6 +98,7 @@ class RunningGateway:
         def run() -> None:
             try:
                 with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    self.loop = runner.get_loop()
                     runner.run(serve(self.settings, ready, log_stream=self.logs))
             except BaseException as error:  # noqa: BLE001 - handed to the test below
                 self._failure = error
