@@ -6,10 +6,9 @@ never passes an empty key; with nothing in the environment there is nothing to f
 
 import contextlib
 import ctypes
-import gc
 import re
 import sys
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Final
 
 from keystore.providers import Registry
@@ -46,50 +45,6 @@ def forbid_dumps() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def allow_files() -> None:
-    """As many open files as the system allows: each connection is one, and the usual 1,024 are few."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-COLLECT_AFTER: Final = 20_000  # new objects: a request makes some hundreds, and nearly all go by themselves
-
-
-def put_off_garbage_collection() -> None:
-    """No collection until `spare_garbage_collection`: what a start makes, it keeps, and each full collection would look
-    through all of it again. What was imported up to now no collection looks through at all."""
-    gc.disable()
-    gc.freeze()
-
-
-@contextlib.contextmanager
-def kept_for_good() -> Iterator[None]:
-    """What is made inside stays to the end: no collection looks through it, meanwhile or later. Each would stop all
-    requests for half a second once LiteLLM is there."""
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if collects:
-            gc.enable()
-
-
-def spare_garbage_collection() -> None:
-    """What the process holds now it holds to its end: no later collection, nor the one at the exit, looks through it.
-
-    LiteLLM's import leaves so much that each full collection would stop all requests, and the exit would take seconds.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 20)
-    gc.enable()
 
 
 SWITCH_S: Final = 0.0005  # Python's own 5 ms would be a stop of all requests whenever a helper thread works

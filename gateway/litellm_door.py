@@ -20,7 +20,7 @@ import httpx
 
 from gateway import openai_shape
 from gateway.access_tokens import AccessTokens
-from gateway.environment import kept_for_good
+from gateway.garbage import kept_for_good
 from gateway.logs import quiet_libraries
 from gateway.parameters import PARAMETERS
 from gateway.scrub import scrub

@@ -91,8 +91,9 @@ _VERSIONS = tuple(Label(name, source="build") for name in ("version", "catalogue
 _CALL_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 # First token: the same conventions, gen_ai.server.time_to_first_token, without its 1 ms bucket to stay within 16.
 _FIRST_TOKEN_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-# Overhead: ours, dense around the few milliseconds that a pass-through call costs and the 100 ms that page someone.
+# Lag of the event loop: from what nobody feels to what stops everybody.
 _LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+# Overhead: ours, dense around the few milliseconds that a pass-through call costs and the 100 ms that page someone.
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 SPECS: Final = (

@@ -66,7 +66,7 @@ from gateway.metric_specs import (
     Kind,
     Spec,
 )
-from gateway.metrics_page import KeptElsewhere, WithoutCreated
+from gateway.metrics_page import KeptElsewhere
 from gateway.pricing.refreshing import Outcome as PriceOutcome
 from gateway.series import Series
 from keystore.resolve import Store, Via
@@ -86,7 +86,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, *, providers: Collection[str], models: Collection[str]) -> None:
         given = {"providers": frozenset(providers), "models": frozenset(models), "build": frozenset[str]()}
         self._given = given
-        self._page = WithoutCreated(registry)
+        self._page = registry
         self._allowed = _allowed(given)
         self._series = Series([spec for spec in SPECS if spec not in _KEPT_ELSEWHERE], self._held, registry)
         self._gauges = {

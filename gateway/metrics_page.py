@@ -21,15 +21,3 @@ class KeptElsewhere(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield CounterMetricFamily(self._name, self._meaning, value=self.count())
-
-
-class WithoutCreated(Collector):
-    """The registry's families without their `_created` samples, which double the page and which nobody reads."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family

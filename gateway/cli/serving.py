@@ -8,13 +8,8 @@ from collections.abc import Callable
 import uvloop
 
 from gateway.cli.begins import settings
-from gateway.environment import (
-    allow_files,
-    forbid_dumps,
-    put_off_garbage_collection,
-    share_fairly,
-    spare_garbage_collection,
-)
+from gateway.environment import forbid_dumps, share_fairly
+from gateway.garbage import put_off_garbage_collection, spare_garbage_collection
 from gateway.server import Listening
 from gateway.server import serve as serve_forever
 from gateway.settings import Settings
@@ -42,7 +37,6 @@ def serve(workers: int = 1) -> None:
         sys.stderr.flush()
 
     chosen = settings()
-    allow_files()
     share_fairly()
     if workers == 1:
         run(chosen, lambda listening: announce(listening.url, listening.metrics_url))

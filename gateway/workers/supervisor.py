@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from structlog.typing import FilteringBoundLogger
 
 from gateway.ending import FAREWELL_S
@@ -21,7 +21,7 @@ from gateway.environment import family_names, scrub_environment
 from gateway.listeners import bind, url_of
 from gateway.logs import configure_logs
 from gateway.metric_specs import WORKER_RESTARTS
-from gateway.metrics_page import WithoutCreated
+from gateway.metrics_page import KeptElsewhere
 from gateway.metrics_server import MetricsServer
 from gateway.rules import load_rules
 from gateway.settings import SEALING_KEYS, Settings
@@ -72,9 +72,9 @@ class Supervisor:
         self._whole = False
         self._was_whole = False
         self._failed = False
-        registry = CollectorRegistry()
-        self._restarts = Counter(WORKER_RESTARTS.name, WORKER_RESTARTS.help, registry=registry)
-        self._own = WithoutCreated(registry)
+        self._restarts = 0
+        self._own = CollectorRegistry()
+        KeptElsewhere(WORKER_RESTARTS.name, WORKER_RESTARTS.help, self._own).count = lambda: self._restarts
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Until every worker has ended; raises WorkerFailed when the start fails."""
@@ -125,7 +125,7 @@ class Supervisor:
             deaths = 1 if worker.lived_s() > WELL_S else deaths + 1
             pause = BACK_OFF_S[min(deaths, len(BACK_OFF_S)) - 1]
             self._log.error("worker.ended", worker=number, code=code, again_in_s=pause)
-            self._restarts.inc()
+            self._restarts += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 

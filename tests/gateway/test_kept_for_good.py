@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from gateway.environment import kept_for_good
+from gateway.garbage import kept_for_good
 
 
 @pytest.mark.parametrize("collects", [True, False])
