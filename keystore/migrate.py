@@ -14,7 +14,7 @@ from sqlalchemy import Connection, String, column, false, inspect, select, table
 
 from keystore.engine import Database, Lock, make_room
 from keystore.errors import DatabaseUnavailable, SchemaBehind, SchemaNewer
-from keystore.price_tables import metadata
+from keystore.money_tables import metadata
 from keystore.tables import VERSION_TABLE
 
 _MIGRATION: Final = re.compile(r"(\d{4})_\w+\.py")  # its file is named for its revision

@@ -1,0 +1,154 @@
+"""The tables of what was used and what it cost, on the metadata of keystore.tables.
+
+Owns names, types and constraints, as there. Money is whole nano-dollars. Must not know how a row is read or written.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from keystore.price_tables import metadata
+from keystore.tables import UtcDateTime
+
+__all__ = ["answers", "budget_holds", "budget_use", "budgets", "journals", "ledger", "metadata", "usage"]
+
+# One row for each request id of ours, written when the request has ended; on PostgreSQL a partition for each month.
+ledger = Table(
+    "wardgate_ledger",
+    metadata,
+    Column("request_id", String(36), nullable=False),
+    Column("began_at", UtcDateTime, nullable=False),
+    Column("tenant_id", String(64), nullable=False),
+    Column("token_id", String(64), nullable=False),
+    Column("client_request_id", Text),  # the caller's own, never trusted
+    Column("endpoint", String(24), nullable=False),
+    Column("stream", Integer, nullable=False),
+    Column("model_asked", Text),
+    Column("provider", String(64)),  # who was asked last; NULL: nobody was
+    Column("model", Text),
+    Column("key_source", String(16)),
+    Column("key_via", String(16)),
+    Column("setting_key", Text),  # the stored name of the key
+    Column("state", String(16), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("fault", String(16)),
+    Column("code", Text),
+    Column("input_tokens", BigInteger),  # NULL: nobody counted
+    Column("output_tokens", BigInteger),
+    Column("cached_input_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("cost_nano", BigInteger),  # NULL: a class that was used has no price
+    Column("catalogue", String(80)),  # the price release
+    Column("attempts", Integer, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("upstream_ms", Integer, nullable=False),
+    Column("first_token_ms", Integer),
+    Column("detail", Text, nullable=False),  # JSON: the charge line by line, and the attempts
+    PrimaryKeyConstraint("request_id", "began_at"),
+    CheckConstraint("state IN ('settled', 'released', 'estimated')", name="state"),
+    postgresql_partition_by="RANGE (began_at)",
+)
+Index("ix_wardgate_ledger_tenant_id_began_at", ledger.c.tenant_id, ledger.c.began_at)
+
+# The same added up for each day and each month; counted in the transaction that writes the rows.
+usage = Table(
+    "wardgate_usage",
+    metadata,
+    Column("tenant_id", String(64), nullable=False),
+    Column("period", String(5), nullable=False),
+    Column("starts", Date, nullable=False),  # UTC
+    Column("token_id", String(64), nullable=False),
+    Column("provider", String(64), nullable=False),  # "": nobody was asked
+    Column("model", Text, nullable=False),
+    Column("key_source", String(16), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_input_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),  # requests whose cost nobody knows, and which are not in it
+    Column("estimated", BigInteger, nullable=False),  # requests whose tokens were estimated
+    PrimaryKeyConstraint("tenant_id", "period", "starts", "token_id", "provider", "model", "key_source", "outcome"),
+    CheckConstraint("period IN ('day', 'month')", name="period"),
+)
+Index("ix_wardgate_usage_period_starts", usage.c.period, usage.c.starts)
+
+# How far each journal has been written into the ledger: moved in the transaction that writes the rows.
+journals = Table(
+    "wardgate_journals",
+    metadata,
+    Column("journal_id", String(36), primary_key=True),
+    Column("position", BigInteger, nullable=False),  # records
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+# What a tenant or a token may spend in a day or a month. Plans' budgets are rows of the plans.
+budgets = Table(
+    "wardgate_budgets",
+    metadata,
+    Column("budget_id", String(36), primary_key=True),
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), nullable=False),
+    Column("token_id", String(64), nullable=False),  # "": of all the tenant's tokens
+    Column("period", String(5), nullable=False),
+    Column("spend", String(8), nullable=False),
+    Column("hard", Integer, nullable=False),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    UniqueConstraint("tenant_id", "token_id", "period", "spend", name="uq_wardgate_budgets_whose"),
+    CheckConstraint("period IN ('day', 'month')", name="period"),
+    CheckConstraint("spend IN ('managed', 'byok')", name="spend"),
+    CheckConstraint("amount_nano >= 0", name="amount"),
+)
+
+# What was spent of a budget in one of its periods, and what processes hold of the rest for calls that run.
+budget_use = Table(
+    "wardgate_budget_use",
+    metadata,
+    Column("budget_key", String(160), primary_key=True),
+    Column("starts", Date, primary_key=True),  # UTC
+    Column("spent_nano", BigInteger, nullable=False),
+    Column("held_nano", BigInteger, nullable=False),
+    Column("told", Integer, nullable=False),  # the last threshold that was told, in per cent
+)
+budget_holds = Table(
+    "wardgate_budget_holds",
+    metadata,
+    Column("holder", String(64), primary_key=True),
+    Column("budget_key", String(160), primary_key=True),
+    Column("starts", Date, primary_key=True),
+    Column("amount_nano", BigInteger, nullable=False),
+    Column("until", UtcDateTime, nullable=False, index=True),
+)
+
+# Answers to requests that named themselves with an Idempotency-Key.
+answers = Table(
+    "wardgate_answers",
+    metadata,
+    Column("key_hash", LargeBinary(32), primary_key=True),  # SHA-256 of tenant, surface and key
+    Column("request_mac", LargeBinary(32), nullable=False),
+    Column("tenant_id", String(64), nullable=False),
+    Column("request_id", String(36), nullable=False),  # of the first
+    Column("holder", String(64), nullable=False),  # the process that asks; it says that it lives
+    Column("until", UtcDateTime, nullable=False),
+    Column("status", Integer, nullable=False),  # 0: not answered yet
+    Column("envelope", LargeBinary),  # headers and body, sealed
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+)
