@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.accounts import Accounts
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import Limits
@@ -55,6 +56,7 @@ class Services:
     health: HealthKeeper
     retry_budget: RetryBudget
     bodies: Bodies
+    accounts: Accounts
     sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

@@ -12,6 +12,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
+from router.money import nano_of
 from router.prices import STANDS_IN, PriceClass, Prices, ServiceTier, prices_at
 
 # A fee that few models have: without a price there is none.
@@ -71,6 +72,11 @@ class Line:
     units: int | Decimal
     price: Decimal | None
 
+    @property
+    def nano(self) -> int | None:
+        """What the line comes to, in whole nano-dollars: what is written down, and what sums are made of."""
+        return None if self.price is None else nano_of(self.price * self.units)
+
 
 @dataclass(frozen=True, slots=True)
 class Charge:
@@ -83,6 +89,11 @@ class Charge:
     def unpriced(self) -> tuple[PriceClass, ...]:
         """The classes that were used and have no price."""
         return tuple(line.price_class for line in self.lines if line.price is None)
+
+    @property
+    def nano(self) -> int | None:
+        """The sum of the lines, each in whole nano-dollars; None when `usd` is."""
+        return None if self.usd is None else sum(line.nano or 0 for line in self.lines)
 
 
 def charge(prices: Prices, usage: Usage) -> Charge:

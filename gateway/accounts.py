@@ -1,0 +1,222 @@
+"""One account for each request of a tenant: what it may cost when somebody is asked, and what it did cost at its end.
+
+Owns what becomes a row of the ledger, and when: a reserved line before a provider is asked, one terminal line before the
+last byte of the answer, whatever happens. Where nobody counted the tokens, they are estimated and marked so. Must not
+know where the lines are kept.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import orjson
+
+from gateway.errors import ApiError, Problem
+from gateway.events import AttemptEnded, Outcome, TokenUsage
+from gateway.metering import metered
+from gateway.scrub import KEY_SHAPES, MASK
+from gateway.tally import Tally
+from keystore.errors import KeystoreError
+from keystore.ledger_row import LedgerRow, State
+from router.catalogue import Capability
+from router.charge import Charge, charge
+from router.decision import Decision
+from router.money import usd_of
+from router.needs import Needs
+from router.prices import ServiceTier
+from router.ranking import Candidate
+from router.reasons import Fault
+
+LEDGER_AWAY: Final = Problem(
+    503,
+    "ledger_unavailable",
+    "The gateway cannot write down what this request costs, so it does not ask anybody. Send it again in a moment.",
+    Fault.GATEWAY,
+    caller_may_retry=True,
+    headers={"retry-after": "5"},
+)
+_ENVELOPE: Final = 300  # bytes of an answer that are not its text
+_CHARACTERS: Final = 4  # of text to a token
+_NAME: Final = 256  # characters of a model's name that are kept
+_CANCELLED: Final = "cancelled"  # an attempt that was broken off: the client left, or the gateway stops
+
+
+class Journal(Protocol):
+    """Where lines go; keystore.journal."""
+
+    def append(self, line: bytes) -> None:
+        """Written, though not yet on the disk. KeystoreError when it cannot be."""
+
+    def durable(self) -> Awaitable[None]:
+        """All that was appended is on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """Opens the accounts of a gateway. `report` hears, with the request's id, of a line that could not be written."""
+
+    journal: Journal
+    now: Callable[[], datetime]
+    clock: Callable[[], float]
+    report: Callable[[str, BaseException], None]
+
+    def open(self, tally: Tally) -> "Account":
+        """The account of a request whose tenant is known."""
+        account = tally.account = Account(self, tally)
+        return account
+
+
+@dataclass(slots=True)
+class Account:
+    """What is known of one request's money. `measure` notes what was used at the end of a stream."""
+
+    accounts: Accounts
+    tally: Tally
+    decision: Decision | None = None
+    charge: Charge | None = None
+    estimated: bool = False
+    asking: Candidate | None = None  # somebody was asked and has not answered
+    measure: Callable[[], None] | None = None
+    tried: list[AttemptEnded] = field(default_factory=list)
+    settled: bool = False
+
+    def reserve(self, candidate: Candidate) -> None:
+        """Somebody is about to be asked; raises ApiError 503 when that cannot be written down."""
+        self.asking = candidate
+        expected = candidate.expected_cost
+        row = self._row(State.RESERVED, "", nano_or_none=None if expected is None else int(expected * 10**9))
+        try:
+            self.accounts.journal.append(row.line())
+        except KeystoreError as error:
+            self.asking = None
+            raise ApiError(LEDGER_AWAY) from error
+
+    def ended(self, attempt: AttemptEnded) -> None:
+        """An attempt is over."""
+        self.tried.append(attempt)
+        if attempt.outcome != _CANCELLED:
+            self.asking = None
+
+    def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
+        """What was used of the model that served; its price is the tally's cost."""
+        tally, decision = self.tally, self.decision
+        tally.usage, self.estimated = usage, estimated
+        if usage is None or served is None or decision is None:
+            return
+        if Capability.WEB_SEARCH in decision.query.needs.capabilities:
+            return  # nobody counts searches
+        asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else decision.query.needs.service
+        self.charge = charge(served.offer.prices, metered(usage, asked))
+        nano = self.charge.nano
+        tally.cost_usd = None if nano is None else usd_of(nano)
+
+    async def close(self) -> None:
+        """Write the terminal line, and wait until it is on the disk where an answer was given."""
+        if not self.settled:
+            self.settle()
+            if self.tally.usage is not None:
+                await self.accounts.journal.durable()
+
+    def settle(self) -> None:
+        """Write the terminal line, once."""
+        if self.settled:
+            return
+        self.settled = True
+        if self.measure is not None:
+            self.measure()
+        try:
+            self.accounts.journal.append(self._terminal().line())
+        except KeystoreError as error:
+            self.accounts.report(self.tally.request_id, error)
+
+    def _terminal(self) -> LedgerRow:
+        tally = self.tally
+        if self.asking is not None and tally.usage is None and self.decision is not None:
+            self.note(TokenUsage(_estimated_input(self.decision.query.needs), 0), self.asking, estimated=True)
+        outcome = tally.outcome or (Outcome.OK if tally.status == 200 else Outcome.REFUSED)
+        if tally.usage is None:
+            return self._row(State.RELEASED, outcome, nano_or_none=0)
+        state = State.ESTIMATED if self.estimated else State.SETTLED
+        return self._row(state, outcome, nano_or_none=None if self.charge is None else self.charge.nano)
+
+    def _row(self, state: State, outcome: str, *, nano_or_none: int | None) -> LedgerRow:
+        tally, usage = self.tally, self.tally.usage
+        took = self.accounts.clock() - tally.started
+        return LedgerRow(
+            request_id=tally.request_id,
+            began_at=self.accounts.now() - timedelta(seconds=took),
+            tenant_id=tally.tenant_id,
+            token_id=tally.token_id or "",
+            endpoint=tally.endpoint.value,
+            state=state,
+            outcome=outcome,
+            client_request_id=tally.client_request_id,
+            stream=tally.stream,
+            model_asked=_masked(tally.requested_model),
+            provider=tally.provider,
+            model=tally.model,
+            key_source=tally.key_source,
+            key_via=tally.key_via,
+            setting_key=tally.setting_key,
+            status=tally.status,
+            fault=tally.fault,
+            code=tally.code,
+            input_tokens=usage and usage.input_tokens,
+            output_tokens=usage and usage.output_tokens,
+            cached_input_tokens=usage and usage.cached_input_tokens,
+            cache_write_tokens=usage and usage.cache_write_tokens,
+            reasoning_tokens=usage and usage.reasoning_tokens,
+            cost_nano=nano_or_none,
+            catalogue=tally.catalogue or None,
+            attempts=tally.attempts,
+            duration_ms=_ms(took),
+            upstream_ms=_ms(tally.upstream_s),
+            first_token_ms=None if tally.first_token_s is None else _ms(tally.first_token_s),
+            detail=self._detail() if state is not State.RESERVED else "{}",
+        )
+
+    def _detail(self) -> str:
+        lines = () if self.charge is None else self.charge.lines
+        said: dict[str, object] = {
+            "lines": [[one.price_class, str(one.units), _text(one.price), one.nano] for one in lines]
+        }
+        if len(self.tried) > 1 or any(one.outcome != "ok" for one in self.tried):
+            said["attempts"] = [
+                [one.provider, one.model, one.outcome, one.status, _ms(one.duration_s)] for one in self.tried
+            ]
+        if self.tally.dropped:
+            said["dropped"] = self.tally.dropped
+        return orjson.dumps(said).decode()
+
+
+def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: bool) -> tuple[TokenUsage, bool]:
+    """What an answer used, and whether that is an estimate: the provider's count where it is whole, else the input as
+    it was estimated and the output as it came."""
+    if usage is None:
+        return TokenUsage(_estimated_input(needs), produced), True
+    if whole:
+        return usage, False
+    return replace(usage, output_tokens=max(usage.output_tokens, produced)), True
+
+
+def written(body: bytes) -> int:
+    """About how many tokens a plain answer holds that nobody counted."""
+    return max(1, (len(body) - _ENVELOPE) // _CHARACTERS)
+
+
+def _estimated_input(needs: Needs) -> int:
+    return needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
+
+
+def _masked(name: str | None) -> str | None:
+    """A model as the caller wrote it: a key may stand where a name belongs."""
+    return None if name is None else KEY_SHAPES.sub(MASK, name[:_NAME])
+
+
+def _text(price: object) -> str | None:
+    return None if price is None else format(price, "f")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
