@@ -55,6 +55,7 @@ class Journal:
         be lost with the power, and nobody waits."""
         self.folder = folder
         self.position = self.size = 0
+        self._filled = 0  # bytes of the present segment
         self.some = asyncio.Event()
         self._sync = sync
         self._segment_bytes = segment_bytes

@@ -22,6 +22,7 @@ import orjson
 FORMAT: Final = 1
 PRIVATE: Final = 0o600
 _CHUNK: Final = 256 * 1024  # bytes of one read
+_NONE: Final = -1  # no file
 _LOCK: Final = ".lock"
 _SEGMENT: Final = ".jsonl"
 _ASIDE: Final = "rejected.jsonl"
@@ -135,7 +136,7 @@ def shrink(segment: Segment, header: Header, kept: Sequence[Record]) -> None:
         return
     lines = [header_line(header, segment.first), *(framed(one.position, one.payload) for one in kept)]
     aside = segment.path.with_suffix(".tmp")
-    with open(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, PRIVATE), "wb") as file:
+    with os.fdopen(os.open(aside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, PRIVATE), "wb") as file:
         file.write(b"".join(lines))
         file.flush()
         os.fsync(file.fileno())
@@ -177,9 +178,9 @@ class Owned:
 
     def let_go(self) -> None:
         """Others may take it from here on. Twice is harmless."""
-        if self._file >= 0:
+        if self._file != _NONE:
             os.close(self._file)
-            self._file = -1
+            self._file = _NONE
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Reader:
     def __init__(self, folder: Path, journal_id: str) -> None:
         self._folder, self._id = folder, journal_id
         self._segment: Segment | None = None
-        self._file: int | None = None
+        self._file = _NONE
         self._offset = 0
         self._strange: list[bytes] = []  # no records, and nothing was read behind them yet
         self.damage: list[Damage] = []  # for whoever reads to take away
@@ -210,7 +211,7 @@ class Reader:
         """The next records, those below `before` where it is given: the journal is still written then, and what
         follows is left alone. About `most` bytes at a time; nothing at the end. OSError."""
         while before is None or self.position < before:
-            if self._file is None and not self._open_next():
+            if self._file == _NONE and not self._open_next():
                 return []
             ended = before is None
             data = self._lines(most)
@@ -227,9 +228,9 @@ class Reader:
 
     def close(self) -> None:
         """Hold no file. Twice is harmless."""
-        if self._file is not None:
+        if self._file != _NONE:
             os.close(self._file)
-            self._file = None
+            self._file = _NONE
 
     def _next_segment(self) -> Segment | None:
         last = -1 if self._segment is None else self._segment.first
@@ -244,7 +245,6 @@ class Reader:
 
     def _lines(self, most: int) -> bytes:
         """Whole lines from here on; empty when there is none."""
-        assert self._file is not None
         while True:
             data = os.pread(self._file, most, self._offset)
             end = data.rfind(b"\n") + 1
@@ -269,7 +269,6 @@ class Reader:
 
     def _leave(self) -> None:
         """Close a segment that was read to its end and grows no more."""
-        assert self._file is not None
         if tail := os.pread(self._file, _CHUNK, self._offset):
             self._strange.append(tail)
         self._found_strange(torn=True)
