@@ -183,6 +183,13 @@ class IdempotencyBusy(IdempotencyError):
     """The first request with this idempotency key has not ended yet; ask again in a moment."""
 
 
+# --- journal -------------------------------------------------------------------------------------------------------
+
+
+class JournalUnwritable(KeystoreError):
+    """The journal of what was used cannot be written."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 
