@@ -197,6 +197,17 @@ class DecisionUnknown(KeystoreError):
     """No decision is kept under this request id."""
 
 
+# --- ledger --------------------------------------------------------------------------------------------------------
+
+
+class LedgerUnknown(KeystoreError):
+    """The ledger has no row of this request id."""
+
+
+class LedgerGap(KeystoreError):
+    """Lines of a journal are missing before those that were to be written."""
+
+
 # --- import --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,173 @@
+"""The ledger: one row for each request that ended, written from the processes' journals exactly once.
+
+Owns the statements on `ledger` and `journals`. A batch is one transaction: how far its journal was written, the rows,
+what they add to usage, and what others settle with them. Must not know how a journal is kept, nor HTTP.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keystore import ledger_usage
+from keystore.clock import Clock
+from keystore.engine import Database
+from keystore.errors import LedgerGap, LedgerUnknown
+from keystore.json_rows import ROWS, document, selected
+from keystore.ledger_partitions import Partitions
+from keystore.ledger_row import LedgerRow, State
+from keystore.money_tables import journals, ledger
+
+Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[None]]
+"""What is done with new rows in the transaction that writes them. It may be called again for the same rows when that
+transaction did not end well, so it leaves nothing behind outside the database."""
+
+_ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
+_NAMES: Final = tuple(each.name for each in ledger.columns)
+_UNKNOWN: Final = (
+    "the ledger has no row of this request id (x-wardgate-request-id of the answer). One is written for each request"
+    " when it has ended, and is here about a second later; old ones are removed after the time that they are kept"
+)
+
+
+class LedgerStore:
+    """DatabaseUnavailable when the database fails."""
+
+    def __init__(self, database: Database, *, now: Clock, settle: Settle | None = None) -> None:
+        self._database = database
+        self._partitions = Partitions(database)
+        self._now = now
+        self._settle = settle
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
+        """Write a journal's lines from `first_position` on, all or nothing; None is a line without a row. What was
+        written before is skipped, so that any piece may come again, and a request id that is there stays as it is.
+        LedgerGap when lines before these have not been written. ValueError for a row that has not ended, or whose time
+        has no zone."""
+        lines = [None if row is None else _checked(row) for row in rows]
+        try:
+            await self._write(journal_id, first_position, lines)
+        except IntegrityError:  # another process dropped a month, of which these hold a row
+            self._partitions.forget()
+            await self._write(journal_id, first_position, lines)
+
+    async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None]) -> None:
+        await self._partitions.ensure(row.began_at for row in lines if row)
+        async with self._database.write() as connection:
+            position = await self._locked(connection, journal_id)
+            if first > position:
+                raise LedgerGap(f"journal {journal_id} is written up to line {position}; these begin at {first}")
+            if first + len(lines) <= position:
+                return
+            new = await _inserted(connection, [row for row in lines[position - first :] if row])
+            await ledger_usage.add(connection, new)
+            if self._settle and new:
+                await self._settle(connection, new)
+            moved = {"position": first + len(lines), "updated_at": self._now()}
+            await connection.execute(update(journals).where(journals.c.journal_id == journal_id).values(moved))
+
+    async def _locked(self, connection: AsyncConnection, journal_id: str) -> int:
+        """How far the journal is written, its row ours until the transaction ends."""
+        own = select(journals.c.position).where(journals.c.journal_id == journal_id).with_for_update()
+        position: int | None = (await connection.execute(own)).scalar()
+        if position is None:
+            first = {"journal_id": journal_id, "position": 0, "updated_at": self._now()}
+            insert = (sqlite if self._database.is_sqlite else postgresql).insert(journals)
+            await connection.execute(insert.on_conflict_do_nothing(), first)
+            position = (await connection.execute(own)).scalar_one()
+        return position
+
+    async def position(self, journal_id: str) -> int:
+        """How many lines of the journal are written; 0 of one that is not known."""
+        own = select(journals.c.position).where(journals.c.journal_id == journal_id)
+        async with self._database.read() as connection:
+            return (await connection.execute(own)).scalar() or 0
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def get(self, request_id: str, *, tenant_id: str | None = None) -> LedgerRow:
+        """A request's row, of this tenant alone when one is given. LedgerUnknown when there is none."""
+        row = None
+        if _ID.match(request_id):
+            wanted = select(ledger).where(ledger.c.request_id == request_id)
+            if tenant_id is not None:
+                wanted = wanted.where(ledger.c.tenant_id == tenant_id)
+            async with self._database.read() as connection:
+                row = (await connection.execute(wanted.limit(1))).first()
+        if row is None:
+            raise LedgerUnknown(_UNKNOWN)
+        return _read(row)
+
+    async def rows(
+        self, *, tenant_id: str, since: datetime, until: datetime, after: LedgerRow | None = None, limit: int = 1_000
+    ) -> list[LedgerRow]:
+        """A tenant's requests that began at `since` or later and before `until`, oldest first, at most `limit`; the
+        next ones come `after` the last of these."""
+        began = ledger.c.began_at
+        wanted = select(ledger).where(ledger.c.tenant_id == tenant_id, began >= since, began < until)
+        if after is not None:
+            later = and_(began == after.began_at, ledger.c.request_id > after.request_id)
+            wanted = wanted.where(began >= after.began_at, or_(began > after.began_at, later))
+        async with self._database.read() as connection:
+            found = await connection.execute(wanted.order_by(began, ledger.c.request_id).limit(limit))
+            return [_read(row) for row in found]
+
+
+def _checked(row: LedgerRow) -> LedgerRow:
+    if row.state is State.RESERVED or row.began_at.tzinfo is None:
+        raise ValueError(f"request {row.request_id} has not ended, or began at a time without a zone")
+    return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
+
+
+async def _inserted(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Insert what is not there; which rows that was. Sorted, so that two writers never wait for each other in a circle
+    when they hold the same requests."""
+    unique = {_place(row): row for row in reversed(rows)}  # of two, the first
+    wanted = [unique[place] for place in sorted(unique)]
+    if not wanted:
+        return []
+    if connection.dialect.name == "sqlite":
+        return await _inserted_alone(connection, wanted)
+    made = await connection.execute(_INSERT_TELLING, {ROWS: document(wanted)})
+    places = {(row.request_id, row.began_at) for row in made}
+    return wanted if len(places) == len(wanted) else [row for row in wanted if _place(row) in places]
+
+
+async def _inserted_alone(connection: AsyncConnection, wanted: list[LedgerRow]) -> list[LedgerRow]:
+    """SQLite has one writer, so what is not there now will not be there in the next statement."""
+    rows = document(wanted)
+    there = {tuple(row) for row in await connection.execute(_THERE, {ROWS: rows})}
+    new = [row for row in wanted if _place(row) not in there] if there else wanted
+    if new:
+        await connection.execute(_INSERT, {ROWS: document(new) if there else rows})
+    return new
+
+
+def _place(row: LedgerRow) -> tuple[str, datetime]:
+    return row.request_id, row.began_at
+
+
+def _read(row: Row[Any]) -> LedgerRow:
+    values = dict(row._mapping)
+    return LedgerRow(**values | {"state": State(values["state"]), "stream": bool(values["stream"])})
+
+
+_FLAGS: Final = frozenset({"stream"})
+_GIVEN: Final = selected(ledger, is_sqlite=True)
+_INSERT: Final = sqlite.insert(ledger).from_select(_NAMES, _GIVEN)
+_INSERT_TELLING: Final = (
+    postgresql.insert(ledger)
+    .from_select(_NAMES, selected(ledger, is_sqlite=False, flags=_FLAGS))
+    .on_conflict_do_nothing()
+    .returning(ledger.c.request_id, ledger.c.began_at)
+)
+_IDS: Final = _GIVEN.with_only_columns(_GIVEN.selected_columns[0])
+_THERE: Final = select(ledger.c.request_id, ledger.c.began_at).where(ledger.c.request_id.in_(_IDS))
