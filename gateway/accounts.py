@@ -1,8 +1,8 @@
 """One account for each request of a tenant: what it may cost when somebody is asked, and what it did cost at its end.
 
-Owns what becomes a row of the ledger, and when: a reserved line before a provider is asked, one terminal line before the
-last byte of the answer, whatever happens. Where nobody counted the tokens, they are estimated and marked so. Must not
-know where the lines are kept.
+Owns what becomes a row of the ledger, and when: a reserved line before a provider is asked, one terminal line before
+the last byte of the answer, whatever happens. Where nobody counted the tokens, they are estimated and marked so. Must
+not know where the lines are kept.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ from keystore.ledger_row import LedgerRow, State
 from router.catalogue import Capability
 from router.charge import Charge, charge
 from router.decision import Decision
-from router.money import usd_of
+from router.money import nano_of, usd_of
 from router.needs import Needs
 from router.prices import ServiceTier
 from router.ranking import Candidate
@@ -63,7 +63,8 @@ class Accounts:
 
     def open(self, tally: Tally) -> "Account":
         """The account of a request whose tenant is known."""
-        account = tally.account = Account(self, tally)
+        began = self.now() - timedelta(seconds=self.clock() - tally.started)
+        account = tally.account = Account(self, tally, began)
         return account
 
 
@@ -73,6 +74,7 @@ class Account:
 
     accounts: Accounts
     tally: Tally
+    began: datetime
     decision: Decision | None = None
     charge: Charge | None = None
     estimated: bool = False
@@ -85,7 +87,7 @@ class Account:
         """Somebody is about to be asked; raises ApiError 503 when that cannot be written down."""
         self.asking = candidate
         expected = candidate.expected_cost
-        row = self._row(State.RESERVED, "", nano_or_none=None if expected is None else int(expected * 10**9))
+        row = self._row(State.RESERVED, "", cost_nano=None if expected is None else nano_of(expected))
         try:
             self.accounts.journal.append(row.line())
         except KeystoreError as error:
@@ -136,16 +138,16 @@ class Account:
             self.note(TokenUsage(_estimated_input(self.decision.query.needs), 0), self.asking, estimated=True)
         outcome = tally.outcome or (Outcome.OK if tally.status == 200 else Outcome.REFUSED)
         if tally.usage is None:
-            return self._row(State.RELEASED, outcome, nano_or_none=0)
+            return self._row(State.RELEASED, outcome, cost_nano=0)
         state = State.ESTIMATED if self.estimated else State.SETTLED
-        return self._row(state, outcome, nano_or_none=None if self.charge is None else self.charge.nano)
+        return self._row(state, outcome, cost_nano=None if self.charge is None else self.charge.nano)
 
-    def _row(self, state: State, outcome: str, *, nano_or_none: int | None) -> LedgerRow:
+    def _row(self, state: State, outcome: str, *, cost_nano: int | None) -> LedgerRow:
         tally, usage = self.tally, self.tally.usage
         took = self.accounts.clock() - tally.started
         return LedgerRow(
             request_id=tally.request_id,
-            began_at=self.accounts.now() - timedelta(seconds=took),
+            began_at=self.began,
             tenant_id=tally.tenant_id,
             token_id=tally.token_id or "",
             endpoint=tally.endpoint.value,
@@ -162,12 +164,12 @@ class Account:
             status=tally.status,
             fault=tally.fault,
             code=tally.code,
-            input_tokens=usage and usage.input_tokens,
-            output_tokens=usage and usage.output_tokens,
-            cached_input_tokens=usage and usage.cached_input_tokens,
-            cache_write_tokens=usage and usage.cache_write_tokens,
-            reasoning_tokens=usage and usage.reasoning_tokens,
-            cost_nano=nano_or_none,
+            input_tokens=None if usage is None else usage.input_tokens,
+            output_tokens=None if usage is None else usage.output_tokens,
+            cached_input_tokens=None if usage is None else usage.cached_input_tokens,
+            cache_write_tokens=None if usage is None else usage.cache_write_tokens,
+            reasoning_tokens=None if usage is None else usage.reasoning_tokens,
+            cost_nano=cost_nano,
             catalogue=tally.catalogue or None,
             attempts=tally.attempts,
             duration_ms=_ms(took),

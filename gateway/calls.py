@@ -19,7 +19,7 @@ from gateway.pins import Pin, Pins
 from gateway.relay import relay_stream
 from gateway.seen import parse
 from gateway.services import Services
-from gateway.surface import RESPONSES
+from gateway.surface import EMBEDDINGS, RESPONSES
 from gateway.surfaces.own_fields import own_error
 from gateway.tally import KEY, Tally
 from gateway.upstream import StreamReply
@@ -104,7 +104,8 @@ class Calls:
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
         body = reply.body
-        account(tally, decision, reply.usage, written(body), self._services)
+        produced = 0 if self._front.surface is EMBEDDINGS else written(body)
+        account(tally, decision, reply.usage, produced, self._services)
         self._remember(body, tally)
         if self._front.answer is not None and not self._is_native(tally):
             completion = parse(body)

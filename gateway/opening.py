@@ -4,6 +4,7 @@ Everything is checked before the first request is taken; what is wrong stops the
 """
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 
 from gateway.access_tokens import AccessTokens
+from gateway.accounts import Accounts
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import ConfigError, Limits
@@ -86,6 +88,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
         await keystore.begin_serving()
+        journal = keystore.journal(settings.journal, sync=settings.journal_sync)
         prices = await _prices(keystore, log)
         catalogue = await _catalogue(prices, rules, log)
     except BaseException:
@@ -133,6 +136,8 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         health=health,
         retry_budget=retry_budget,
         bodies=Bodies(limits.max_held_bytes),
+        accounts=Accounts(journal, utc_now, time.monotonic, report),
+        journal=journal,
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
         origins=rules.origins,
@@ -197,4 +202,5 @@ async def close_services(services: Services) -> None:
     await services.lane.aclose()
     await services.transport.aclose()
     await services.keeper.close()
+    await services.journal.close()
     await services.keystore.close()

@@ -40,8 +40,7 @@ class Seen:
         """One more event of so many bytes held output."""
         self.pieces += 1
         self.size += size
-        if size < self.least:
-            self.least = size
+        self.least = min(self.least, size)
 
     @property
     def produced(self) -> int:

@@ -18,6 +18,7 @@ from gateway.metrics import Metrics
 from gateway.pricing.keeping import PriceKeeper
 from gateway.transport import Transport
 from gateway.upstream import Lane
+from keystore.journal import Journal
 from keystore.keystore import Keystore
 from router.health_keeper import HealthKeeper
 from router.retry_budget import RetryBudget
@@ -57,6 +58,7 @@ class Services:
     retry_budget: RetryBudget
     bodies: Bodies
     accounts: Accounts
+    journal: Journal
     sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Self
 
 from keystore.audit import AuditLog
@@ -27,8 +28,10 @@ from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.idempotency import IdempotencyStore
 from keystore.importing.importer import Importer
+from keystore.journal import Journal
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.leases import Leases
+from keystore.ledger import LedgerStore
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.moves import Moves
@@ -79,6 +82,7 @@ class Keystore:
     doctor: Doctor
     idempotency: IdempotencyStore
     decisions: DecisionStore
+    ledger: LedgerStore
     moves: Moves
     prices: PriceReleases
     price_sources: PriceSources
@@ -155,6 +159,7 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
+            ledger=LedgerStore(database, now=now),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
@@ -239,6 +244,12 @@ class Keystore:
         if holding.value is None:
             raise CredentialUnusable(_because(holding.setting_key, holding.unusable or Unusable.EMPTY))
         return Secret(holding.value.reveal().strip())
+
+    def journal(self, folder: Path | None, *, sync: bool = True) -> Journal:
+        """This process's journal for the ledger, in `folder`, else beside SQLite's file, else in `var`. Raises
+        JournalUnwritable when it cannot be there. `sync` as in Journal."""
+        beside = self._database.path.parent if self._database.path else Path("var")
+        return Journal(folder or beside / "journal", database=self._database.name, sync=sync)
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root

@@ -1,20 +1,15 @@
 """The ledger in the database: rows once whatever comes again, usage always their sum, nobody else's rows."""
 
-import asyncio
-import random
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.engine import Database
-from keystore.errors import DatabaseUnavailable, LedgerGap, LedgerUnknown
 from keystore.ledger import LedgerStore
 from keystore.ledger_row import LedgerRow, State
-from keystore.money_tables import ledger
 from tests.keystore.conftest import START, World
 
 JOURNAL = "journal-1"
