@@ -18,7 +18,7 @@ from gateway.metering import metered
 from gateway.scrub import KEY_SHAPES, MASK
 from gateway.tally import Tally
 from keystore.errors import KeystoreError
-from keystore.ledger_row import LedgerRow, State
+from keystore.ledger_row import State, line
 from router.catalogue import Capability
 from router.charge import Charge, charge
 from router.decision import Decision
@@ -87,9 +87,10 @@ class Account:
         """Somebody is about to be asked; raises ApiError 503 when that cannot be written down."""
         self.asking = candidate
         expected = candidate.expected_cost
-        row = self._row(State.RESERVED, "", cost_nano=None if expected is None else nano_of(expected))
+        row = self._begun(State.RESERVED, "")
+        row["cost_nano"] = None if expected is None else nano_of(expected)
         try:
-            self.accounts.journal.append(row.line())
+            self.accounts.journal.append(line(row))
         except KeystoreError as error:
             self.asking = None
             raise ApiError(LEDGER_AWAY) from error
@@ -128,64 +129,75 @@ class Account:
         if self.measure is not None:
             self.measure()
         try:
-            self.accounts.journal.append(self._terminal().line())
+            self.accounts.journal.append(self._terminal())
         except KeystoreError as error:
             self.accounts.report(self.tally.request_id, error)
 
-    def _terminal(self) -> LedgerRow:
+    def _terminal(self) -> bytes:
         tally = self.tally
         if self.asking is not None and tally.usage is None and self.decision is not None:
             self.note(TokenUsage(_estimated_input(self.decision.query.needs), 0), self.asking, estimated=True)
+        usage = tally.usage
         outcome = tally.outcome or (Outcome.OK if tally.status == 200 else Outcome.REFUSED)
-        if tally.usage is None:
-            return self._row(State.RELEASED, outcome, cost_nano=0)
-        state = State.ESTIMATED if self.estimated else State.SETTLED
-        return self._row(state, outcome, cost_nano=None if self.charge is None else self.charge.nano)
+        if usage is None:
+            row = self._begun(State.RELEASED, outcome) | {"cost_nano": 0}
+        else:
+            row = self._begun(State.ESTIMATED if self.estimated else State.SETTLED, outcome) | {
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cached_input_tokens": usage.cached_input_tokens,
+                "cache_write_tokens": usage.cache_write_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+                "cost_nano": None if self.charge is None else self.charge.nano,
+            }
+        if tally.first_token_s is not None:
+            row["first_token_ms"] = _ms(tally.first_token_s)
+        row["status"], row["fault"], row["code"] = tally.status, tally.fault, tally.code
+        row["duration_ms"], row["upstream_ms"] = _ms(self.accounts.clock() - tally.started), _ms(tally.upstream_s)
+        row["detail"] = self._detail()
+        return line(row)
 
-    def _row(self, state: State, outcome: str, *, cost_nano: int | None) -> LedgerRow:
-        tally, usage = self.tally, self.tally.usage
-        took = self.accounts.clock() - tally.started
-        return LedgerRow(
-            request_id=tally.request_id,
-            began_at=self.began,
-            tenant_id=tally.tenant_id,
-            token_id=tally.token_id or "",
-            endpoint=tally.endpoint.value,
-            state=state,
-            outcome=outcome,
-            client_request_id=tally.client_request_id,
-            stream=tally.stream,
-            model_asked=_masked(tally.requested_model),
-            provider=tally.provider,
-            model=tally.model,
-            key_source=tally.key_source,
-            key_via=tally.key_via,
-            setting_key=tally.setting_key,
-            status=tally.status,
-            fault=tally.fault,
-            code=tally.code,
-            input_tokens=None if usage is None else usage.input_tokens,
-            output_tokens=None if usage is None else usage.output_tokens,
-            cached_input_tokens=None if usage is None else usage.cached_input_tokens,
-            cache_write_tokens=None if usage is None else usage.cache_write_tokens,
-            reasoning_tokens=None if usage is None else usage.reasoning_tokens,
-            cost_nano=cost_nano,
-            catalogue=tally.catalogue or None,
-            attempts=tally.attempts,
-            duration_ms=_ms(took),
-            upstream_ms=_ms(tally.upstream_s),
-            first_token_ms=None if tally.first_token_s is None else _ms(tally.first_token_s),
-            detail=self._detail() if state is not State.RESERVED else "{}",
-        )
+    def _begun(self, state: State, outcome: str) -> dict[str, object]:
+        """The fields of a LedgerRow that are known when somebody is asked."""
+        tally = self.tally
+        return {
+            "request_id": tally.request_id,
+            "began_at": self.began,
+            "tenant_id": tally.tenant_id,
+            "token_id": tally.token_id or "",
+            "endpoint": tally.endpoint,
+            "state": state,
+            "outcome": outcome,
+            "client_request_id": tally.client_request_id,
+            "stream": tally.stream,
+            "model_asked": self._asked(),
+            "provider": tally.provider,
+            "model": tally.model,
+            "key_source": tally.key_source,
+            "key_via": tally.key_via,
+            "setting_key": tally.setting_key,
+            "catalogue": tally.catalogue or None,
+            "attempts": tally.attempts,
+        }
+
+    def _asked(self) -> str | None:
+        """The model as the caller wrote it: a key may stand where a name belongs."""
+        tally, asked = self.tally, self.tally.requested_model
+        if asked is None or asked in (tally.model, f"{tally.provider}/{tally.model}"):
+            return asked
+        return KEY_SHAPES.sub(MASK, asked[:_NAME])
 
     def _detail(self) -> str:
         lines = () if self.charge is None else self.charge.lines
         said: dict[str, object] = {
-            "lines": [[one.price_class, str(one.units), _text(one.price), one.nano] for one in lines]
+            "lines": [
+                (one.price_class, str(one.units), None if one.price is None else format(one.price, "f"), one.nano)
+                for one in lines
+            ]
         }
         if len(self.tried) > 1 or any(one.outcome != "ok" for one in self.tried):
             said["attempts"] = [
-                [one.provider, one.model, one.outcome, one.status, _ms(one.duration_s)] for one in self.tried
+                (one.provider, one.model, one.outcome, one.status, _ms(one.duration_s)) for one in self.tried
             ]
         if self.tally.dropped:
             said["dropped"] = self.tally.dropped
@@ -209,15 +221,6 @@ def written(body: bytes) -> int:
 
 def _estimated_input(needs: Needs) -> int:
     return needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
-
-
-def _masked(name: str | None) -> str | None:
-    """A model as the caller wrote it: a key may stand where a name belongs."""
-    return None if name is None else KEY_SHAPES.sub(MASK, name[:_NAME])
-
-
-def _text(price: object) -> str | None:
-    return None if price is None else format(price, "f")
 
 
 def _ms(seconds: float) -> int:

@@ -3,6 +3,7 @@
 Owns the row's fields and its form in a journal: JSON in one line. Pure. Must not know where rows are kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -71,6 +72,11 @@ class LedgerRow:
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not a row of the ledger: {error}") from None
+
+
+def line(row: Mapping[str, object]) -> bytes:
+    """The line of a row that is given by its fields' names: those that are left out are as LedgerRow has them."""
+    return orjson.dumps(row)
 
 
 _NAMES: Final = frozenset(each.name for each in fields(LedgerRow))

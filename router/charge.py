@@ -71,11 +71,7 @@ class Line:
     price_class: PriceClass
     units: int | Decimal
     price: Decimal | None
-
-    @property
-    def nano(self) -> int | None:
-        """What the line comes to, in whole nano-dollars: what is written down, and what sums are made of."""
-        return None if self.price is None else nano_of(self.price * self.units)
+    nano: int | None  # what the line comes to, in whole nano-dollars: what is written down, and what sums are made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +102,12 @@ def charge(prices: Prices, usage: Usage) -> Charge:
         price = price_of(at, price_class)
         if price is None and price_class in _ONLY_IF_PRICED:
             continue
-        lines.append(Line(price_class, units, price))
-        if price is None:
+        comes_to = None if price is None else price * units
+        lines.append(Line(price_class, units, price, None if comes_to is None else nano_of(comes_to)))
+        if comes_to is None:
             complete = False
         else:
-            total += price * units
+            total += comes_to
     return Charge(total if complete else None, tuple(lines))
 
 
