@@ -190,6 +190,10 @@ class JournalUnwritable(KeystoreError):
     """The journal of what was used cannot be written."""
 
 
+class RowsRefused(KeystoreError):
+    """The database is there, and refuses rows of the ledger."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 

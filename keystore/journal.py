@@ -53,7 +53,7 @@ class Journal:
     def __init__(self, folder: Path, *, database: str, sync: bool = True, segment_bytes: int = SEGMENT_BYTES) -> None:
         """`database` names the one that the rows are for: they come into no other. Without `sync` what was appended may
         be lost with the power, and nobody waits."""
-        self.folder = folder
+        self.folder, self.database = folder, database
         self.position = self.size = 0
         self._filled = 0  # bytes of the present segment
         self.some = asyncio.Event()
@@ -188,9 +188,13 @@ class Journal:
 
     # --- what has been read ------------------------------------------------------------------------------------------
 
-    def release(self, before: int, kept: Collection[Record] = ()) -> None:
+    async def release(self, before: int, kept: Collection[Record] = ()) -> None:
         """Forget what is below `before`, but for the records to be kept: a segment of which nothing is needed goes, of
-        others only the records that are needed stay. For a thread. OSError."""
+        others only the records that are needed stay. OSError."""
+        if len(self._segments) > 1 and self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._release, before, list(kept))
+
+    def _release(self, before: int, kept: Collection[Record]) -> None:
         for segment, following in pairwise(list(self._segments)):
             if following.first > before:
                 return

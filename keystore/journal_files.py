@@ -143,14 +143,12 @@ def shrink(segment: Segment, header: Header, kept: Sequence[Record]) -> None:
     aside.replace(segment.path)
 
 
-def set_aside(folder: Path, said: dict[str, object]) -> None:
-    """Add a line to `rejected.jsonl`, for a person to look at; it is on the disk when this returns. OSError."""
+def set_aside(folder: Path, said: Sequence[dict[str, object]]) -> None:
+    """Add lines to `rejected.jsonl`, for a person to look at; they are on the disk when this returns. OSError."""
     file = os.open(folder / _ASIDE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, PRIVATE)
-    try:
-        os.write(file, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+    with os.fdopen(file, "ab", buffering=0) as aside:
+        aside.write(b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in said))
         os.fdatasync(file)
-    finally:
-        os.close(file)
 
 
 class Owned:
@@ -206,6 +204,7 @@ class Reader:
         self._strange: list[bytes] = []  # no records, and nothing was read behind them yet
         self.damage: list[Damage] = []  # for whoever reads to take away
         self.position = 0  # behind the last record that was read
+        self.size = 0  # bytes of the records that were read
 
     def read(self, *, before: int | None = None, most: int = _CHUNK) -> list[Record]:
         """The next records, those below `before` where it is given: the journal is still written then, and what
@@ -265,6 +264,7 @@ class Reader:
                 continue
             self._found_strange(torn=False)
             self.position = record.position + 1
+            self.size += record.size
             yield record
 
     def _leave(self) -> None:
