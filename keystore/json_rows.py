@@ -41,17 +41,26 @@ def document(rows: Sequence[Any]) -> str:
     return dumped.decode()
 
 
-def _without_nul(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
-        for row in rows
-    ]
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd")
+        case list():
+            return [_without_nul(each) for each in value]
+        case dict():
+            return {name: _without_nul(each) for name, each in value.items()}
+    return value
 
 
 def selected(table: Table, *, is_sqlite: bool, flags: Collection[str] = ()) -> Select[Any]:
     """The parameter's rows as the table's columns, in the array's order. Of `flags`, integers in the table, the JSON
     has true or false."""
     return _by_path(table) if is_sqlite else _by_record(table, flags)
+
+
+def texts() -> Select[Any]:
+    """On SQLite: the parameter as an array of texts, one a row."""
+    return select(func.json_each(bindparam(ROWS, type_=Text())).table_valued("value", name="each_text").c.value)
 
 
 def _by_record(table: Table, flags: Collection[str]) -> Select[Any]:

@@ -7,21 +7,24 @@ what they add to usage, and what others settle with them. Must not know how a jo
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, or_, select, update
+from sqlalchemy import Row, and_, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keystore import ledger_usage
+from keystore import ledger_check, ledger_pruning, ledger_usage
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import LedgerGap, LedgerUnknown
-from keystore.json_rows import ROWS, document, selected
+from keystore.json_rows import ROWS, document, selected, texts
+from keystore.ledger_check import Reconciliation
 from keystore.ledger_partitions import Partitions
+from keystore.ledger_pruning import Pruned
 from keystore.ledger_row import LedgerRow, State
+from keystore.ledger_usage import Sums
 from keystore.money_tables import journals, ledger
 
 Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[None]]
@@ -120,6 +123,25 @@ class LedgerStore:
             found = await connection.execute(wanted.order_by(began, ledger.c.request_id).limit(limit))
             return [_read(row) for row in found]
 
+    async def totals(self, since: datetime, until: datetime, *, tenant_id: str | None = None) -> Sums:
+        """The sums of the rows themselves that began at `since` or later and before `until`: of one tenant, or all."""
+        async with self._database.read() as connection:
+            return await ledger_check.totals(connection, since, until, tenant_id)
+
+    # --- keeping -------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, day: date) -> Reconciliation:
+        """Compare the usage of a day (UTC) with its rows, and that of its month with its days."""
+        begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        async with self._database.read() as connection:
+            rows_kept = await ledger_pruning.gone_before(connection) <= begins
+            found = await ledger_check.differences(connection, day, rows_kept=rows_kept)
+        return Reconciliation(day, rows_kept, tuple(found))
+
+    async def prune(self, kept: timedelta) -> Pruned:
+        """Remove rows that are older, some thousands at a time; usage stays."""
+        return await ledger_pruning.prune(self._database, self._partitions, self._now() - kept)
+
 
 def _checked(row: LedgerRow) -> LedgerRow:
     if row.state is State.RESERVED or row.began_at.tzinfo is None:
@@ -130,29 +152,25 @@ def _checked(row: LedgerRow) -> LedgerRow:
 async def _inserted(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     """Insert what is not there; which rows that was. Sorted, so that two writers never wait for each other in a circle
     when they hold the same requests."""
-    unique = {_place(row): row for row in reversed(rows)}  # of two, the first
-    wanted = [unique[place] for place in sorted(unique)]
+    unique = {row.request_id: row for row in reversed(rows)}  # of two, the first
+    wanted = [unique[request_id] for request_id in sorted(unique)]
     if not wanted:
         return []
     if connection.dialect.name == "sqlite":
         return await _inserted_alone(connection, wanted)
-    made = await connection.execute(_INSERT_TELLING, {ROWS: document(wanted)})
-    places = {(row.request_id, row.began_at) for row in made}
-    return wanted if len(places) == len(wanted) else [row for row in wanted if _place(row) in places]
+    told: Any = (await connection.execute(_INSERT_TELLING, {ROWS: document(wanted)})).scalar()
+    made = frozenset(told or ())  # NULL: none
+    return wanted if len(made) == len(wanted) else [row for row in wanted if row.request_id in made]
 
 
 async def _inserted_alone(connection: AsyncConnection, wanted: list[LedgerRow]) -> list[LedgerRow]:
     """SQLite has one writer, so what is not there now will not be there in the next statement."""
-    rows = document(wanted)
-    there = {tuple(row) for row in await connection.execute(_THERE, {ROWS: rows})}
-    new = [row for row in wanted if _place(row) not in there] if there else wanted
-    if new:
-        await connection.execute(_INSERT, {ROWS: document(new) if there else rows})
-    return new
-
-
-def _place(row: LedgerRow) -> tuple[str, datetime]:
-    return row.request_id, row.began_at
+    found = await connection.execute(_THERE, {ROWS: document([row.request_id for row in wanted])})
+    if there := {tuple(row) for row in found}:
+        wanted = [row for row in wanted if (row.request_id, row.began_at) not in there]
+    if wanted:
+        await connection.execute(_INSERT, {ROWS: document(wanted)})
+    return wanted
 
 
 def _read(row: Row[Any]) -> LedgerRow:
@@ -161,13 +179,13 @@ def _read(row: Row[Any]) -> LedgerRow:
 
 
 _FLAGS: Final = frozenset({"stream"})
-_GIVEN: Final = selected(ledger, is_sqlite=True)
-_INSERT: Final = sqlite.insert(ledger).from_select(_NAMES, _GIVEN)
-_INSERT_TELLING: Final = (
+_INSERT: Final = sqlite.insert(ledger).from_select(_NAMES, selected(ledger, is_sqlite=True))
+_MADE: Final = (
     postgresql.insert(ledger)
     .from_select(_NAMES, selected(ledger, is_sqlite=False, flags=_FLAGS))
     .on_conflict_do_nothing()
-    .returning(ledger.c.request_id, ledger.c.began_at)
+    .returning(ledger.c.request_id)
+    .cte("made")
 )
-_IDS: Final = _GIVEN.with_only_columns(_GIVEN.selected_columns[0])
-_THERE: Final = select(ledger.c.request_id, ledger.c.began_at).where(ledger.c.request_id.in_(_IDS))
+_INSERT_TELLING: Final = select(func.json_agg(_MADE.c.request_id, type_=postgresql.JSON()))
+_THERE: Final = select(ledger.c.request_id, ledger.c.began_at).where(ledger.c.request_id.in_(texts()))

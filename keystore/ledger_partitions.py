@@ -36,12 +36,6 @@ class Month(NamedTuple):
     year: int
     month: int
 
-    @classmethod
-    def of(cls, time: datetime) -> "Month":
-        """The month of an aware time."""
-        utc = time.astimezone(UTC)
-        return cls(utc.year, utc.month)
-
     @property
     def following(self) -> "Month":
         return Month(self.year + self.month // 12, self.month % 12 + 1)
@@ -72,10 +66,10 @@ class Partitions:
         self._known: frozenset[Month] = frozenset()
 
     async def ensure(self, times: Iterable[datetime]) -> None:
-        """Have the months of these times. Several processes may ask for the same at once."""
+        """Have the months of these times in UTC. Several processes may ask for the same at once."""
         if self._database.is_sqlite:
             return
-        missing = {Month.of(time) for time in times} - self._known
+        missing = {Month(*each) for each in {(time.year, time.month) for time in times}} - self._known
         if missing:
             async with self._database.write(lock=Lock.LEDGER) as connection:
                 there = {each.month for each in await attached(connection)}

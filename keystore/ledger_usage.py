@@ -4,6 +4,7 @@ Owns what is summed under which key, and the statement that adds it to `usage`. 
 rows of the ledger are kept.
 """
 
+import operator
 from collections.abc import Iterable
 from datetime import date
 from typing import Any, Final, NamedTuple
@@ -44,10 +45,9 @@ class Sums(NamedTuple):
 
     def plus(self, other: "Sums") -> "Sums":
         """Both together."""
-        return Sums(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        return Sums._make(map(operator.add, self, other))
 
 
-NOTHING: Final = Sums()
 _NAMES: Final = (*Key._fields, *Sums._fields)
 
 
@@ -82,14 +82,18 @@ def sums_of(row: LedgerRow) -> Sums:
 
 def added_up(rows: Iterable[LedgerRow]) -> list[tuple[Key, Sums]]:
     """Days and months, in the order of their keys: two writers never wait for each other in a circle."""
-    days: dict[Key, list[Sums]] = {}
+    days: dict[Key, Sums] = {}
     for row in rows:
-        days.setdefault(key_of(row), []).append(sums_of(row))
-    added = {key: Sums(*map(sum, zip(*each, strict=True))) for key, each in days.items()}
-    for day, sums in list(added.items()):
-        month = day._replace(period="month", starts=day.starts.replace(day=1))
-        added[month] = added.get(month, NOTHING).plus(sums)
-    return sorted(added.items())
+        _add(days, key_of(row), sums_of(row))
+    months: dict[Key, Sums] = {}
+    for day, sums in days.items():
+        _add(months, day._replace(period="month", starts=day.starts.replace(day=1)), sums)
+    return sorted((days | months).items())
+
+
+def _add(to: dict[Key, Sums], key: Key, sums: Sums) -> None:
+    there = to.get(key)
+    to[key] = sums if there is None else there.plus(sums)
 
 
 async def add(connection: AsyncConnection, rows: Iterable[LedgerRow]) -> None:
