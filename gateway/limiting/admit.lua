@@ -1,12 +1,15 @@
 -- The limits of one tenant, counted: all that a request asks is taken, or nothing is. gateway/limiting/gcra.py holds the
 -- arithmetic in words; a line before this one sets `now`, in whole milliseconds.
--- KEYS: one for each entry, all in one slot. ARGV: the length of a lease in ms, then three for each key:
+-- KEYS: one for each entry, all in one slot. ARGV[1]: words; the length of a lease in ms, then three for each key:
 --   rate, limit, amount     a minute's limit, asked        lease, limit, holder    concurrency, asked
 --   force, limit, amount    counted without being asked    keep, 0, holder         a lease held for as long again
 --                                                          drop, 0, holder         a lease given back
--- Answer: 1 or 0 (admitted), then remaining, reset in ms and wait in ms (0: none, -1: never) for each key.
+-- Answer, in words: 1 or 0 (admitted), then remaining, reset in ms and wait in ms (0: none, -1: never) for each key.
+-- Words in one text, since each value of a list costs the client more than the script.
 local PERIOD, AGAIN, DEEPEST, SLACK = 60000, 1000, 10, 60000
-local lease_ms = tonumber(ARGV[1])
+local words = {}
+for word in string.gmatch(ARGV[1], '%S+') do words[#words + 1] = word end
+local lease_ms = tonumber(words[1])
 
 local function level_of(key, limit)
   local kept = redis.call('GET', key)
@@ -53,7 +56,7 @@ end
 
 local counts, admitted = {}, true
 for i = 1, #KEYS do
-  local verb, limit, what = ARGV[3 * i - 1], tonumber(ARGV[3 * i]), ARGV[3 * i + 1]
+  local verb, limit, what = words[3 * i - 1], tonumber(words[3 * i]), words[3 * i + 1]
   local before, after, wait = 0, 0, 0
   if verb == 'rate' then before, after, wait = rate_asked(KEYS[i], limit, tonumber(what))
   elseif verb == 'lease' then before, after, wait = lease_asked(KEYS[i], limit)
@@ -66,9 +69,9 @@ for i = 1, #KEYS do
   counts[i] = {before, after, wait}
 end
 
-local answer = {admitted and 1 or 0}
+local answer = {admitted and '1' or '0'}
 for i = 1, #KEYS do
-  local verb, limit, what = ARGV[3 * i - 1], tonumber(ARGV[3 * i]), ARGV[3 * i + 1]
+  local verb, limit, what = words[3 * i - 1], tonumber(words[3 * i]), words[3 * i + 1]
   local count, left, reset = counts[i][admitted and 2 or 1], 0, 0
   if verb == 'rate' then
     if admitted then keep_level(KEYS[i], limit, count) end
@@ -78,8 +81,6 @@ for i = 1, #KEYS do
     if admitted then lease(KEYS[i], what) end
     left = math.max(0, limit - count)
   end
-  answer[#answer + 1] = left
-  answer[#answer + 1] = reset
-  answer[#answer + 1] = counts[i][3]
+  answer[i + 1] = string.format('%.0f %.0f %.0f', left, reset, counts[i][3])
 end
-return answer
+return table.concat(answer, ' ')

@@ -27,9 +27,10 @@ CONNECTIONS: Final = FLIGHTS + 2  # what is told behind takes one, a trial one
 TOGETHER: Final = 128  # requests in one flight, at most
 EPOCH: Final = "wardgate:limit:epoch"  # is gone when Redis lost its data
 REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+_LEASE: Final = str(LEASE_MS)
 _AWAY: Final = (RedisError, OSError, TimeoutError)
 
-Command = tuple[list[str], list[str | int]]  # KEYS, ARGV
+Command = tuple[list[str], str]  # KEYS, and all that the script is told of them
 Result = TypeVar("Result")
 Answer = tuple[bool, tuple[Standing, ...]]
 
@@ -56,9 +57,9 @@ class _Waiting:
         self.future: asyncio.Future[Answer] = loop.create_future()
         self.since = loop.time()
 
-    def answer(self, numbers: list[int]) -> bool:
+    def answer(self, words: bytes) -> bool:
         """Tell the answer; False when it was admitted and nobody hears it any more."""
-        answer = _read(self.asks, numbers)
+        answer = _read(self.asks, words)
         if not self.future.done():
             self.future.set_result(answer)
             return True
@@ -120,8 +121,8 @@ class SharedLimits:
             while aboard := self._board():
                 async with asyncio.timeout_at(aboard[0].since + self._timeout_s):
                     answers = await self._run([each.command for each in aboard])
-                for each, numbers in zip(aboard, answers, strict=True):
-                    if not each.answer(numbers):
+                for each, words in zip(aboard, answers, strict=True):
+                    if not each.answer(words):
                         self._unheard(each.asks, each.holder)
         except _AWAY as error:
             for each in [*aboard, *self._waiting]:
@@ -159,7 +160,7 @@ class SharedLimits:
         """Close the connections; what is on its way is left alone."""
         await self._redis.aclose()
 
-    async def _run(self, commands: Sequence[Command]) -> list[list[int]]:
+    async def _run(self, commands: Sequence[Command]) -> list[bytes]:
         answers = await self._call("EVALSHA", self._sha, commands)
         if any(
             isinstance(answer, NoScriptError) for answer in answers
@@ -172,33 +173,33 @@ class SharedLimits:
 
     async def _call(self, verb: str, text: str, commands: Sequence[Command]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
-            for keys, arguments in commands:
-                pipe.execute_command(verb, text, len(keys), *keys, *arguments)
+            for keys, words in commands:
+                pipe.execute_command(verb, text, len(keys), *keys, words)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
 
 
 def _asking(asks: Sequence[Ask], holder: str) -> Command:
-    arguments: list[str | int] = [LEASE_MS]
+    words = [_LEASE]
     for ask in asks:
         if ask.kind is Kind.CONCURRENCY:
-            arguments += ("lease", ask.limit, holder)
+            words.append(f"lease {ask.limit} {holder}")
         else:
-            arguments += ("rate", ask.limit, ask.amount)
-    return [redis_key(ask) for ask in asks], arguments
+            words.append(f"rate {ask.limit} {ask.amount}")
+    return [redis_key(ask) for ask in asks], " ".join(words)
 
 
 def _changing(changes: Sequence[Change]) -> Command:
-    arguments: list[str | int] = [LEASE_MS]
-    for change in changes:
-        arguments += (change.verb.value, change.ask.limit, change.what)
-    return [redis_key(change.ask) for change in changes], arguments
+    words = [f"{change.verb} {change.ask.limit} {change.what}" for change in changes]
+    return [redis_key(change.ask) for change in changes], " ".join([_LEASE, *words])
 
 
-def _read(asks: Sequence[Ask], numbers: list[int]) -> Answer:
+def _read(asks: Sequence[Ask], answer: bytes) -> Answer:
     """The script's answer as records."""
-    standings = []
-    for i, ask in enumerate(asks):
-        remaining, reset_ms, retry_ms = numbers[1 + 3 * i : 4 + 3 * i]
-        standings.append(Standing(ask, remaining, reset_ms, None if retry_ms < 0 else retry_ms))
-    return numbers[0] == 1, tuple(standings)
+    admitted, *numbers = map(int, answer.split())
+    turn = iter(numbers)
+    standings = [
+        Standing(ask, remaining, reset_ms, None if retry_ms < 0 else retry_ms)
+        for ask, remaining, reset_ms, retry_ms in zip(asks, turn, turn, turn, strict=True)
+    ]
+    return admitted == 1, tuple(standings)
