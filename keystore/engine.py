@@ -52,6 +52,7 @@ class Lock(IntEnum):
     AUDIT = 0x77670005
     IMPORT = 0x77670006
     PRICES = 0x77670007
+    BUDGETS = 0x77670008
 
 
 class Database:

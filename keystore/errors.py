@@ -183,6 +183,21 @@ class IdempotencyBusy(IdempotencyError):
     """The first request with this idempotency key has not ended yet; ask again in a moment."""
 
 
+# --- budgets -------------------------------------------------------------------------------------------------------
+
+
+class BudgetError(KeystoreError):
+    """The budget cannot be used."""
+
+
+class BudgetUnknown(BudgetError):
+    """There is no such budget."""
+
+
+class BudgetInvalid(BudgetError):
+    """A budget cannot be set like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 
