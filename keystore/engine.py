@@ -62,6 +62,7 @@ class Lock(IntEnum):
     IMPORT = 0x77670006
     PRICES = 0x77670007
     LEDGER = 0x77670008
+    BUDGETS = 0x77670009
 
 
 class Database:

@@ -194,6 +194,21 @@ class RowsRefused(KeystoreError):
     """The database is there, and refuses rows of the ledger."""
 
 
+# --- budgets -------------------------------------------------------------------------------------------------------
+
+
+class BudgetError(KeystoreError):
+    """The budget cannot be used."""
+
+
+class BudgetUnknown(BudgetError):
+    """There is no such budget."""
+
+
+class BudgetInvalid(BudgetError):
+    """A budget cannot be set like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,12 @@ class LedgerRow:
     duration_ms: int = 0
     upstream_ms: int = 0
     first_token_ms: int | None = None
+    managed_nano: int | None = (
+        None  # of cost_nano, with the operator's keys; None: all or none, by key_source. No column
+    )
+    holds: tuple[
+        tuple[str, str, int], ...
+    ] = ()  # who holds how much of which budget for it: holder, key, nano. No column
     detail: str = "{}"  # JSON: {"lines": [[class, units, price in dollars, nano-dollars], ...], "attempts": [...]}
 
     def line(self) -> bytes:
