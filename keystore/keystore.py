@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
+from keystore.answers import AnswerStore
 from keystore.audit import AuditLog
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
@@ -79,6 +80,7 @@ class Keystore:
     doctor: Doctor
     idempotency: IdempotencyStore
     decisions: DecisionStore
+    answers: AnswerStore
     moves: Moves
     prices: PriceReleases
     price_sources: PriceSources
@@ -155,6 +157,7 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
+            answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
@@ -253,6 +256,7 @@ class Keystore:
             await self.tokens.flush_used()
             await self.credentials.destroy_expired()
             await self.decisions.expire()
+            await self.answers.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
