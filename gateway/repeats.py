@@ -30,7 +30,7 @@ _OURS: Final = "x-wardgate-"
 _ALSO: Final = frozenset({"content-type", "x-should-retry"})
 # What a provider said of the request itself: it would say so again. All else may go better the next time.
 _DEFINITE: Final = frozenset(
-    found.code for found in CONSEQUENCES.values() if found.fault is Fault.CALLER and not found.caller_may_retry
+    kind.value for kind, found in CONSEQUENCES.items() if found.fault is Fault.CALLER and not found.caller_may_retry
 )
 
 INVALID: Final = "The Idempotency-Key header must be sent once, with 1 to 255 visible ASCII characters."
@@ -86,10 +86,11 @@ def key_of(scope: Scope) -> str | None:
     return sent[0]
 
 
-def definite(problem: Problem, attempts: int) -> bool:
-    """Whether a refusal is kept: a provider was asked and said that this request itself cannot be answered. What was
-    refused before anybody was asked costs nothing to refuse again, and may be allowed by then."""
-    return attempts > 0 and problem.code in _DEFINITE
+def definite(problem: Problem) -> bool:
+    """Whether a refusal is kept: providers were asked, and each said that this request itself cannot be answered. What
+    was refused before anybody was asked costs nothing to refuse again, and may be allowed by then."""
+    attempts = problem.extra.get("attempts")
+    return isinstance(attempts, list) and bool(attempts) and all(one["error"] in _DEFINITE for one in attempts)
 
 
 @dataclass(frozen=True, slots=True)
