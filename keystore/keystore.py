@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from keystore.answers import AnswerStore
 from keystore.audit import AuditLog
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
@@ -83,6 +84,7 @@ class Keystore:
     idempotency: IdempotencyStore
     decisions: DecisionStore
     ledger: LedgerStore
+    answers: AnswerStore
     moves: Moves
     prices: PriceReleases
     price_sources: PriceSources
@@ -160,6 +162,7 @@ class Keystore:
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
             ledger=LedgerStore(database, now=now),
+            answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
@@ -264,6 +267,7 @@ class Keystore:
             await self.tokens.flush_used()
             await self.credentials.destroy_expired()
             await self.decisions.expire()
+            await self.answers.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
