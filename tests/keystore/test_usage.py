@@ -89,7 +89,7 @@ def expected(rows: Iterable[dict[str, Any]], question: UsageQuestion, tenant_id:
 
 def crowd(seed: int, count: int) -> list[dict[str, Any]]:
     """Rows of days from October to January, of three tenants, with names that are awkward to compare."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     rows: dict[Any, dict[str, Any]] = {}
     for _ in range(count):
         each = row(
@@ -223,7 +223,7 @@ ASKED = (NOVEMBER, ALL_YEAR, replace(ALL_YEAR, until=date(2026, 11, 22)))
 
 async def plan_of(world: World, question: UsageQuestion, tenant_id: str | None) -> str:
     statement: Any = _statement(question, tenant_id, is_sqlite=world.is_sqlite)
-    dialect: Any = sqlite.dialect() if world.is_sqlite else postgresql.dialect()
+    dialect: Any = (sqlite if world.is_sqlite else postgresql).dialect()
     asked = str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
     rows = await world.sql(("EXPLAIN QUERY PLAN " if world.is_sqlite else "EXPLAIN ") + asked)
     return "\n".join(str(each[-1]) for each in rows)
