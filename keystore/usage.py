@@ -75,6 +75,9 @@ class Sums:
     unpriced: int = 0
     estimated: int = 0
 
+    def __add__(self, other: "Sums") -> "Sums":
+        return Sums(*(getattr(self, name) + getattr(other, name) for name in _SUMS))
+
 
 _SUMS: Final = tuple(each.name for each in fields(Sums))
 
