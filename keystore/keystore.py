@@ -52,6 +52,7 @@ from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
 from keystore.unsealed import Unsealed
+from keystore.usage import UsageStore
 from keystore.use import KeyUse
 
 __all__ = [
@@ -89,6 +90,7 @@ class Keystore:
     prices: PriceReleases
     price_sources: PriceSources
     leases: Leases
+    usage: UsageStore
     registry: Registry
     lacking: tuple[str, ...]
     reads_legacy: bool
@@ -166,6 +168,7 @@ class Keystore:
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
+            usage=UsageStore(database),
             registry=registry,
             lacking=opened.lacking,
             reads_legacy=legacy is not None,

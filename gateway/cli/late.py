@@ -67,6 +67,11 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
             "explain",
             "Print the ranked and the rejected candidates of a request, with reasons. Exit code 3 when none is left.",
         ),
+        "usage": Late(
+            "usage",
+            "usage",
+            "Show what was used, and what it cost: a table and a chart, JSON, or CSV. Days and months are UTC.",
+        ),
         "tenant": Late("tenants", "app", "Tenants and their plans."),
         "key": Late("doctor", "key_app", "Provider keys of tenants. Values are read from stdin or a prompt."),
         "alias": Late(
