@@ -70,7 +70,7 @@ class Accounts:
 
 @dataclass(slots=True)
 class Account:
-    """What is known of one request's money. `measure` notes what was used at the end of a stream."""
+    """What is known of one request's money; `measure` and `leave` as in gateway.tally."""
 
     accounts: Accounts
     tally: Tally
@@ -80,6 +80,7 @@ class Account:
     estimated: bool = False
     asking: Candidate | None = None  # somebody was asked and has not answered
     measure: Callable[[], None] | None = None
+    leave: Callable[[int | None], None] | None = None
     tried: list[AttemptEnded] = field(default_factory=list)
     settled: bool = False
 
@@ -132,6 +133,9 @@ class Account:
             self.accounts.journal.append(self._terminal())
         except KeystoreError as error:
             self.accounts.report(self.tally.request_id, error)
+        if self.leave is not None:
+            usage = self.tally.usage
+            self.leave(0 if usage is None else usage.input_tokens + usage.output_tokens)
 
     def _terminal(self) -> bytes:
         tally = self.tally

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gateway.accounts import Accounts
+from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import Limits
@@ -20,6 +21,7 @@ from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.journal import Journal
 from keystore.keystore import Keystore
+from keystore.shipping import Shipper
 from router.health_keeper import HealthKeeper
 from router.retry_budget import RetryBudget
 
@@ -58,7 +60,9 @@ class Services:
     retry_budget: RetryBudget
     bodies: Bodies
     accounts: Accounts
+    admission: Admission
     journal: Journal
+    shipper: Shipper
     sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

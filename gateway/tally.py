@@ -26,10 +26,11 @@ def mint_request_id() -> str:
 
 class Account(Protocol):
     """What a request costs, as those see it who serve it; gateway.accounts. `measure` notes what a stream used, when it
-    has ended."""
+    has ended; `leave` gives back what the request holds of its limits, and hears how many tokens it had."""
 
     decision: Decision | None
     measure: Callable[[], None] | None
+    leave: Callable[[int | None], None] | None
 
     def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
         """What was used of the model that served."""
