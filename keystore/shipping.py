@@ -15,7 +15,7 @@ from typing import Final
 from keystore.clock import Clock
 from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
 from keystore.journal import Journal
-from keystore.journal_files import FORMAT, Owned, journals_in, read_header, remove, segments_of
+from keystore.journal_files import FORMAT, Owned, is_blank, journals_in, read_header, remove, segments_of
 from keystore.shipment import BATCH_BYTES, Counts, Desk, Notice, RowStore, Shipment, Told
 
 _NOT_NOW: Final = (DatabaseUnavailable, RowsRefused, JournalUnwritable)
@@ -214,7 +214,7 @@ class Shipper:
             return False
         header = read_header(segments)
         if header is None:
-            ours = not any(segment.path.stat().st_size for segment in segments)
+            ours = is_blank(segments)
         else:
             ours = header.database == self._journal.database and header.format <= FORMAT
         if not ours:

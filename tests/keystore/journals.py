@@ -146,7 +146,9 @@ class OnDisk:
         self._path = path
         with self._open() as connection:
             connection.execute("CREATE TABLE IF NOT EXISTS at (journal_id TEXT PRIMARY KEY, position INTEGER)")
-            connection.execute("CREATE TABLE IF NOT EXISTS rows (request_id TEXT, outcome TEXT, state TEXT, pid INTEGER)")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS rows (request_id TEXT, outcome TEXT, state TEXT, pid INTEGER)"
+            )
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -204,7 +206,9 @@ class Kennel:
 @contextmanager
 def kennel() -> Iterator[Kennel]:
     command = [sys.executable, "-m", "tests.keystore.journals"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    ) as process:
         yield Kennel(process)
         assert process.stdin
         process.stdin.close()
