@@ -88,6 +88,8 @@ class Journal:
         the disk does not take it; then it is as if it had never been tried."""
         if self._closed:
             raise JournalUnwritable("the journal is closed")
+        if b"\n" in payload:
+            raise ValueError("a line of the journal holds no line end")
         if self._filled >= self._segment_bytes:
             self._rotate()
         line = framed(self.position, payload)

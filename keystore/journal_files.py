@@ -65,8 +65,8 @@ def framed(position: int, payload: bytes) -> bytes:
 def parsed(line: bytes) -> Record | None:
     """The record of a line, given without its end; None for what `framed` did not write."""
     mark, _, rest = line.partition(b" ")
-    digits, _, payload = rest.partition(b" ")
-    if len(mark) != 8 or not digits.isdigit() or len(digits) > 19:
+    digits, space, payload = rest.partition(b" ")
+    if len(mark) != 8 or not space or not digits.isdigit() or len(digits) > 19:
         return None
     position = int(digits)
     if b"%08x" % zlib.crc32(payload, position & 0xFFFFFFFF) != mark:
@@ -89,6 +89,11 @@ def read_header(segments: Iterable[Segment]) -> Header | None:
             said: dict[str, Any] = orjson.loads(record.payload)
             return Header(str(said.get("journal")), str(said.get("database")), int(said.get("format", 0)))
     return None
+
+
+def is_blank(segments: Iterable[Segment]) -> bool:
+    """Whether no line in them is whole: power was lost before the first one was on the disk."""
+    return not any(parsed(line) for segment in segments for line in segment.path.read_bytes().split(b"\n"))
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

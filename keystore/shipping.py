@@ -15,7 +15,7 @@ from typing import Final
 from keystore.clock import Clock
 from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
 from keystore.journal import Journal
-from keystore.journal_files import FORMAT, Owned, journals_in, read_header, remove, segments_of
+from keystore.journal_files import FORMAT, Owned, is_blank, journals_in, read_header, remove, segments_of
 from keystore.shipment import BATCH_BYTES, Counts, Desk, Notice, RowStore, Shipment, Told
 
 _NOT_NOW: Final = (DatabaseUnavailable, RowsRefused, JournalUnwritable)
@@ -194,9 +194,7 @@ class Shipper:
         if owned is None:
             return None
         try:
-            if not self._is_ours(journal_id):
-                self._foreign.add(journal_id)
-                self._desk.report(Notice(Told.FOREIGN, journal_id))
+            if not self._is_to_be_finished(journal_id):
                 owned.let_go()
                 return None
             stored = await self._desk.store.position(journal_id)
@@ -207,10 +205,19 @@ class Shipper:
         self._orphans[journal_id] = orphan
         return orphan
 
-    def _is_ours(self, journal_id: str) -> bool:
-        """Of this database, and in a form that is known; one without any whole line is nobody's."""
+    def _is_to_be_finished(self, journal_id: str) -> bool:
+        """Of this database, and in a form that is known. One without any whole line is nobody's; one without a segment
+        was finished just now."""
         segments = segments_of(self._journal.folder, journal_id)
+        if not segments:
+            remove(self._journal.folder, journal_id)
+            return False
         header = read_header(segments)
         if header is None:
-            return not any(segment.path.stat().st_size for segment in segments)
-        return header.database == self._journal.database and header.format <= FORMAT
+            ours = is_blank(segments)
+        else:
+            ours = header.database == self._journal.database and header.format <= FORMAT
+        if not ours:
+            self._foreign.add(journal_id)
+            self._desk.report(Notice(Told.FOREIGN, journal_id))
+        return ours
