@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.engine import Database, Lock
+from keystore.json_rows import ROWS, document, texts
 from keystore.ledger_check import of_tenants, tenants_of_rows
 from keystore.ledger_partitions import Partitions
 from keystore.money_tables import ledger
@@ -71,9 +72,11 @@ async def _delete(database: Database, until: datetime) -> int:
     """One transaction; none at all when nothing is old, since SQLite has one writer."""
     tenants = tenants_of_rows()
     joined = tenants.join(ledger, of_tenants(tenants, _EVER, until))
-    old = select(ledger.c.request_id).select_from(joined).limit(_DELETED)
     async with database.read() as connection:
-        if (await connection.execute(old.limit(1))).first() is None:
-            return 0
+        found = await connection.execute(select(ledger.c.request_id).select_from(joined).limit(_DELETED))
+        old = list(found.scalars())
+    if not old:
+        return 0
     async with database.write() as connection:
-        return (await connection.execute(delete(ledger).where(ledger.c.request_id.in_(old)))).rowcount
+        deleting = delete(ledger).where(ledger.c.request_id.in_(texts()))
+        return (await connection.execute(deleting, {ROWS: document(old)})).rowcount

@@ -1,9 +1,8 @@
 """The ledger in the database: rows once whatever comes again, usage always their sum, nobody else's rows."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,42 +13,9 @@ from keystore.ledger import LedgerStore
 from keystore.ledger_row import LedgerRow, State
 from keystore.money_tables import ledger
 from tests.keystore.conftest import START, World
+from tests.keystore.ledgers import a_row, all_rows, all_usage, truth
 
 JOURNAL = "journal-1"
-
-
-def a_row(number: int, /, **changes: Any) -> LedgerRow:
-    made = LedgerRow(
-        request_id=f"req_{number:032x}",
-        began_at=START + timedelta(seconds=number),
-        tenant_id="t1",
-        token_id="token-1",
-        endpoint="chat",
-        state=State.SETTLED,
-        outcome="ok",
-        client_request_id="theirs",
-        stream=True,
-        model_asked="auto",
-        provider="openai",
-        model="gpt-4o-mini",
-        key_source="tenant",
-        key_via="stored",
-        setting_key="OPENAI_API_KEY",
-        status=200,
-        input_tokens=100 + number,
-        output_tokens=20,
-        cached_input_tokens=10,
-        cache_write_tokens=0,
-        reasoning_tokens=None,
-        cost_nano=1_000 + number,
-        catalogue="release-12-1f3a9c0e",
-        attempts=1,
-        duration_ms=900,
-        upstream_ms=850,
-        first_token_ms=200,
-        detail='{"lines": [["input", 100, "0.00000015", 15000]], "attempts": []}',
-    )
-    return replace(made, **changes)
 
 
 @pytest.fixture
@@ -81,40 +47,6 @@ async def unknown(store: LedgerStore, request_id: str, **options: str) -> str:
     with pytest.raises(LedgerUnknown) as caught:
         await store.get(request_id, **options)
     return str(caught.value)
-
-
-async def all_rows(world: World) -> list[tuple[Any, ...]]:
-    return await world.sql(
-        "SELECT request_id, tenant_id, token_id, provider, model, key_source, outcome, state, input_tokens,"
-        " output_tokens, cost_nano FROM wardgate_ledger ORDER BY request_id"
-    )
-
-
-USAGE = (
-    "SELECT tenant_id, period, starts, token_id, provider, model, key_source, outcome, requests, input_tokens,"
-    " output_tokens, cached_input_tokens, cache_write_tokens, reasoning_tokens, cost_nano, unpriced, estimated"
-    " FROM wardgate_usage ORDER BY 1, 2, 3, 4, 5, 6, 7, 8"
-)
-
-
-async def all_usage(world: World) -> list[tuple[Any, ...]]:
-    return [(*row[:2], str(row[2]), *row[3:]) for row in await world.sql(USAGE)]
-
-
-def truth(rows: Sequence[LedgerRow]) -> list[tuple[Any, ...]]:
-    """What usage must be, row by row and without the code under test."""
-    summed: dict[tuple[str, ...], list[int]] = {}
-    for row in rows:
-        day = row.began_at.astimezone(UTC).date()
-        for period, starts in (("day", day), ("month", day.replace(day=1))):
-            what = (row.token_id, row.provider or "", row.model or "", row.key_source or "", row.outcome)
-            tokens = (row.input_tokens, row.output_tokens, row.cached_input_tokens, row.cache_write_tokens)
-            values = [1, *(each or 0 for each in (*tokens, row.reasoning_tokens, row.cost_nano))]
-            values.append(int(row.cost_nano is None and row.state != "released"))
-            values.append(int(row.state == "estimated"))
-            known = summed.setdefault((row.tenant_id, period, str(starts), *what), [0] * 9)
-            known[:] = [mine + theirs for mine, theirs in zip(known, values, strict=True)]
-    return [(*key, *sums) for key, sums in sorted(summed.items())]
 
 
 def test_row_and_table_have_the_same_fields() -> None:
