@@ -15,15 +15,13 @@ LEASE_MS: Final = 60_000  # a lease that is not kept is free again after so long
 AT_ONCE_AGAIN_MS: Final = 1_000  # nobody knows when a request ends: what is told to who was refused for concurrency
 DEEPEST: Final = 10  # minutes: no debt is longer, whatever a request turned out to have used
 
-State = tuple[int, int]  # at, in ms; level
 
-
-def leaked(state: State | None, limit: int, now: int) -> int:
-    """The level at `now`. A clock that went back leaks nothing and takes nothing back."""
-    if state is None:
-        return 0
-    at, level = state
-    return max(0, level - limit * (now - at)) if now > at else level
+def leaked(at: int, level: int, limit: int, now: int) -> int:
+    """What of a level at `at` is left at `now`. A clock that went back leaks nothing and takes nothing back."""
+    if now <= at:
+        return level
+    left = level - limit * (now - at)
+    return left if left > 0 else 0
 
 
 def burst(limit: int, parts: int = 1) -> int:

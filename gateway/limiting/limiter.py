@@ -110,7 +110,8 @@ class Limiter:
         self._breaker.answered()
         if admitted:
             self._local.note(standings, holder, self._now(), self._parts())
-        return self._verdict(asks, holder, admitted, standings)
+            return self._admitted(asks, holder, standings)
+        return _refusal(standings)
 
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         ours = self._by_share(asks, holder, degraded=True)
@@ -127,7 +128,7 @@ class Limiter:
             raise
         if not admitted:
             self._give_back(ours.ticket)
-            return self._verdict(asks, holder, False, standings)
+            return _refusal(standings)
         tighter = [min(pair, key=lambda each: each.remaining) for pair in zip(ours.standings, standings, strict=True)]
         return ours._replace(standings=tuple(tighter))
 
@@ -148,26 +149,19 @@ class Limiter:
 
     def _by_share(self, asks: Sequence[Ask], holder: str, *, degraded: bool = False) -> Verdict:
         admitted, standings = self._local.admit(asks, holder, self._now(), self._parts())
-        return self._verdict(asks, holder, admitted, standings, degraded=degraded)
+        if admitted:
+            return self._admitted(asks, holder, standings, degraded=degraded)
+        return _refusal(standings, degraded=degraded)
 
-    def _verdict(
-        self,
-        asks: Sequence[Ask],
-        holder: str,
-        admitted: bool,
-        standings: tuple[Standing, ...],
-        *,
-        degraded: bool = False,
+    def _admitted(
+        self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], *, degraded: bool = False
     ) -> Verdict:
-        if not admitted:
-            refused = longest(standings)
-            return Verdict(None, standings, refused, refused.retry_ms if refused else None, degraded)
         ticket = Ticket(asks, holder, self._now() + LONGEST_MS)
         for ask in asks:
             if ask.kind is Kind.CONCURRENCY:
                 self._held[holder] = ticket
                 break
-        return Verdict(ticket, standings, degraded=degraded)
+        return Verdict(ticket, standings, None, 0, degraded)
 
     def settle(self, ticket: Ticket, tokens: int | None = None) -> None:
         """The request has ended, having used `tokens` (None: as estimated). Never waits, never fails, counts once."""
@@ -215,6 +209,7 @@ class Limiter:
     async def tend(self) -> None:
         """One round of `run`."""
         self._wake.clear()
+        self._local.forget(self._now())
         kept = self._keep_leases()
         if self._shared is None:
             return
@@ -293,6 +288,11 @@ class Limiter:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+
+def _refusal(standings: tuple[Standing, ...], *, degraded: bool = False) -> Verdict:
+    refused = longest(standings)
+    return Verdict(None, standings, refused, refused.retry_ms if refused else None, degraded)
 
 
 def _is_cancelled() -> bool:

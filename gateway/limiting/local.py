@@ -1,17 +1,18 @@
 """The limits counted in this process: the whole of them where it is alone, its share where there are several.
 
-Owns the counts and forgetting those that are full again. One request costs a step for each of its limits, whatever is
-held. Must not know Redis, clocks or HTTP: the time in ms is passed in, and never goes back.
+Owns the counts and forgetting those that are full again. One request costs a step for each of its limits, however many
+keys are held. Must not know Redis, clocks or HTTP: the time in ms is passed in, and never goes back.
 """
 
-from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from gateway.limiting.asks import Ask, Kind, Standing
 from gateway.limiting.gcra import (
     AT_ONCE_AGAIN_MS,
     LEASE_MS,
-    State,
+    PERIOD_MS,
+    burst,
     forced,
     leaked,
     leases_of,
@@ -21,19 +22,19 @@ from gateway.limiting.gcra import (
     wait_ms,
 )
 
-LOOKED_AT = 2  # keys for each request, whether they can be forgotten
+ROUNDS: Final = 30  # of `forget`, until every key was looked at
+FEWEST: Final = 1_000  # keys in a round
 
 
 class LocalLimits:
     """Counts by key. `parts`: into how many shares each limit is divided, this process's being one."""
 
-    __slots__ = ("_last", "_leases", "_rates", "_turn")
+    __slots__ = ("_leases", "_rates", "_to_look_at")
 
     def __init__(self) -> None:
-        self._rates: dict[str, State] = {}
-        self._last: dict[str, Ask] = {}  # as last asked, for keys of _rates
+        self._rates: dict[str, tuple[int, int, Ask]] = {}  # key -> at, level, as last asked
         self._leases: dict[str, dict[str, int]] = {}  # key -> holder -> until, the first to end first
-        self._turn: deque[str] = deque()  # every key of _rates once
+        self._to_look_at: list[str] = []
 
     def __len__(self) -> int:
         """How many keys are remembered."""
@@ -41,39 +42,52 @@ class LocalLimits:
 
     def admit(self, asks: Sequence[Ask], holder: str, now: int, parts: int = 1) -> tuple[bool, tuple[Standing, ...]]:
         """Take all that is asked, or nothing; how each limit stands then."""
-        standings = tuple([self._asked(ask, now, parts) for ask in asks])
-        admitted = True
-        for standing in standings:
-            if standing.retry_ms != 0:
-                admitted = False
-        self._forget(now)
-        if not admitted:
-            return False, standings
-        return True, tuple([self._taken(standing, holder, now, parts) for standing in standings])
+        counts = self._counts(asks, now, parts)
+        if counts is None:
+            return False, tuple([self._standing(ask, now, parts) for ask in asks])
+        return True, tuple([self._taken(ask, counts[i], holder, now, parts) for i, ask in enumerate(asks)])
 
-    def _asked(self, ask: Ask, now: int, parts: int) -> Standing:
-        if ask.kind is Kind.CONCURRENCY:
-            return self._lease_asked(ask, now, parts)
-        level = leaked(self._rates.get(ask.key), ask.limit, now)
-        retry = wait_ms(level, ask.limit, ask.amount, parts)
-        return Standing(ask, remaining(level, ask.limit, parts), reset_ms(level, ask.limit), retry)
+    def _counts(self, asks: Sequence[Ask], now: int, parts: int) -> list[int] | None:
+        """For each the level, or the leases left, if it was taken; None where one refuses."""
+        counts, rates = [], self._rates
+        for kind, _, key, limit, amount in asks:
+            if kind is Kind.CONCURRENCY:
+                count = leases_of(limit, parts) - len(self._live(key, now)) - 1
+                if count < 0:
+                    return None
+            else:
+                kept = rates.get(key)
+                count = PERIOD_MS * amount * parts
+                if kept is not None:
+                    count += leaked(kept[0], kept[1], limit, now)
+                if count > burst(limit, parts) or not limit:
+                    return None
+            counts.append(count)
+        return counts
 
-    def _lease_asked(self, ask: Ask, now: int, parts: int) -> Standing:
-        limit = leases_of(ask.limit, parts)
-        held = self._live(ask.key, now)
-        free = limit - len(held)
-        if free > 0:
-            return Standing(ask, free, 0, 0)
+    def _taken(self, ask: Ask, count: int, holder: str, now: int, parts: int) -> Standing:
+        kind, _, key, limit, _ = ask
+        if kind is Kind.CONCURRENCY:
+            self.keep(key, holder, now)
+            return Standing(ask, count, 0, 0)
+        self._rates[key] = (now, count, ask)
+        return Standing(ask, remaining(count, limit, parts), reset_ms(count, limit), 0)
+
+    def _standing(self, ask: Ask, now: int, parts: int) -> Standing:
+        """How a limit stands, of which nothing was taken."""
+        if ask.kind is not Kind.CONCURRENCY:
+            level = self._level(ask, now)
+            retry = wait_ms(level, ask.limit, ask.amount, parts)
+            return Standing(ask, remaining(level, ask.limit, parts), reset_ms(level, ask.limit), retry)
+        limit, held = leases_of(ask.limit, parts), self._live(ask.key, now)
+        if len(held) < limit:
+            return Standing(ask, limit - len(held), 0, 0)
         first = next(iter(held.values()), now) - now
         return Standing(ask, 0, 0, min(AT_ONCE_AGAIN_MS, first) if limit else None)
 
-    def _taken(self, standing: Standing, holder: str, now: int, parts: int) -> Standing:
-        ask = standing.ask
-        if ask.kind is Kind.CONCURRENCY:
-            self.keep(ask.key, holder, now)
-            return Standing(ask, standing.remaining - 1, 0, 0)
-        level = self.force(ask, ask.amount, now, parts)
-        return Standing(ask, remaining(level, ask.limit, parts), reset_ms(level, ask.limit), 0)
+    def _level(self, ask: Ask, now: int) -> int:
+        kept = self._rates.get(ask.key)
+        return 0 if kept is None else leaked(kept[0], kept[1], ask.limit, now)
 
     def note(self, standings: Sequence[Standing], holder: str, now: int, parts: int) -> None:
         """Count what was admitted for all processes together, so that this one's share knows of it. `standings` are of
@@ -83,17 +97,12 @@ class LocalLimits:
                 self.keep(ask.key, holder, now)
             else:
                 level = self.force(ask, ask.amount, now, parts)
-                self._rates[ask.key] = (now, min(level, full_in * ask.limit * parts))
-        self._forget(now)
+                self._rates[ask.key] = (now, min(level, full_in * ask.limit * parts), ask)
 
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
-        state = self._rates.get(ask.key)
-        if state is None:
-            self._turn.append(ask.key)
-        level = forced(leaked(state, ask.limit, now), ask.limit, amount, parts)
-        self._rates[ask.key] = (now, level)
-        self._last[ask.key] = ask
+        level = forced(self._level(ask, now), ask.limit, amount, parts)
+        self._rates[ask.key] = (now, level, ask)
         return level
 
     def drop(self, key: str, holder: str) -> None:
@@ -112,11 +121,11 @@ class LocalLimits:
 
     def used(self, ask: Ask, now: int, parts: int = 1) -> int:
         """What is used of a minute's limit, in requests or tokens, rounded up."""
-        return used(leaked(self._rates.get(ask.key), ask.limit, now), parts)
+        return used(self._level(ask, now), parts)
 
     def rates(self) -> list[Ask]:
         """Every limit that is counted by the minute, as last asked."""
-        return list(self._last.values())
+        return [ask for _, _, ask in self._rates.values()]
 
     def _live(self, key: str, now: int) -> dict[str, int]:
         held = self._leases.get(key)
@@ -130,11 +139,14 @@ class LocalLimits:
         del self._leases[key]
         return held
 
-    def _forget(self, now: int) -> None:
-        """Look at the next few keys in turn; what is full again is forgotten."""
-        for _ in range(min(LOOKED_AT, len(self._turn))):
-            key = self._turn.popleft()
-            if leaked(self._rates[key], self._last[key].limit, now):
-                self._turn.append(key)
-            else:
-                del self._rates[key], self._last[key]
+    def forget(self, now: int) -> None:
+        """Forget what is full again among the next keys: all were looked at after ROUNDS."""
+        if not self._to_look_at:
+            self._to_look_at = [*self._rates, *self._leases]
+        for _ in range(min(len(self._to_look_at), max(FEWEST, len(self) // ROUNDS))):
+            key = self._to_look_at.pop()
+            kept = self._rates.get(key)
+            if kept is None:
+                self._live(key, now)
+            elif not leaked(kept[0], kept[1], kept[2].limit, now):
+                del self._rates[key]
