@@ -34,16 +34,13 @@ class Group(StrEnum):
 
 
 _COLUMNS: Final[Mapping[Group, Any]] = {
+    Group.DAY: usage.c.starts,
     Group.TENANT: usage.c.tenant_id,
     Group.MODEL: usage.c.model,
     Group.PROVIDER: usage.c.provider,
     Group.TOKEN: usage.c.token_id,
     Group.OUTCOME: usage.c.outcome,
     Group.KEY_SOURCE: usage.c.key_source,
-}
-_FORMS: Final[Mapping[Group, tuple[str, str]]] = {  # for SQLite and for PostgreSQL
-    Group.DAY: ("%Y-%m-%d", "YYYY-MM-DD"),
-    Group.MONTH: ("%Y-%m", "YYYY-MM"),
 }
 
 
@@ -129,7 +126,8 @@ def segments(since: date, until: date, *, days: bool) -> list[tuple[str, date, d
 
 def _statement(question: UsageQuestion, tenant_id: str | None, *, is_sqlite: bool) -> Any:
     """One row with the total, and the rows of the page with one more."""
-    groups = _named(_grouped(question, tenant_id, is_sqlite=is_sqlite), question.by).cte("found")
+    grouped = _grouped(question, tenant_id, is_sqlite=is_sqlite)
+    groups = _named(grouped, question.by, is_sqlite=is_sqlite).cte("found")
     keys: list[Any] = [groups.c[group.value] for group in question.by]
     order = keys if is_sqlite else [key.collate(_BYTES) for key in keys]
     sums = [groups.c[name] for name in _SUMS]
@@ -165,21 +163,29 @@ def _part(
 
 
 def _key(group: Group, *, is_sqlite: bool) -> ColumnElement[Any]:
-    if group not in _FORMS:
-        column: ColumnElement[Any] = _COLUMNS[group]
-        return column
-    for_sqlite, for_postgres = _FORMS[group]
-    return func.strftime(for_sqlite, usage.c.starts) if is_sqlite else func.to_char(usage.c.starts, for_postgres)
+    """What is grouped by. A day is not written out before: its rows stand together in the index."""
+    if group is Group.MONTH:
+        return _written(usage.c.starts, "%Y-%m", "YYYY-MM", is_sqlite=is_sqlite)
+    column: ColumnElement[Any] = _COLUMNS[group]
+    return column
 
 
-def _named(grouped: Select[Any], by: Sequence[Group]) -> Select[Any]:
-    """With tenants' slugs in the place of their ids; a tenant that is not there any more keeps its id."""
-    if Group.TENANT not in by:
-        return grouped
+def _written(day: ColumnElement[Any], for_sqlite: str, for_postgres: str, *, is_sqlite: bool) -> ColumnElement[Any]:
+    return func.strftime(for_sqlite, day) if is_sqlite else func.to_char(day, for_postgres)
+
+
+def _named(grouped: Select[Any], by: Sequence[Group], *, is_sqlite: bool) -> Select[Any]:
+    """With days written out, and tenants' slugs in the place of their ids; a tenant that is not there any more keeps
+    its id."""
     found = grouped.subquery()
-    slug = func.coalesce(tenants.c.slug, found.c.tenant).label(Group.TENANT.value)
-    columns = [slug if each.name == Group.TENANT else each for each in found.c]
-    return select(*columns).select_from(found.outerjoin(tenants, tenants.c.id == found.c.tenant))
+    columns: dict[str, Any] = dict(found.c)
+    if Group.DAY in by:
+        columns["day"] = _written(found.c.day, "%Y-%m-%d", "YYYY-MM-DD", is_sqlite=is_sqlite)
+    if Group.TENANT not in by:
+        return select(*[each.label(name) for name, each in columns.items()])
+    columns["tenant"] = func.coalesce(tenants.c.slug, found.c.tenant)
+    joined = found.outerjoin(tenants, tenants.c.id == found.c.tenant)
+    return select(*[each.label(name) for name, each in columns.items()]).select_from(joined)
 
 
 def _sums(row: Any) -> Sums:

@@ -1,7 +1,7 @@
 """Usage over HTTP, for the operator: of all tenants, or of one."""
 
 import asyncio
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 from fastapi import Query
 from pydantic import Field
@@ -34,7 +34,7 @@ class UsageQuery(Sent):
     outcome: Value = None
     key_source: Value = None
     format: Annotated[Value, Field(description="json or csv.")] = None
-    limit: Annotated[Value, Field(description=f"At most so many rows: {USUAL} unless told, {MOST} at most.")] = None
+    limit: Annotated[int, Field(ge=1, le=MOST, description="At most so many rows.")] = USUAL
     cursor: Annotated[Value, Field(description="`next_cursor` of the page before.")] = None
 
 
@@ -82,7 +82,7 @@ class UsageOut(Told):
 
 async def show_usage(call: OfCall, query: Annotated[UsageQuery, Query()]) -> UsageOut:
     """The sums of requests, tokens and dollars, of all tenants or of one. `format=csv` answers `text/csv`."""
-    given: dict[str, Any] = query.model_dump(exclude_none=True, exclude={"tenant"})
+    given = {name: str(value) for name, value in query.model_dump(exclude_none=True, exclude={"tenant"}).items()}
     services = call.services
 
     async def work(at: Operation) -> UsagePage:

@@ -67,11 +67,6 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
             "explain",
             "Print the ranked and the rejected candidates of a request, with reasons. Exit code 3 when none is left.",
         ),
-        "usage": Late(
-            "usage",
-            "usage",
-            "Show what was used, and what it cost: a table and a chart, JSON, or CSV. Days and months are UTC.",
-        ),
         "tenant": Late("tenants", "app", "Tenants and their plans."),
         "key": Late("doctor", "key_app", "Provider keys of tenants. Values are read from stdin or a prompt."),
         "alias": Late(
@@ -84,6 +79,11 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "provider": Late("names", "provider_app", "Provider rows."),
         "plan": Late("plans", "app", "Plan rows."),
         "price": Late("prices", "app", "Price releases."),
+        "usage": Late(
+            "usage",
+            "usage",
+            "Show what was used, and what it cost: a table and a chart, JSON, or CSV. Days and months are UTC.",
+        ),
     }
 )
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pty
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
@@ -173,15 +174,15 @@ def test_terminal_without_colour_gets_none(run: Run) -> None:
     used(march(1, cost_nano=10**9))
     script = Path(sys.executable).with_name("wardgate")
     environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "70"} | ENVIRONMENT
-    read = b""
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execve(sys.executable, [sys.executable, str(script), "usage", *MARCH], environment)
-    with contextlib.suppress(OSError):  # the other end is closed
-        while more := os.read(terminal, 4096):
-            read += more
+    read, (terminal, theirs) = b"", pty.openpty()
+    command = [sys.executable, str(script), "usage", *MARCH]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while more := os.read(terminal, 4096):
+                read += more
     os.close(terminal)
-    assert os.waitpid(process, 0)[1] == 0, read
+    assert process.returncode == 0, read
     told = read.decode()
     assert "\x1b[3" not in told and "\x1b[9" not in told
     chart = told.partition("Dollars per day")[2].split("\r\n")[1]
