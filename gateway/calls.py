@@ -94,16 +94,17 @@ class Calls:
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         self._pins.check(tally.tenant_id, request, decision, book.registry)
-        await self._admit(admitted.tenant, decision, book, tally)
+        await self._admit(admitted.tenant, keyring, decision, book, tally)
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
         else:
             await self._plain(request, decision, keyring, tally, send)
 
-    async def _admit(self, tenant: Tenant, decision: Decision, book: RuleBook, tally: Tally) -> None:
+    async def _admit(self, tenant: Tenant, keyring: Keyring, decision: Decision, book: RuleBook, tally: Tally) -> None:
         """Under the limits of the tenant's plan; what the request holds is given back when its account is settled."""
         plan = book.plans.get(tenant.plan)
         if plan is not None and tally.account is not None:
+            tally.account.plan, tally.account.own = plan, keyring.budgets
             ticket = await self._services.admission.admit(plan, decision, tally)
             tally.account.leave = partial(self._services.admission.limiter.settle, ticket)
 

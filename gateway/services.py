@@ -8,6 +8,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
+from gateway.budgeting.holder import Holder
 from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
@@ -61,6 +62,7 @@ class Services:
     bodies: Bodies
     accounts: Accounts
     admission: Admission
+    budgets: Holder
     journal: Journal
     shipper: Shipper
     sharing: Sharing | None  # None: there is no Redis
