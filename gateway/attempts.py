@@ -198,6 +198,9 @@ class Attempts:
         try:
             credential = _unseal(keys, provider, candidate.offer.model)
             tally.asked = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
+            tally.setting_key = credential.setting_key
+            if tally.account is not None:
+                tally.account.reserve(candidate)
             call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
             reply = await send(call, self._left(tally))
             outcome, status, tally.provider_request_id = "ok", 200, reply.request_id
@@ -215,9 +218,10 @@ class Attempts:
             if tally.asked is not None:
                 self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally, request))
             key = (tally.key_label or None, tally.key_former, tally.provider_request_id)
-            self.events.publish(
-                AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
-            )
+            ended = AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
+            if tally.account is not None:
+                tally.account.ended(ended)
+            self.events.publish(ended)
 
     def _begun(self, candidate: Candidate, keys: KeysInTurn, *, own: bool) -> Attempt:
         offer = candidate.offer

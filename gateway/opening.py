@@ -4,6 +4,7 @@ Everything is checked before the first request is taken; what is wrong stops the
 """
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry
 
 from gateway.access_tokens import AccessTokens
+from gateway.accounts import Accounts
+from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.config import ConfigError, Limits
@@ -22,6 +25,7 @@ from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
+from gateway.limiting.opening import limiter_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import EventLogger, LogSubscriber
@@ -32,6 +36,7 @@ from gateway.pricing.live import LivePrices, bundled, catalogue_of, live_prices
 from gateway.rules import Rules, load_rules
 from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
+from gateway.shipping import SHIPPING_S, shipper_of
 from gateway.transport import Transport
 from keystore.decisions import Keeping
 from keystore.keyservice import CommandKeyService, KeyService
@@ -86,6 +91,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
         await keystore.begin_serving()
+        journal = keystore.journal(settings.journal, sync=settings.journal_sync)
         prices = await _prices(keystore, log)
         catalogue = await _catalogue(prices, rules, log)
     except BaseException:
@@ -133,6 +139,10 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         health=health,
         retry_budget=retry_budget,
         bodies=Bodies(limits.max_held_bytes),
+        accounts=Accounts(journal, utc_now, time.monotonic, report),
+        admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
+        journal=journal,
+        shipper=shipper_of(journal, keystore, metrics, log),
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
         report=report,
         origins=rules.origins,
@@ -194,7 +204,10 @@ async def close_services(services: Services) -> None:
     """Close what was opened."""
     if services.sharing is not None:
         await services.sharing.close()
+    await services.admission.limiter.close()
     await services.lane.aclose()
     await services.transport.aclose()
     await services.keeper.close()
+    finished = await services.shipper.close(SHIPPING_S)
+    await services.journal.close(finished=finished)
     await services.keystore.close()

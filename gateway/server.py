@@ -103,7 +103,9 @@ async def serve(
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
     beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
+    beside.add(asyncio.create_task(services.shipper.run()))
     beside.add(asyncio.create_task(services.prices.keep()))
+    beside.add(asyncio.create_task(services.admission.limiter.run()))
     beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))

@@ -18,13 +18,22 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from sqlalchemy import DDL, URL, Connection, MetaData, Table, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from keystore.errors import DatabaseUnavailable, KeystoreError
 
 _BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
 _PAUSE_S: Final = 0.12
+_WAL_TRIES: Final = 8
 _PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
 _CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
 COMMAND_S: Final = 15.0
@@ -53,6 +62,7 @@ class Lock(IntEnum):
     IMPORT = 0x77670006
     PRICES = 0x77670007
     LEDGER = 0x77670008
+    BUDGETS = 0x77670009
 
 
 class Database:
@@ -96,8 +106,21 @@ class Database:
         """Have SQLite keep a write-ahead log: readers never wait for a writer. Stays with the file."""
         if self.is_sqlite:
             with self._translated():
-                async with self._engine.execution_options(**{_BEGIN: None}).connect() as connection:
-                    await connection.execute(text("PRAGMA journal_mode=WAL"))
+                for left in range(_WAL_TRIES)[::-1]:
+                    if await self._wal(last=not left):
+                        return
+                    await asyncio.sleep(_PAUSE_S)
+
+    async def _wal(self, *, last: bool) -> bool:
+        """False while another process makes a new file ready, where SQLite does not wait by itself."""
+        async with self._engine.execution_options(**{_BEGIN: None}).connect() as connection:
+            try:
+                await connection.execute(text("PRAGMA journal_mode=WAL"))
+            except OperationalError as error:
+                if last or "locked" not in str(error.orig):
+                    raise
+                return False
+        return True
 
     async def let_others_write(self) -> None:
         """A pause between many transactions: SQLite has no queue of writers, and one that waits looks every 0.1 s."""

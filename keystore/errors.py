@@ -183,6 +183,32 @@ class IdempotencyBusy(IdempotencyError):
     """The first request with this idempotency key has not ended yet; ask again in a moment."""
 
 
+# --- journal -------------------------------------------------------------------------------------------------------
+
+
+class JournalUnwritable(KeystoreError):
+    """The journal of what was used cannot be written."""
+
+
+class RowsRefused(KeystoreError):
+    """The database is there, and refuses rows of the ledger."""
+
+
+# --- budgets -------------------------------------------------------------------------------------------------------
+
+
+class BudgetError(KeystoreError):
+    """The budget cannot be used."""
+
+
+class BudgetUnknown(BudgetError):
+    """There is no such budget."""
+
+
+class BudgetInvalid(BudgetError):
+    """A budget cannot be set like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 

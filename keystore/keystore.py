@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Self
 
+from keystore.answers import AnswerStore
 from keystore.audit import AuditLog
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
@@ -27,8 +29,10 @@ from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.idempotency import IdempotencyStore
 from keystore.importing.importer import Importer
+from keystore.journal import Journal
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.leases import Leases
+from keystore.ledger import LedgerStore
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.moves import Moves
@@ -48,6 +52,7 @@ from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
 from keystore.unsealed import Unsealed
+from keystore.usage import UsageStore
 from keystore.use import KeyUse
 
 __all__ = [
@@ -79,10 +84,13 @@ class Keystore:
     doctor: Doctor
     idempotency: IdempotencyStore
     decisions: DecisionStore
+    ledger: LedgerStore
+    answers: AnswerStore
     moves: Moves
     prices: PriceReleases
     price_sources: PriceSources
     leases: Leases
+    usage: UsageStore
     registry: Registry
     lacking: tuple[str, ...]
     reads_legacy: bool
@@ -155,9 +163,12 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
+            ledger=LedgerStore(database, now=now),
+            answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
+            usage=UsageStore(database),
             registry=registry,
             lacking=opened.lacking,
             reads_legacy=legacy is not None,
@@ -240,6 +251,12 @@ class Keystore:
             raise CredentialUnusable(_because(holding.setting_key, holding.unusable or Unusable.EMPTY))
         return Secret(holding.value.reveal().strip())
 
+    def journal(self, folder: Path | None, *, sync: bool = True) -> Journal:
+        """This process's journal for the ledger, in `folder`, else beside SQLite's file, else in `var`. Raises
+        JournalUnwritable when it cannot be there. `sync` as in Journal."""
+        beside = self._database.path.parent if self._database.path else Path("var")
+        return Journal(folder or beside / "journal", database=self._database.name, sync=sync)
+
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
         keys it holds; write down what was used, and destroy what is over. A SealingError leaves the ring as it was and
@@ -253,6 +270,7 @@ class Keystore:
             await self.tokens.flush_used()
             await self.credentials.destroy_expired()
             await self.decisions.expire()
+            await self.answers.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

@@ -3,11 +3,13 @@
 Owns the row's fields and its form in a journal: JSON in one line. Pure. Must not know where rows are kept.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 import orjson
 
 
@@ -54,6 +56,12 @@ class LedgerRow:
     duration_ms: int = 0
     upstream_ms: int = 0
     first_token_ms: int | None = None
+    managed_nano: int | None = (
+        None  # of cost_nano, with the operator's keys; None: all or none, by key_source. No column
+    )
+    holds: tuple[
+        tuple[str, str, int], ...
+    ] = ()  # who holds how much of which budget for it: holder, key, nano. No column
     detail: str = "{}"  # JSON: {"lines": [[class, units, price in dollars, nano-dollars], ...], "attempts": [...]}
 
     def line(self) -> bytes:
@@ -63,14 +71,13 @@ class LedgerRow:
     @classmethod
     def of_line(cls, line: bytes) -> "LedgerRow":
         """The row of such a line; ValueError when it is none. Fields that are not known are left out."""
-        read: dict[str, Any] = orjson.loads(line)
-        known = {name: value for name, value in read.items() if name in _NAMES}
-        try:
-            known["began_at"] = datetime.fromisoformat(known["began_at"]).astimezone(UTC)
-            known["state"] = State(known["state"])
-            return cls(**known)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a row of the ledger: {error}") from None
+        row = _DECODER.decode(line)
+        return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
 
 
-_NAMES: Final = frozenset(each.name for each in fields(LedgerRow))
+def line(row: Mapping[str, object]) -> bytes:
+    """The line of a row that is given by its fields' names: those that are left out are as LedgerRow has them."""
+    return orjson.dumps(row)
+
+
+_DECODER: Final = msgspec.json.Decoder(LedgerRow)

@@ -153,7 +153,7 @@ class Measured:
     cpu_us: list[float] = field(default_factory=list)
 
 
-Call = Callable[[bool], Awaitable[int]]  # with whether it streams; gives the number of pieces
+Call = Callable[[bool], Awaitable[int]]  # with whether it streams; gives the number of pieces, which may come together
 
 
 def main() -> int:
@@ -260,7 +260,7 @@ def _by_lane(lane: LiteLLMLane, side: Side, url: str) -> Call:
             return int(bool((await lane.complete(asked)).body))
         reply = await lane.stream(asked)
         try:
-            return sum([1 async for _ in reply])
+            return sum([piece.count(b"\n\n") async for piece in reply])
         finally:
             await reply.aclose()
 

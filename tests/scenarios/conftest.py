@@ -10,12 +10,32 @@ from gateway.sandbox.server import SandboxServer
 from tests import services
 from tests.harness import RunningGateway, sandbox_config
 from tests.scenarios.control import Control, Found, prepared, routes_of
+from tests.scenarios.surfaces import Stage, stage
 
 
 @pytest.fixture
 def gateway(tmp_path: Path, sandbox: SandboxServer) -> Iterator[RunningGateway]:
     with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One stage for a module, with what it says in TABLES."""
+    with stage(tmp_path_factory.mktemp("gw"), tables=getattr(request.module, "TABLES", "")) as running:
+        yield running
+
+
+@pytest.fixture
+def scene(shared: Stage) -> Stage:
+    """The module's stage, as if nothing had been asked yet."""
+    shared.clear()
+    return shared
+
+
+@pytest.fixture(scope="module")
+def token(shared: Stage) -> str:
+    return shared.token()
 
 
 @pytest.fixture(scope="session", params=["sqlite", pytest.param("postgres", marks=pytest.mark.services)])

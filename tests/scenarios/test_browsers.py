@@ -1,7 +1,5 @@
 """Pages of origins that the operator lists may call from a browser; nobody else's may, and none the control plane."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
@@ -11,6 +9,7 @@ from tests.scenarios.surfaces import Stage, stage
 from tests.scenarios.test_wire import ANSWERS, CALLS, STREAMS
 
 APP, OTHER = "https://app.example", "https://other.example"
+TABLES = f'[browsers]\norigins = ["{APP}", "http://localhost:3000"]\n'
 ASKS = "authorization, content-type, x-stainless-lang"
 CORS = [
     "access-control-allow-origin",
@@ -18,13 +17,6 @@ CORS = [
     "access-control-allow-headers",
     "access-control-max-age",
 ]
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    tables = f'[browsers]\norigins = ["{APP}", "http://localhost:3000"]\n'
-    with stage(tmp_path_factory.mktemp("gw"), tables=tables) as running:
-        yield running
 
 
 def preflight(scene: Stage, path: str, origin: str, asks: str = ASKS) -> httpx.Response:

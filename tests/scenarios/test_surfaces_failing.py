@@ -22,17 +22,10 @@ from tests.scenarios.surfaces import (
     answer_of,
     chunks,
     named,
-    stage,
 )
 
 Event = Mapping[str, object]
 HELLO = [{"role": "user", "content": "Hello"}]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(tmp_path_factory.mktemp("gw")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

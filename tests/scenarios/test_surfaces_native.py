@@ -1,7 +1,7 @@
 """Each surface to a provider that speaks it: the bytes that arrive there and the bytes that come back, by port."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -9,24 +9,7 @@ import openai
 import pytest
 
 from tests.scenarios import surfaces as told
-from tests.scenarios.surfaces import CLAUDE, DEEPSEEK, EMBEDDING, OPENAI, Stage, answer_of, chunks, named, sha, stage
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(tmp_path_factory.mktemp("gw")) as running:
-        yield running
-
-
-@pytest.fixture
-def scene(shared: Stage) -> Stage:
-    shared.clear()
-    return shared
-
-
-@pytest.fixture(scope="module")
-def token(shared: Stage) -> str:
-    return shared.token()
+from tests.scenarios.surfaces import CLAUDE, DEEPSEEK, EMBEDDING, OPENAI, Stage, answer_of, chunks, named, sha
 
 
 @dataclass(frozen=True)

@@ -1,29 +1,16 @@
 """What a Responses request refers to is kept by one provider: found again, or asked for, and never guessed."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
 from gateway.fronts import RESPONSES_FRONT
 from gateway.pins import Pin, Pins
 from tests.scenarios import surfaces as told
-from tests.scenarios.surfaces import GROQ, OPENAI, Stage, named, stage
+from tests.scenarios.surfaces import GROQ, OPENAI, Stage, named
 
 PLAIN = told.RESPONSE_PLAIN
 EVENTS = named(*told.RESPONSE_BEGUN, told.RESPONSE_DELTA, told.RESPONSE_ENDED)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with stage(tmp_path_factory.mktemp("gw")) as running:
-        yield running
-
-
-@pytest.fixture
-def scene(shared: Stage) -> Stage:
-    shared.clear()
-    return shared
 
 
 def both(scene: Stage, content: bytes, *, streamed: bool = False) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +24,7 @@ from gateway.surface import CHAT, MESSAGES, RESPONSES
 from gateway.surfaces.messages_problem import TYPE_OF_STATUS as ANTHROPIC_TYPES
 from gateway.tally import Tally
 from tests.scenarios import surfaces as told
-from tests.scenarios.surfaces import CLAUDE, EMBEDDING, OPENAI, Stage, chunks, named, stage
+from tests.scenarios.surfaces import CLAUDE, EMBEDDING, OPENAI, Stage, chunks, named
 
 HELLO = [{"role": "user", "content": "Hello"}]
 CALLS: dict[str, dict[str, object]] = {
@@ -50,25 +50,8 @@ STREAMS = {
     "/v1/responses": ("openai", named(*told.RESPONSE_BEGUN, told.RESPONSE_DELTA, told.RESPONSE_ENDED)),
     "/v1/messages": ("anthropic", named(*told.MESSAGE_BEGUN, *told.MESSAGE_DELTA, *told.MESSAGE_ENDED)),
 }
+TABLES = "[limits]\nmax_body_bytes = 3000000\n"
 NOT_SERVED = ("/v1/audio/transcriptions", "/v1/images/edits", "/v1/files", "/v1/batches", "/v1/messages/batches", "/x")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    limits = "[limits]\nmax_body_bytes = 3000000\n"
-    with stage(tmp_path_factory.mktemp("gw"), tables=limits) as running:
-        yield running
-
-
-@pytest.fixture
-def scene(shared: Stage) -> Stage:
-    shared.clear()
-    return shared
-
-
-@pytest.fixture(scope="module")
-def token(shared: Stage) -> str:
-    return shared.token()
 
 
 def checked(answer: httpx.Response, status: int, path: str) -> dict[str, Any]:
@@ -302,6 +285,7 @@ def test_event_goes_out_whole_however_the_bytes_come(texts: list[str], cuts: lis
 
 class _Reply:
     usage = None
+    produced = 0
     request_id = None
 
     def __init__(self, pieces: list[bytes], silence_s: float = 0.0) -> None:

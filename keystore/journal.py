@@ -1,0 +1,230 @@
+"""The local journal of one process: what it used, on its own disk before anybody is told.
+
+Owns the file that is written now, its bounded size, and when what was appended is on the disk: one `fdatasync` at a
+time in a thread, shared by all who wait. What was appended survives the end of the process at once, and the loss of
+power from `durable` on. Must not know what a line says, nor how it comes into the database (keystore.shipping).
+"""
+
+import asyncio
+import os
+import uuid
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from keystore.errors import JournalUnwritable
+from keystore.journal_files import (
+    PRIVATE,
+    Header,
+    Owned,
+    Record,
+    Segment,
+    framed,
+    header_line,
+    make_folder,
+    remove,
+    segment_path,
+    shrink,
+)
+
+SEGMENT_BYTES: Final = 16 * 1024 * 1024
+_APPENDING: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsynced:
+    """What one `fdatasync` makes durable: files that are done with, the present one, and perhaps the folder."""
+
+    done_with: tuple[int, ...]
+    present: int
+    folder: bool
+
+
+class Journal:
+    """One for a process and its event loop. JournalUnwritable when the folder cannot be used.
+
+    `position` is that of the next record; `size` are the bytes of all that were appended. `some` is set whenever
+    something was appended, and cleared by whoever reads.
+    """
+
+    def __init__(self, folder: Path, *, database: str, sync: bool = True, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """`database` names the one that the rows are for: they come into no other. Without `sync` what was appended may
+        be lost with the power, and nobody waits."""
+        self.folder, self.database = folder, database
+        self.position = self.size = 0
+        self._filled = 0  # bytes of the present segment
+        self.some = asyncio.Event()
+        self._sync = sync
+        self._segment_bytes = segment_bytes
+        self._waiting: list[asyncio.Future[None]] = []
+        self._syncing: asyncio.Future[None] | None = None
+        self._closed = False
+        try:
+            make_folder(folder)
+            self._owned = self._begin()
+            self._header = Header(self.journal_id, database)
+            self._folder_file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            self._segments: list[Segment] = []
+            self._shrunk: set[int] = set()
+            self._done_with: list[int] = []
+            self._file = self._open_segment()
+        except OSError as error:
+            raise JournalUnwritable(f"the journal in {folder} cannot be written: {error.strerror}") from error
+        self._thread: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "wardgate-journal")
+
+    def _begin(self) -> Owned:
+        while True:
+            self.journal_id = str(uuid.uuid4())
+            if owned := Owned.take(self.folder, self.journal_id):
+                return owned  # else another took it for one whose owner had died
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, payload: bytes) -> None:
+        """Write a line, which holds no line end itself. It outlives the process from here on. JournalUnwritable when
+        the disk does not take it; then it is as if it had never been tried."""
+        if self._closed:
+            raise JournalUnwritable("the journal is closed")
+        if b"\n" in payload:
+            raise ValueError("a line of the journal holds no line end")
+        if self._filled >= self._segment_bytes:
+            self._rotate()
+        line = framed(self.position, payload)
+        try:
+            written = os.write(self._file, line)
+        except OSError as error:
+            self._mend()
+            raise JournalUnwritable(f"the journal in {self.folder} cannot be written: {error.strerror}") from error
+        if written != len(line):
+            self._mend()
+            raise JournalUnwritable(f"the journal in {self.folder} cannot be written: the disk took half a line")
+        self._filled += written
+        self.size += written
+        self.position += 1
+        if not self.some.is_set():
+            self.some.set()
+
+    def _mend(self) -> None:
+        """Leave nothing of a line that was begun. Where even that fails, the next begins another segment, and readers
+        know the rest for what it is."""
+        try:
+            os.ftruncate(self._file, self._filled)
+        except OSError:
+            self._filled = self._segment_bytes
+
+    def _rotate(self) -> None:
+        """Go on in another segment; in the present one, beyond its size, when none can be made."""
+        before = self._file
+        try:
+            self._file = self._open_segment()
+        except OSError:
+            return
+        self._done_with.append(before)
+
+    def _open_segment(self) -> int:
+        path = segment_path(self.folder, self.journal_id, self.position)
+        line = header_line(self._header, self.position)
+        file = os.open(path, _APPENDING, PRIVATE)
+        try:
+            if os.write(file, line) != len(line):
+                raise OSError("the disk took half a line")
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        self._filled = len(line)
+        self._folder_changed = True
+        self._segments.append(Segment(self.position, path))
+        return file
+
+    # --- to the disk -------------------------------------------------------------------------------------------------
+
+    async def durable(self) -> None:
+        """Return when all that was appended so far is on the disk. JournalUnwritable when the disk failed."""
+        if not self._sync:
+            return
+        if self._thread is None:
+            raise JournalUnwritable("the journal is closed")
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        if self._syncing is None:
+            self._start()
+        await waiter
+
+    def _start(self) -> None:
+        """One round for all who wait now; those who come meanwhile have the next."""
+        waiting, self._waiting = self._waiting, []
+        done_with, self._done_with = self._done_with, []
+        work = _Unsynced(tuple(done_with), self._file, self._folder_changed)
+        self._folder_changed = False
+        loop = asyncio.get_running_loop()
+        self._syncing = loop.run_in_executor(self._thread, self._on_disk, work)
+        self._syncing.add_done_callback(lambda done: self._synced(done, waiting, work))
+
+    def _on_disk(self, work: _Unsynced) -> None:
+        for file in (*work.done_with, work.present):
+            os.fdatasync(file)
+        if work.folder:
+            os.fsync(self._folder_file)
+
+    def _synced(self, done: "asyncio.Future[None]", waiting: Iterable["asyncio.Future[None]"], work: _Unsynced) -> None:
+        self._syncing = None
+        for file in work.done_with:
+            os.close(file)
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            self._folder_changed = True
+            self._rotate()  # what the kernel failed to write it may forget: a later success would mean nothing
+        for waiter in waiting:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(JournalUnwritable(f"the journal in {self.folder} did not reach the disk: {error}"))
+        if self._waiting:
+            self._start()
+
+    # --- what has been read ------------------------------------------------------------------------------------------
+
+    async def release(self, before: int, kept: Collection[Record] = ()) -> None:
+        """Forget what is below `before`, but for the records to be kept: a segment of which nothing is needed goes, of
+        others only the records that are needed stay. OSError."""
+        if len(self._segments) > 1 and self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._release, before, list(kept))
+
+    def _release(self, before: int, kept: Collection[Record]) -> None:
+        for segment, following in pairwise(list(self._segments)):
+            if following.first > before:
+                return
+            mine = [record for record in kept if segment.first <= record.position < following.first]
+            if not mine or segment.first not in self._shrunk:
+                shrink(segment, self._header, mine)
+                self._shrunk.add(segment.first)
+            if not mine:
+                self._segments.remove(segment)
+                self._shrunk.discard(segment.first)
+
+    async def close(self, *, finished: bool = False) -> None:
+        """Write nothing more. A journal that is `finished` leaves no file; any other is left to whoever takes it over.
+        JournalUnwritable when the disk failed. Twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self.durable()
+        finally:
+            self._end(finished)
+
+    def _end(self, finished: bool) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown()
+        for file in (*self._done_with, self._file, self._folder_file):
+            os.close(file)
+        if finished:
+            remove(self.folder, self.journal_id)
+        self._owned.let_go()

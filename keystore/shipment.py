@@ -1,0 +1,278 @@
+"""One journal's way into the database: read, handed over in batches, and what is left open in it.
+
+Owns the order (every row is in the database or set aside before the next one is), and what is done with a row that the
+database does not take: it is set aside in `rejected.jsonl`, and only when the database has taken another while it
+refused this one. Must not know whose journal it is, nor when to try again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+from keystore.clock import Clock
+from keystore.errors import JournalUnwritable, RowsRefused, counted
+from keystore.journal_files import Reader, Record, set_aside
+from keystore.ledger_row import LedgerRow, State
+
+LOST: Final = "lost"  # the outcome of a request whose process died
+BATCH_BYTES: Final = 512 * 1024
+_MOST_HELD: Final = 4  # batches in memory, while every row of them is refused
+_TRIES: Final = 3  # of a batch, before its rows are tried one by one
+
+
+class RowStore(Protocol):
+    """Where rows go. DatabaseUnavailable when the database is away."""
+
+    async def position(self, journal_id: str) -> int:
+        """How many lines of the journal are written; 0 of one that is not known."""
+        ...
+
+    async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
+        """Write lines, all or nothing; None is a line without a row. Lines that were written before are skipped."""
+        ...
+
+
+class Told(StrEnum):
+    """What somebody should hear of."""
+
+    TAKEN_OVER = "taken_over"  # the journal of a process that died is in the database; `number` requests were lost
+    TORN = "torn"  # a file ends in something that was never whole
+    REJECTED = "rejected"  # `number` rows were set aside
+    FOREIGN = "foreign"  # a journal of another database, or of a newer Wardgate, is left alone
+    WAITING = "waiting"  # rows cannot be brought into the database now
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing that happened to a journal."""
+
+    what: Told
+    journal_id: str
+    number: int = 1
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the process began: rows in the database, rows set aside, journals of dead processes that were finished, and
+    ends of files that were never whole."""
+
+    shipped: int = 0
+    rejected: int = 0
+    taken_over: int = 0
+    torn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all shipments of a process share. `batch_bytes` of lines are read and written at a time."""
+
+    folder: Path
+    store: RowStore
+    report: Callable[[Notice], None]
+    now: Clock
+    counts: Counts = field(default_factory=Counts)
+    batch_bytes: int = BATCH_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line that makes a row."""
+
+    position: int
+    row: LedgerRow
+    size: int
+
+
+class Shipment:
+    """Of one journal. `stored` is how far it is in the database; `open` are requests that began in what was read, and
+    did not end there."""
+
+    def __init__(self, desk: Desk, journal_id: str, *, stored: int = 0) -> None:
+        self.journal_id = journal_id
+        self.stored = stored
+        self.open: dict[str, Record] = {}
+        self._desk = desk
+        self._reader = Reader(desk.folder, journal_id)
+        self._reading: asyncio.Future[list[Record]] | None = None
+        self._batch: list[_Line] = []
+        self._aside: list[dict[str, object]] = []  # what is to be set aside before anything else
+        self._refused = 0  # times that the database was there and refused the batch
+        self._shipped_then = 0  # rows of all journals when it first did
+        self._error: Exception | None = None
+
+    @property
+    def position(self) -> int:
+        """All before it is in the database, set aside, or makes no row."""
+        return self._batch[0].position if self._batch else self._reader.position
+
+    @property
+    def size(self) -> int:
+        """Bytes of the lines before `position`."""
+        return self._reader.size - sum(line.size for line in self._batch)
+
+    @property
+    def waits_since(self) -> datetime | None:
+        """When the first row that is in hand was written; None without one."""
+        if not self._batch:
+            return None
+        row = self._batch[0].row
+        return row.began_at + timedelta(milliseconds=row.duration_ms)
+
+    async def ship(self, *, before: int | None = None) -> None:
+        """Bring all into the database, up to `before` where the journal is still written. DatabaseUnavailable,
+        RowsRefused and JournalUnwritable leave the rest to the next time."""
+        while self._batch or await self._read(before):
+            await self._put_aside()
+            if self._batch:
+                await self._hand_over(before)
+        await self._put_aside()
+
+    async def ship_lost(self) -> int:
+        """Bring the requests that never ended into the database, once all else is there: whoever would have ended them
+        is dead. How many; errors as of `ship`."""
+        end = max(self._reader.position, self.stored)
+        records = sorted(self.open.values(), key=lambda record: record.position)
+        self._batch += [_lost(record, end + number) for number, record in enumerate(records)]
+        self.open = {}
+        await self.ship()
+        return len(records)
+
+    async def close(self) -> None:
+        """Hold no file."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
+        self._reader.close()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self, before: int | None) -> bool:
+        """Have more lines in hand; False at the end. What a cancelled call had read comes with the next."""
+        if self._reading is None:
+            reading = asyncio.to_thread(self._reader.read, before=before, most=self._desk.batch_bytes)
+            self._reading = asyncio.ensure_future(reading)
+        try:
+            records = await asyncio.shield(self._reading)
+        except OSError as error:
+            self._reading = None
+            raise JournalUnwritable(f"the journal in {self._desk.folder} cannot be read: {error.strerror}") from error
+        self._reading = None
+        self._note_damage()
+        for record in records:
+            self._sort(record)
+        return bool(records)
+
+    def _sort(self, record: Record) -> None:
+        try:
+            row = LedgerRow.of_line(record.payload)
+        except ValueError as error:
+            if record.position >= self.stored:  # else it was set aside when the database came so far
+                self._reject(record.position, record.payload, error)
+            return
+        if row.state is State.RESERVED:
+            self.open[row.request_id] = record
+            return
+        self.open.pop(row.request_id, None)
+        if record.position >= self.stored:
+            self._batch.append(_Line(record.position, row, record.size))
+
+    def _note_damage(self) -> None:
+        damage, self._reader.damage = self._reader.damage, []
+        for one in damage:
+            if one.torn:
+                self._desk.counts.torn += 1
+                self._desk.report(Notice(Told.TORN, self.journal_id, len(one.content)))
+            elif self._reader.position >= self.stored:
+                self._reject(self._reader.position, one.content, None)
+
+    # --- setting aside -----------------------------------------------------------------------------------------------
+
+    def _reject(self, position: int, content: bytes, error: BaseException | None) -> None:
+        why = type(error).__name__ if error else "check sum"
+        said = {"at": self._desk.now(), "journal": self.journal_id, "position": position, "why": why}
+        self._aside.append(said | {"line": content.decode(errors="replace")})
+        self._error = self._error if error is None or not isinstance(error, Exception) else error
+
+    async def _put_aside(self) -> None:
+        if not self._aside:
+            return
+        try:
+            await asyncio.to_thread(set_aside, self._desk.folder, self._aside)
+        except OSError as error:
+            raise JournalUnwritable(f"rows cannot be set aside in {self._desk.folder}: {error.strerror}") from error
+        self._desk.counts.rejected += len(self._aside)
+        self._desk.report(Notice(Told.REJECTED, self.journal_id, len(self._aside), self._error))
+        self._aside = []
+
+    # --- handing over ------------------------------------------------------------------------------------------------
+
+    async def _hand_over(self, before: int | None) -> None:
+        if await self._taken(len(self._batch)):
+            self._refused = 0
+            return
+        if not self._refused:
+            self._shipped_then = self._desk.counts.shipped
+        self._refused += 1
+        if self._refused >= _TRIES:
+            if sum(line.size for line in self._batch) < _MOST_HELD * self._desk.batch_bytes:
+                await self._read(before)  # the next row may be one that is taken
+                await self._put_aside()
+            if await self._sifted():
+                self._refused = 0
+                return
+        rows = counted(len(self._batch), "row")
+        raise RowsRefused(f"the database is there, and refuses {rows} of the ledger") from self._error
+
+    async def _sifted(self) -> bool:
+        """Find the rows that are refused: whether anything was taken. A row is set aside only when one behind it was
+        taken in the same moment, or one of another journal since it was refused first."""
+        refused, size, any_taken = 0, len(self._batch) // 2 or 1, False
+        while refused < len(self._batch):
+            piece = min(size, len(self._batch) - refused)
+            if await self._taken(refused + piece) or (refused and await self._taken(refused + piece, but=refused)):
+                refused, size, any_taken = 0, size * 2, True
+            elif piece > 1:
+                size = piece // 2
+            else:
+                refused += 1
+        if refused and not any_taken and self._desk.counts.shipped > self._shipped_then:
+            return await self._taken(refused, but=refused)
+        return any_taken
+
+    async def _taken(self, count: int, *, but: int = 0) -> bool:
+        """Whether the first rows in hand are in the database now, without the first of them where that is said. What it
+        raised is kept. DatabaseUnavailable when it does not even say how far it is."""
+        lines = self._batch[:count]
+        end = lines[-1].position + 1
+        rows = self._dense(lines[but:], end)
+        try:
+            await self._desk.store.write(self.journal_id, self.stored, rows)
+            self.stored = end
+        except Exception as error:  # noqa: BLE001 - whatever it is, no row may stop all that follow
+            self._error = error
+            self.stored = await self._desk.store.position(self.journal_id)
+            if self.stored < end:
+                return False
+        for line in lines[:but]:
+            self._reject(line.position, line.row.line(), self._error)
+        del self._batch[:count]
+        self._desk.counts.shipped += count - but
+        await self._put_aside()
+        return True
+
+    def _dense(self, lines: Sequence[_Line], end: int) -> list[LedgerRow | None]:
+        """A place for each position from `stored` to `end`."""
+        rows: list[LedgerRow | None] = [None] * (end - self.stored)
+        for line in lines:
+            if line.position >= self.stored:
+                rows[line.position - self.stored] = line.row
+        return rows
+
+
+def _lost(record: Record, position: int) -> _Line:
+    row = LedgerRow.of_line(record.payload)
+    return _Line(position, replace(row, state=State.ESTIMATED, outcome=LOST), 0)
