@@ -30,9 +30,10 @@ from keystore.ledger_row import LedgerRow, State
 from keystore.ledger_usage import Sums
 from keystore.money_tables import journals, ledger
 
-Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[None]]
+Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[], None] | None]]
 """What is done with new rows in the transaction that writes them. It may be called again for the same rows when that
-transaction did not end well, so it leaves nothing behind outside the database."""
+transaction did not end well, so it leaves nothing behind outside the database: what it returns is called once the
+transaction is committed."""
 
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
 _NAMES: Final = tuple(each.name for each in ledger.columns)
@@ -67,6 +68,7 @@ class LedgerStore:
 
     async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None]) -> None:
         await self._partitions.ensure(row.began_at for row in lines if row)
+        settled = None
         async with self._database.write() as connection:
             position = await self._locked(connection, journal_id)
             if first > position:
@@ -76,9 +78,11 @@ class LedgerStore:
             new = await _inserted(connection, [row for row in lines[position - first :] if row])
             await ledger_usage.add(connection, new)
             if self._settle and new:
-                await self._settle(connection, new)
+                settled = await self._settle(connection, new)
             moved = {"position": first + len(lines), "updated_at": self._now()}
             await connection.execute(update(journals).where(journals.c.journal_id == journal_id).values(moved))
+        if settled:
+            settled()
 
     async def _locked(self, connection: AsyncConnection, journal_id: str) -> int:
         """How far the journal is written, its row ours until the transaction ends."""
