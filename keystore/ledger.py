@@ -4,8 +4,11 @@ Owns the statements on `ledger` and `journals`. A batch is one transaction: how 
 what they add to usage, and what others settle with them. Must not know how a journal is kept, nor HTTP.
 """
 
+import asyncio
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -16,10 +19,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore import ledger_check, ledger_pruning, ledger_usage
-from keystore.budget_spent import Crossed
 from keystore.clock import Clock
 from keystore.engine import Database
-from keystore.errors import LedgerGap, LedgerUnknown
+from keystore.errors import DatabaseUnavailable, LedgerGap, LedgerUnknown
 from keystore.json_rows import ROWS, document, selected, texts
 from keystore.ledger_check import Reconciliation
 from keystore.ledger_partitions import Partitions
@@ -28,9 +30,10 @@ from keystore.ledger_row import LedgerRow, State
 from keystore.ledger_usage import Sums
 from keystore.money_tables import journals, ledger
 
-Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Sequence[Crossed]]]
-"""What is done with new rows in the transaction that writes them, and what is to be told when it has ended well. It may
-be called again for the same rows when it has not, so it leaves nothing behind outside the database."""
+Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[], None] | None]]
+"""What is done with new rows in the transaction that writes them. It may be called again for the same rows when that
+transaction did not end well, so it leaves nothing behind outside the database: what it returns is called once the
+transaction is committed."""
 
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
 _NAMES: Final = tuple(each.name for each in ledger.columns)
@@ -41,14 +44,13 @@ _UNKNOWN: Final = (
 
 
 class LedgerStore:
-    """DatabaseUnavailable when the database fails. `tell` hears of the thresholds of budgets that rows crossed."""
+    """DatabaseUnavailable when the database fails."""
 
     def __init__(self, database: Database, *, now: Clock, settle: Settle | None = None) -> None:
         self._database = database
         self._partitions = Partitions(database)
         self._now = now
         self._settle = settle
-        self.tell: Callable[[Sequence[Crossed]], None] = lambda _: None
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -66,7 +68,7 @@ class LedgerStore:
 
     async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None]) -> None:
         await self._partitions.ensure(row.began_at for row in lines if row)
-        crossed: Sequence[Crossed] = ()
+        settled = None
         async with self._database.write() as connection:
             position = await self._locked(connection, journal_id)
             if first > position:
@@ -75,12 +77,12 @@ class LedgerStore:
                 return
             new = await _inserted(connection, [row for row in lines[position - first :] if row])
             await ledger_usage.add(connection, new)
+            if self._settle and new:
+                settled = await self._settle(connection, new)
             moved = {"position": first + len(lines), "updated_at": self._now()}
             await connection.execute(update(journals).where(journals.c.journal_id == journal_id).values(moved))
-            if self._settle and new:
-                crossed = await self._settle(connection, new)
-        if crossed:
-            self.tell(crossed)
+        if settled:
+            settled()
 
     async def _locked(self, connection: AsyncConnection, journal_id: str) -> int:
         """How far the journal is written, its row ours until the transaction ends."""
@@ -98,6 +100,11 @@ class LedgerStore:
         own = select(journals.c.position).where(journals.c.journal_id == journal_id)
         async with self._database.read() as connection:
             return (await connection.execute(own)).scalar() or 0
+
+    async def secured(self) -> bool:
+        """Have what was written survive a power cut, so that its journal may go; False when that is not sure now: ask
+        again later. PostgreSQL's commits do by themselves; SQLite's do once its log was carried over."""
+        return not self._database.is_sqlite or await asyncio.to_thread(_carried_over, self._database)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -139,9 +146,10 @@ class LedgerStore:
         """Compare the usage of a day (UTC) with its rows, and that of its month with its days."""
         begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
         async with self._database.read() as connection:
-            rows_kept = await ledger_pruning.gone_before(connection) <= begins
-            found = await ledger_check.differences(connection, day, rows_kept=rows_kept)
-        return Reconciliation(day, rows_kept, tuple(found))
+            found = await ledger_check.differences(connection, day)
+            rows_kept = await ledger_pruning.gone_before(connection) <= begins  # noted before the first of them goes
+        told = (each for each in found if rows_kept or each.key.period == "month")
+        return Reconciliation(day, rows_kept, tuple(told))
 
     async def prune(self, kept: timedelta) -> Pruned:
         """Remove rows that are older, some thousands at a time; usage stays."""
@@ -152,6 +160,16 @@ def _checked(row: LedgerRow) -> LedgerRow:
     if row.state is State.RESERVED or row.began_at.tzinfo is None:
         raise ValueError(f"request {row.request_id} has not ended, or began at a time without a zone")
     return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
+
+
+def _carried_over(database: Database) -> bool:
+    """Whether the whole log of an SQLite database is in its file, both synced. A reader may hold a part of it up."""
+    try:
+        with closing(database.plain_connection()) as connection:
+            busy, logged, carried = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(f"{database.name} could not carry its log over") from error
+    return not busy and bool(logged == carried)
 
 
 async def _inserted(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
