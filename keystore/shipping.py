@@ -197,12 +197,12 @@ class Shipper:
             if not self._is_to_be_finished(journal_id):
                 owned.let_go()
                 return None
-            stored = await self._desk.store.position(journal_id)
+            shipment = Shipment(self._desk, journal_id, stored=await self._desk.store.position(journal_id))
+            await shipment.recall()
         except BaseException:
             owned.let_go()
             raise
-        orphan = _Orphan(owned, Shipment(self._desk, journal_id, stored=stored))
-        self._orphans[journal_id] = orphan
+        self._orphans[journal_id] = orphan = _Orphan(owned, shipment)
         return orphan
 
     def _is_to_be_finished(self, journal_id: str) -> bool:
