@@ -98,6 +98,7 @@ class Shipment:
         self.open: dict[str, Record] = {}
         self._desk = desk
         self._reader = Reader(desk.folder, journal_id)
+        self._read_to = self._read_bytes = 0
         self._reading: asyncio.Future[list[Record]] | None = None
         self._batch: list[_Line] = []
         self._aside: list[dict[str, object]] = []  # what is to be set aside before anything else
@@ -109,12 +110,17 @@ class Shipment:
     @property
     def position(self) -> int:
         """All before it is in the database, set aside, or makes no row."""
-        return self._batch[0].position if self._batch else self._reader.position
+        return self._batch[0].position if self._batch else self._read_to
 
     @property
     def size(self) -> int:
         """Bytes of the lines before `position`."""
-        return self._reader.size - sum(line.size for line in self._batch)
+        return self._read_bytes - sum(line.size for line in self._batch)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing that was read waits for anything."""
+        return not (self._batch or self._aside or self._reading or self._unsure)
 
     @property
     def waits_since(self) -> datetime | None:
@@ -137,7 +143,7 @@ class Shipment:
     async def ship_lost(self) -> int:
         """Bring the requests that never ended into the database, once all else is there: whoever would have ended them
         is dead. How many; errors as of `ship`."""
-        end = max(self._reader.position, self.stored)
+        end = max(self._read_to, self.stored)
         records = sorted(self.open.values(), key=lambda record: record.position)
         self._batch += [_lost(record, end + number) for number, record in enumerate(records)]
         self.open = {}
@@ -166,6 +172,7 @@ class Shipment:
         self._note_damage()
         for record in records:
             self._sort(record)
+        self._read_to, self._read_bytes = self._reader.position, self._reader.size
         return bool(records)
 
     def _sort(self, record: Record) -> None:
@@ -307,7 +314,7 @@ class Shipment:
         if self.stored < before:
             self._reader.close()
             self._reader = Reader(self._desk.folder, self.journal_id)
-            self._batch, self.open = [], {}
+            self._batch, self.open, self._read_to, self._read_bytes = [], {}, 0, 0
             raise RowsRefused(f"the database went back from line {before} of the journal to {self.stored}")
 
     def _dense(self, lines: Sequence[_Line], end: int) -> list[LedgerRow | None]:

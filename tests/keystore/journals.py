@@ -74,7 +74,6 @@ class Memory:
         return self.positions.get(journal_id, 0)
 
     async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
-
         await asyncio.sleep(0)
         position = await self.position(journal_id)
         assert first_position <= position, "a gap"

@@ -224,6 +224,18 @@ async def test_memory_stays_bounded_while_the_database_is_away(bench: Bench) -> 
     died(journal)
 
 
+async def test_journal_is_not_finished_while_something_is_to_be_set_aside(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    (bench.folder / "rejected.jsonl").mkdir()
+    journal.append(b"nonsense")
+    assert await shipper.close(5) is False
+    await journal.close(finished=False)
+    (bench.folder / "rejected.jsonl").rmdir()
+    await bench.take_over()
+    assert len(bench.rejected()) == 1
+
+
 async def test_close_gives_up_in_time_and_the_next_process_ships_the_rest(bench: Bench) -> None:
     journal = bench.journal()
     stuck = asyncio.Event()
