@@ -17,6 +17,7 @@ from gateway.guard import Guard
 from gateway.ops import Live, Ready
 from gateway.paths import CONTROL, Paths, Place, wording_of
 from gateway.services import Services
+from gateway.usage_endpoint import Usage
 
 
 def build_app(services: Services) -> App:
@@ -71,6 +72,7 @@ def places(services: Services) -> list[Place]:
         ("/models/{model_id:path}", "GET", models),
         ("/route", "POST", Route(services)),
         ("/requests/{request_id}", "GET", Requests(services)),
+        ("/usage", "GET", Usage(services)),
     ]
     found = [Place(path, "GET", Live()) for path in ("/", "/livez", "/healthz")]
     found.append(Place("/readyz", "GET", Ready(services)))

@@ -2,8 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
+from gateway.accounts import counted, written
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
 from gateway.auth import KEYSTORE_AWAY, authenticate
@@ -12,22 +14,19 @@ from gateway.deciding import RuleBook, decide, refused
 from gateway.errors import ApiError
 from gateway.events import Decided, TokenUsage
 from gateway.fronts import COUNT_FRONT, Front, retold
-from gateway.metering import metered
 from gateway.openai_shape import encode
 from gateway.pins import Pin, Pins
 from gateway.relay import relay_stream
 from gateway.seen import parse
 from gateway.services import Services
-from gateway.surface import RESPONSES
+from gateway.surface import EMBEDDINGS, RESPONSES
 from gateway.surfaces.own_fields import own_error
 from gateway.tally import KEY, Tally
+from gateway.upstream import StreamReply
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
 from keystore.tenants import Tenant
-from router.catalogue import Capability
-from router.charge import charge
 from router.decision import Candidate, Decision
-from router.prices import ServiceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,7 @@ class Calls:
         tally.endpoint = self._front.surface.endpoint
         book = self._services.books.for_request(tally)
         admitted = await identify(scope, self._services, tally)
+        self._services.accounts.open(tally)
         request = await receive_request(scope, receive, self._services, tally, self._front)
         await self.answer(request, admitted, book, tally, scope, receive, send)
 
@@ -89,20 +89,32 @@ class Calls:
         request = self._pins.applied(tally.tenant_id, request)
         decision = decided(request, admitted, keyring, book, self._services, enough=1)
         self._services.events.publish(Decided(tally.request_id, admitted.tenant.id, decision))
+        if tally.account is not None:
+            tally.account.decision = decision
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         self._pins.check(tally.tenant_id, request, decision, book.registry)
+        await self._admit(admitted.tenant, keyring, decision, book, tally)
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
         else:
             await self._plain(request, decision, keyring, tally, send)
 
+    async def _admit(self, tenant: Tenant, keyring: Keyring, decision: Decision, book: RuleBook, tally: Tally) -> None:
+        """Under the limits of the tenant's plan; what the request holds is given back when its account is settled."""
+        plan = book.plans.get(tenant.plan)
+        if plan is not None and tally.account is not None:
+            tally.account.plan, tally.account.own = plan, keyring.budgets
+            ticket = await self._services.admission.admit(plan, decision, tally)
+            tally.account.leave = partial(self._services.admission.limiter.settle, ticket)
+
     async def _plain(
         self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
-        account(tally, decision, reply.usage, self._services)
         body = reply.body
+        produced = 0 if self._front.surface is EMBEDDINGS else written(body)
+        account(tally, decision, reply.usage, produced, self._services)
         self._remember(body, tally)
         if self._front.answer is not None and not self._is_native(tally):
             completion = parse(body)
@@ -115,6 +127,8 @@ class Calls:
         self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
     ) -> None:
         stream = await self._attempts.stream(request, decision, keyring, tally)
+        if tally.account is not None:
+            tally.account.measure = partial(self._measure, tally, decision, stream.reply)
         try:
             self._remember(stream.first, tally)
             if self._front.events is not None and not self._is_native(tally):
@@ -126,8 +140,10 @@ class Calls:
             if failure is not None:
                 self._attempts.broke(failure, tally)
         finally:
-            account(tally, decision, stream.reply.usage, self._services)
             await stream.reply.aclose()
+
+    def _measure(self, tally: Tally, decision: Decision, reply: StreamReply) -> None:
+        account(tally, decision, reply.usage, reply.produced, self._services)
 
     def _remember(self, said: bytes, tally: Tally) -> None:
         """Who made this response, so that a later one can go on from it."""
@@ -238,16 +254,17 @@ async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
         raise ApiError(KEYSTORE_AWAY) from error
 
 
-def account(tally: Tally, decision: Decision, usage: TokenUsage | None, services: Services) -> None:
-    """Note usage and its cost at the price of the model that served; no cost where price or usage is unknown, as
-    that of searches, which nobody counts. What was really used is what the tenant's next request is reckoned with."""
-    tally.usage = usage
-    served = _served(decision, tally)
-    if usage is not None and served is not None and tally.outcome is None:
-        _learn(tally, served, decision, usage, services)
-    if usage is not None and served is not None and Capability.WEB_SEARCH not in decision.query.needs.capabilities:
-        asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else decision.query.needs.service
-        tally.cost_usd = charge(served.offer.prices, metered(usage, asked)).usd
+def account(tally: Tally, decision: Decision, usage: TokenUsage | None, produced: int, services: Services) -> None:
+    """Note usage and its cost at the price of the model that served; no cost where the price is unknown, as that of
+    searches, which nobody counts. What nobody counted to its end is estimated from what was `produced`, in tokens. What
+    was really used is what the tenant's next request is reckoned with."""
+    if tally.account is None:
+        return  # nothing is spent
+    served, whole = _served(decision, tally), tally.outcome is None
+    found, estimated = counted(usage, produced, decision.query.needs, whole=whole)
+    tally.account.note(found, served, estimated=estimated)
+    if not estimated and served is not None:
+        _learn(tally, served, decision, found, services)
 
 
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:

@@ -64,6 +64,8 @@ class ChatReader(StreamReader):
             seen.choices.add(choice.index)
             if choice.finish_reason:
                 seen.finish[choice.index] = choice.finish_reason
+            else:
+                seen.note_output(len(data))
         if chunk.service_tier:
             seen.service_tier = chunk.service_tier
         return True

@@ -53,6 +53,8 @@ class Edge:
         finally:
             if tally.give_back is not None:
                 tally.give_back()
+            if tally.account is not None:
+                tally.account.settle()
             self._metrics.request_ended()
             self._events.publish(tally.completed(time.monotonic()))
 
@@ -70,16 +72,22 @@ class _Answer:
         self._send = send
 
     async def __call__(self, message: Message) -> None:
+        tally, account = self._tally, self._tally.account
         if message["type"] == "http.response.start":
-            self._tally.begun = True
-            self._tally.status = message["status"]
-            ours = {"x-request-id": self._public_id} | self._tally.response_headers()
-            if self._tally.endpoint in OPENAIS:
-                took_ms = (time.monotonic() - self._tally.started) * 1000
+            tally.status = message["status"]
+            if account is not None and not tally.stream:
+                await account.close()
+            tally.begun = True
+            ours = {"x-request-id": self._public_id} | tally.response_headers()
+            if tally.endpoint in OPENAIS:
+                took_ms = (time.monotonic() - tally.started) * 1000
                 ours |= {"openai-version": OPENAI_VERSION, "openai-processing-ms": str(int(took_ms))}
             if self._browser:
                 ours["access-control-expose-headers"] = EXPOSED
             message = {**message, "headers": [*message.get("headers", []), *encode_headers(ours)]}
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if last and account is not None:
+            await account.close()
         await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._tally.ended = True
+        if last:
+            tally.ended = True

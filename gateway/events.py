@@ -24,6 +24,7 @@ class Endpoint(StrEnum):
     MODELS = "models"
     ROUTE = "route"
     REQUESTS = "requests"
+    USAGE = "usage"
     OPS = "ops"
     ADMIN = "admin"
     KEYS = "keys"  # self-service

@@ -213,6 +213,10 @@ class Retold:
         return self._stream.reply.usage
 
     @property
+    def produced(self) -> int:
+        return self._stream.reply.produced
+
+    @property
     def request_id(self) -> str | None:
         return self._stream.reply.request_id
 

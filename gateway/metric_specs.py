@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from gateway.budgeting.holder import Why
 from gateway.events import Endpoint, Outcome
 from gateway.inbound.refusals import Refusal
+from gateway.limiting.asks import Kind as Limit
 from gateway.pricing.refreshing import Outcome as PriceOutcome
 from keystore.resolve import Via
 from router.failure import FailureKind
@@ -214,6 +216,28 @@ SPECS: Final = (
         "wardgate_decisions_dropped_total",
         "Decisions of requests that were not kept, because more ended than could be written.",
     ),
+    LEDGER_PENDING := _gauge(
+        "wardgate_ledger_pending_lines", "Lines of the journal that are not in the ledger yet.", Across.SUM
+    ),
+    LEDGER_ROWS := _counter("wardgate_ledger_rows_total", "Rows that this process wrote into the ledger."),
+    LEDGER_REJECTED := _counter(
+        "wardgate_ledger_rejected_rows_total",
+        "Rows that the database did not take: they stand in rejected.jsonl beside the journal.",
+    ),
+    LIMITED := _counter(
+        "wardgate_limited_requests_total", "Requests that a limit refused, by what it counts.", _closed("limit", Limit)
+    ),
+    LIMITS_SHARED := _gauge(
+        "wardgate_limits_shared",
+        "1 while limits are counted in Redis, 0 while each process counts its own share.",
+        Across.LEAST,
+    ),
+    BUDGET_REFUSALS := _counter(
+        "wardgate_budget_refusals_total",
+        "Calls that a hard budget refused, by whether it was spent or could not be asked.",
+        _closed("why", Why),
+    ),
+    BUDGET_OVERRUNS := _counter("wardgate_budget_overruns_total", "Calls that cost more than was held for them."),
     PRICE_REFRESHES := _counter(
         "wardgate_price_refreshes_total",
         "Refreshes of prices that this process led, by how they ended.",

@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
 
+from gateway.budgeting.holder import Why
 from gateway.events import (
     AttemptEnded,
     Decided,
@@ -32,8 +33,11 @@ from gateway.events import (
     RouteRefused,
 )
 from gateway.inbound.refusals import Refusal
+from gateway.limiting.asks import Kind as Limit
 from gateway.metric_specs import (
     ATTEMPTS,
+    BUDGET_OVERRUNS,
+    BUDGET_REFUSALS,
     BUILD_INFO,
     COST,
     DECISIONS_DROPPED,
@@ -47,7 +51,12 @@ from gateway.metric_specs import (
     INBOUND_REFUSALS,
     INFLIGHT,
     KEY_RESOLUTIONS,
+    LEDGER_PENDING,
+    LEDGER_REJECTED,
+    LEDGER_ROWS,
     LEGACY_READS,
+    LIMITED,
+    LIMITS_SHARED,
     LOOP_LAG,
     MISSING,
     NONE,
@@ -74,7 +83,7 @@ from router.health import Ill
 from router.reasons import Reason
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-_KEPT_ELSEWHERE: Final = (DECISIONS_DROPPED, EVENT_FAILURES)
+_KEPT_ELSEWHERE: Final = (DECISIONS_DROPPED, EVENT_FAILURES, LEDGER_ROWS, LEDGER_REJECTED, BUDGET_OVERRUNS)
 
 
 class Metrics:
@@ -169,6 +178,28 @@ class Metrics:
     def watch_decisions_dropped(self, count: Callable[[], int]) -> None:
         """`count` gives DecisionKeeper.dropped; it is read at every scrape."""
         self._elsewhere[DECISIONS_DROPPED].count = count
+
+    def watch_ledger(self, pending: Callable[[], int], written: Callable[[], int], rejected: Callable[[], int]) -> None:
+        """The shipper's numbers; they are read at every scrape."""
+        self._gauges[LEDGER_PENDING].set_function(pending)
+        self._elsewhere[LEDGER_ROWS].count = written
+        self._elsewhere[LEDGER_REJECTED].count = rejected
+
+    def watch_overruns(self, count: Callable[[], int]) -> None:
+        """`count` gives the budgeting Holder's overruns; it is read at every scrape."""
+        self._elsewhere[BUDGET_OVERRUNS].count = count
+
+    def limited(self, limit: Limit) -> None:
+        """A limit refused a request."""
+        self._count(LIMITED, limit)
+
+    def set_limits_shared(self, shared: bool) -> None:
+        """Whether limits are counted in Redis."""
+        self._gauges[LIMITS_SHARED].set(1 if shared else 0)
+
+    def budget_refused(self, why: Why) -> None:
+        """A hard budget refused a call."""
+        self._count(BUDGET_REFUSALS, why)
 
     def families(self) -> Iterable[Metric]:
         """What stands on the page, as data."""

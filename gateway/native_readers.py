@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import orjson
 
 from gateway.errors import Problem
-from gateway.seen import Seen, parse
+from gateway.seen import Seen, is_output, parse
 from gateway.stream_reader import StreamReader
 from gateway.surfaces.messages_reader import MessagesReader
 from gateway.surfaces.responses_reader import ResponsesReader
@@ -47,6 +47,8 @@ class _NativeReader(StreamReader):
         self.started = facts.started
         if seen.error is None:
             self.goes(document)
+        if is_output(kind):
+            seen.note_output(len(data))
         return True
 
     def goes(self, document: Mapping[str, object]) -> None:

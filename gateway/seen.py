@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import orjson
 
-from gateway.sse import Event
+from gateway.sse import MAX_EVENT, Event
 
 DONE: Final = b"[DONE]"
 FREELY: Final = 256 * 1024  # bytes that are parsed whatever they hold: some 0.05 s at worst
@@ -32,6 +32,22 @@ class Seen:
     blocked: str | None = None  # Gemini: why the prompt itself was refused
     malformed: bool = False
     service_tier: str | None = None  # that the provider says it answered on
+    pieces: int = 0  # events that held output
+    size: int = 0  # of their data together, in bytes
+    least: int = MAX_EVENT  # of the smallest: nearly all of it is the event's own
+
+    def note_output(self, size: int) -> None:
+        """One more event of so many bytes held output."""
+        self.pieces += 1
+        self.size += size
+        self.least = min(self.least, size)
+
+    @property
+    def produced(self) -> int:
+        """About how many tokens were put out, for a stream that nobody counted to its end: one for each event, as most
+        providers send them, or one for four characters where events hold more than a word."""
+        text = self.size - self.pieces * self.least
+        return self.pieces if text <= _WORD * self.pieces else max(self.pieces, text // _CHARACTERS)
 
     def note_event(self, event: Event) -> None:
         """Learn from one event of a stream."""
@@ -41,6 +57,8 @@ class Seen:
         document = parse(event.data)
         if isinstance(document, dict):
             self.note(document)
+            if _puts_out(document):
+                self.note_output(len(event.data))
             if event.name == "error" and self.error is None:
                 self.error = document
         else:
@@ -107,6 +125,22 @@ class Seen:
         if isinstance(usage, dict) and usage:
             self._serve(usage.get("service_tier"))  # Anthropic's place for it
             self.usage = {**(self.usage or {}), **usage}
+
+
+_CHARACTERS: Final = 4  # of English text to a token
+_WORD: Final = 16  # characters that one token may have
+
+
+def _puts_out(document: Mapping[str, object]) -> bool:
+    """Whether an event of any wire holds a piece of the answer."""
+    if choices := _objects(document.get("choices")):
+        return not any(choice.get("finish_reason") for choice in choices)
+    return bool(document.get("candidates")) or is_output(document.get("type"))
+
+
+def is_output(kind: object) -> bool:
+    """Whether events of this type hold a piece of the answer: Anthropic's, Cohere's, and those of Responses."""
+    return isinstance(kind, str) and kind.endswith("delta") and kind != "message_delta"
 
 
 class _Top(msgspec.Struct, gc=False):

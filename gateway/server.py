@@ -14,6 +14,7 @@ from typing import TextIO, cast
 import uvicorn
 
 from gateway.app import build_app
+from gateway.budgeting.tending import tend_budgets
 from gateway.ending import FAREWELL_S, EndingServer, outermost
 from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
@@ -103,7 +104,10 @@ async def serve(
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
     beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
+    beside.add(asyncio.create_task(services.shipper.run()))
     beside.add(asyncio.create_task(services.prices.keep()))
+    beside.add(asyncio.create_task(services.admission.limiter.run()))
+    beside.add(asyncio.create_task(tend_budgets(services.budgets, services.keystore, log)))
     beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))

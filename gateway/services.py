@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from gateway.accounts import Accounts
+from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
+from gateway.budgeting.holder import Holder
 from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
@@ -17,7 +20,9 @@ from gateway.metrics import Metrics
 from gateway.pricing.keeping import PriceKeeper
 from gateway.transport import Transport
 from gateway.upstream import Lane
+from keystore.journal import Journal
 from keystore.keystore import Keystore
+from keystore.shipping import Shipper
 from router.health_keeper import HealthKeeper
 from router.retry_budget import RetryBudget
 
@@ -55,6 +60,11 @@ class Services:
     health: HealthKeeper
     retry_budget: RetryBudget
     bodies: Bodies
+    accounts: Accounts
+    admission: Admission
+    budgets: Holder
+    journal: Journal
+    shipper: Shipper
     sharing: Sharing | None  # None: there is no Redis
     report: Callable[[str, BaseException], None]  # logs an unexpected exception under a request id
     now: Callable[[], datetime] = utc_now

@@ -29,6 +29,8 @@ class Settings:
     sealing_keys_command: str | None = None  # prints the ring: the door to a key service
     sealing_keys_file: Path = Path("var/sealing-keys")
     config: Path | None = None  # wardgate.toml in the working directory, when there is one
+    journal: Path | None = None  # the folder of the ledger's journals; None: beside SQLite's file, else var/journal
+    journal_sync: bool = True  # an answer waits until its line is on the disk: what it cost outlives a loss of power
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any free port
     metrics_host: str | None = None  # the same as `host`
@@ -60,6 +62,8 @@ _READERS: Final[Mapping[str, Callable[[str], object]]] = MappingProxyType(
         "sealing_keys": lambda text: Secret(text) if text else None,
         "sealing_keys_file": Path,
         "config": Path,
+        "journal": Path,
+        "journal_sync": _switch,
         "port": _port,
         "metrics_port": _port,
         "preload_litellm": _switch,

@@ -54,6 +54,10 @@ class ForwardedStream:
         return self._call.request.surface.usage_of(seen.usage, seen.service_tier)
 
     @property
+    def produced(self) -> int:
+        return self._exchange.seen.produced
+
+    @property
     def request_id(self) -> str | None:
         return self._exchange.request_id
 
@@ -145,6 +149,10 @@ class TranslatedStream:
         if self._call.request.include_usage and self._usage_chunk is not None:
             said += event(self._usage_chunk)
         return said + DONE_EVENT
+
+    @property
+    def produced(self) -> int:
+        return self._exchange.seen.produced
 
     @property
     def request_id(self) -> str | None:

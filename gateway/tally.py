@@ -4,13 +4,18 @@ The only mutable record of the data plane: the endpoint writes into it, the edge
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Protocol
 
 from gateway.errors import Problem
-from gateway.events import Endpoint, Outcome, RequestCompleted, TokenUsage
+from gateway.events import AttemptEnded, Endpoint, Outcome, RequestCompleted, TokenUsage
+from keystore.budgets import TenantBudgets
+from router.decision import Decision
 from router.health_steps import Attempt
+from router.plans import Plan
+from router.ranking import Candidate
 from router.reasons import Fault
 
 KEY = "wardgate.tally"  # where the edge leaves it in the ASGI scope
@@ -19,6 +24,34 @@ KEY = "wardgate.tally"  # where the edge leaves it in the ASGI scope
 def mint_request_id() -> str:
     """An id of ours: 128 random bits, not ordered by time."""
     return "req_" + secrets.token_hex(16)
+
+
+class Account(Protocol):
+    """What a request costs, as those see it who serve it; gateway.accounts. `measure` notes what a stream used, when it
+    has ended; `leave` gives back what the request holds of its limits, and hears how many tokens it had.
+    `own` are the budgets of the tenant and its tokens."""
+
+    decision: Decision | None
+    plan: Plan | None
+    own: TenantBudgets
+    measure: Callable[[], None] | None
+    leave: Callable[[int | None], None] | None
+
+    def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
+        """What was used of the model that served."""
+
+    async def reserve(self, candidate: Candidate) -> Problem | None:
+        """Somebody is about to be asked; why that may not be, when a budget refuses it. Raises ApiError where nobody
+        may be asked at all."""
+
+    def ended(self, attempt: AttemptEnded) -> None:
+        """An attempt is over."""
+
+    def close(self) -> Awaitable[None]:
+        """Settle before the last byte of the answer, and wait until that cannot be lost."""
+
+    def settle(self) -> None:
+        """Settle, if that was not done yet."""
 
 
 @dataclass(slots=True)
@@ -46,6 +79,7 @@ class Tally:
     key_via: str | None = None
     key_label: str = ""
     key_former: int | None = None  # the version of a superseded key that stood in
+    setting_key: str | None = None  # the name under which the key is stored
     attempts: int = 0
     dropped: tuple[str, ...] = ()  # parameters that were left out of the last attempt, which the request allowed
     asked: Attempt | None = None  # the last of them, as health knows it
@@ -60,6 +94,7 @@ class Tally:
     cost_usd: Decimal | None = None
     headers: dict[str, str] = field(default_factory=dict)  # further headers of the answer
     give_back: Callable[[], None] | None = None  # the room that its body takes
+    account: Account | None = None  # what it costs; None: nobody is charged
 
     def response_headers(self) -> dict[str, str]:
         """`x-wardgate-*` of what is known when the answer's headers leave; a stream's cost is not known by then."""

@@ -43,6 +43,10 @@ class StreamReply(Protocol):
     def usage(self) -> TokenUsage | None: ...
 
     @property
+    def produced(self) -> int:
+        """About how many tokens came, for a stream that nobody counted to its end."""
+
+    @property
     def request_id(self) -> str | None:
         """The provider's own id of the request."""
 

@@ -61,6 +61,8 @@ class Lock(IntEnum):
     AUDIT = 0x77670005
     IMPORT = 0x77670006
     PRICES = 0x77670007
+    LEDGER = 0x77670008
+    BUDGETS = 0x77670009
 
 
 class Database:

@@ -194,11 +194,37 @@ class RowsRefused(KeystoreError):
     """The database is there, and refuses rows of the ledger."""
 
 
+# --- budgets -------------------------------------------------------------------------------------------------------
+
+
+class BudgetError(KeystoreError):
+    """The budget cannot be used."""
+
+
+class BudgetUnknown(BudgetError):
+    """There is no such budget."""
+
+
+class BudgetInvalid(BudgetError):
+    """A budget cannot be set like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 
 class DecisionUnknown(KeystoreError):
     """No decision is kept under this request id."""
+
+
+# --- ledger --------------------------------------------------------------------------------------------------------
+
+
+class LedgerUnknown(KeystoreError):
+    """The ledger has no row of this request id."""
+
+
+class LedgerGap(KeystoreError):
+    """Lines of a journal are missing before those that were to be written."""
 
 
 # --- import --------------------------------------------------------------------------------------------------------

@@ -43,6 +43,17 @@ class Stored:
     result: str
 
 
+def hash_of_key(what: str, *scope_and_key: str) -> bytes:
+    """What is kept of a key and of whose it is."""
+    return hashlib.sha256(encode_fields(what, *scope_and_key)).digest()
+
+
+def mac_of_request(service: ServiceKeys, what: str, *request: str, body: bytes = b"") -> bytes:
+    """What is kept of a request; `what` says how many fields there are, so that `body` is no part of any."""
+    key = service.get(Purpose.FINGERPRINT).key
+    return hmac.digest(key, encode_fields(what, *request) + body, hashlib.sha256)
+
+
 class IdempotencyStore:
     """Each method is one transaction. DatabaseUnavailable when the database fails."""
 
@@ -56,12 +67,8 @@ class IdempotencyStore:
         it is, `request` all that was asked. IdempotencyReused for another request, IdempotencyBusy while the first has
         not ended. What is older than a day is forgotten."""
         now = self._now()
-        key_hash = hashlib.sha256(encode_fields("wg/idempotency/key/1", *scope, key)).digest()
-        mac = hmac.digest(
-            self._service.get(Purpose.FINGERPRINT).key,
-            encode_fields("wg/idempotency/request/1", *request),
-            hashlib.sha256,
-        )
+        key_hash = hash_of_key("wg/idempotency/key/1", *scope, key)
+        mac = mac_of_request(self._service, "wg/idempotency/request/1", *request)
         async with self._database.write() as connection:
             await connection.execute(delete(idempotency).where(idempotency.c.created_at <= now - KEPT))
             if await self._first(connection, key_hash, mac, now):

@@ -8,12 +8,18 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Self
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Self
 
+from keystore.answers import AnswerStore
 from keystore.audit import AuditLog
+from keystore.budget_spent import BudgetSpent
+from keystore.budget_use import BudgetUse
+from keystore.budgets import BudgetStore, TenantBudgets
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
@@ -27,8 +33,10 @@ from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.idempotency import IdempotencyStore
 from keystore.importing.importer import Importer
+from keystore.journal import Journal
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.leases import Leases
+from keystore.ledger import LedgerStore
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.moves import Moves
@@ -48,6 +56,7 @@ from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
 from keystore.unsealed import Unsealed
+from keystore.usage import UsageStore
 from keystore.use import KeyUse
 
 __all__ = [
@@ -61,6 +70,9 @@ __all__ = [
     "Tenant",
     "TokenInfo",
 ]
+
+
+NO_PLAN_BUDGETS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +91,15 @@ class Keystore:
     doctor: Doctor
     idempotency: IdempotencyStore
     decisions: DecisionStore
+    ledger: LedgerStore
+    budgets: BudgetStore
+    budget_use: BudgetUse
+    answers: AnswerStore
     moves: Moves
     prices: PriceReleases
     price_sources: PriceSources
     leases: Leases
+    usage: UsageStore
     registry: Registry
     lacking: tuple[str, ...]
     reads_legacy: bool
@@ -107,12 +124,14 @@ class Keystore:
         create: bool,
         partial: bool = False,
         keeping: Keeping = A_DAY,
+        plan_budgets: Mapping[str, int] = NO_PLAN_BUDGETS,
         now: Clock = utc_now,
         random: Random = os.urandom,
     ) -> Self:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
-        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open."""
+        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
+        `plan_budgets` are the plans' monthly budgets for the operator's keys, in nano-dollars."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
@@ -129,10 +148,12 @@ class Keystore:
         tenants = TenantStore(database, known_plans, now=now, random=random)
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
-        use = KeyUse(database)
+        use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
-            return build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
+            found = build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
+            own = await budgets.read(tenant.id)
+            return replace(found, budgets=TenantBudgets.of(own)) if own else found
 
         remembered = Remembered(
             token_store,
@@ -155,9 +176,14 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
+            ledger=LedgerStore(database, now=now, settle=BudgetSpent(plan_budgets).settle),
+            budgets=budgets,
+            budget_use=BudgetUse(database, now=now),
+            answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
+            usage=UsageStore(database),
             registry=registry,
             lacking=opened.lacking,
             reads_legacy=legacy is not None,
@@ -240,6 +266,12 @@ class Keystore:
             raise CredentialUnusable(_because(holding.setting_key, holding.unusable or Unusable.EMPTY))
         return Secret(holding.value.reveal().strip())
 
+    def journal(self, folder: Path | None, *, sync: bool = True) -> Journal:
+        """This process's journal for the ledger, in `folder`, else beside SQLite's file, else in `var`. Raises
+        JournalUnwritable when it cannot be there. `sync` as in Journal."""
+        beside = self._database.path.parent if self._database.path else Path("var")
+        return Journal(folder or beside / "journal", database=self._database.name, sync=sync)
+
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
         keys it holds; write down what was used, and destroy what is over. A SealingError leaves the ring as it was and
@@ -253,6 +285,7 @@ class Keystore:
             await self.tokens.flush_used()
             await self.credentials.destroy_expired()
             await self.decisions.expire()
+            await self.answers.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

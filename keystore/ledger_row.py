@@ -3,6 +3,7 @@
 Owns the row's fields and its form in a journal: JSON in one line. Pure. Must not know where rows are kept.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -55,6 +56,12 @@ class LedgerRow:
     duration_ms: int = 0
     upstream_ms: int = 0
     first_token_ms: int | None = None
+    managed_nano: int | None = (
+        None  # of cost_nano, with the operator's keys; None: all or none, by key_source. No column
+    )
+    holds: tuple[
+        tuple[str, str, int], ...
+    ] = ()  # who holds how much of which budget for it: holder, key, nano. No column
     detail: str = "{}"  # JSON: {"lines": [[class, units, price in dollars, nano-dollars], ...], "attempts": [...]}
 
     def line(self) -> bytes:
@@ -66,6 +73,11 @@ class LedgerRow:
         """The row of such a line; ValueError when it is none. Fields that are not known are left out."""
         row = _DECODER.decode(line)
         return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
+
+
+def line(row: Mapping[str, object]) -> bytes:
+    """The line of a row that is given by its fields' names: those that are left out are as LedgerRow has them."""
+    return orjson.dumps(row)
 
 
 _DECODER: Final = msgspec.json.Decoder(LedgerRow)

@@ -22,7 +22,17 @@ from sqlalchemy import (
 from keystore.price_tables import metadata
 from keystore.tables import UtcDateTime
 
-__all__ = ["answers", "budget_holds", "budget_use", "budgets", "journals", "ledger", "metadata", "usage"]
+__all__ = [
+    "answers",
+    "budget_holders",
+    "budget_holds",
+    "budget_use",
+    "budgets",
+    "journals",
+    "ledger",
+    "metadata",
+    "usage",
+]
 
 # One row for each request id of ours, written when the request has ended; on PostgreSQL a partition for each month.
 ledger = Table(
@@ -127,6 +137,8 @@ budget_use = Table(
     Column("spent_nano", BigInteger, nullable=False),
     Column("held_nano", BigInteger, nullable=False),
     Column("told", Integer, nullable=False),  # the last threshold that was told, in per cent
+    Column("wanted_at", UtcDateTime, index=True),  # when a process last found too little left
+    CheckConstraint("held_nano >= 0", name="held"),
 )
 budget_holds = Table(
     "wardgate_budget_holds",
@@ -135,7 +147,14 @@ budget_holds = Table(
     Column("budget_key", String(160), primary_key=True),
     Column("starts", Date, primary_key=True),
     Column("amount_nano", BigInteger, nullable=False),
-    Column("until", UtcDateTime, nullable=False, index=True),
+)
+
+# The processes that hold something: one that is not seen for a while is taken for dead, and its holds are returned.
+budget_holders = Table(
+    "wardgate_budget_holders",
+    metadata,
+    Column("holder", String(64), primary_key=True),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
 
 # Answers to requests that named themselves with an Idempotency-Key.

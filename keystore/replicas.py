@@ -44,6 +44,7 @@ class Replicas:
         self._id = str(uuid.uuid4())
         self._said: tuple[tuple[str, ...], str, datetime] | None = None
         self.catalogue = ""  # the version of the prices that this process serves
+        self.number = 1  # processes that serve, this one included, as last seen
 
     async def beat(self, kek_ids: tuple[str, ...]) -> None:
         """Say that this process lives, holds these root keys and serves these prices, unless it was said just now."""
@@ -60,6 +61,7 @@ class Replicas:
                 await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _KEPT))
                 await connection.execute(insert(replicas).values(**row, **ours))
         self._said = (kek_ids, catalogue, now)
+        self.number = max(1, len(await self.live()))
 
     async def forget(self) -> None:
         """This process stops."""

@@ -6,7 +6,7 @@ for.
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import insert, select, update
@@ -31,6 +31,7 @@ from keystore.sealing import (
 )
 from keystore.servicekeys import Purpose, ServiceKeys
 from keystore.tables import tenant_keys
+from keystore.tenants import Tenant, hold_tenant
 
 _COLUMNS: Final = (
     tenant_keys.c.dek_id,
@@ -47,6 +48,14 @@ class Sealed:
     envelope: str
     place: Place
     key: WrappedKey | None
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A tenant key, open."""
+
+    dek_id: str
+    dek: bytes = field(repr=False)
 
 
 class TenantKeys:
@@ -76,6 +85,24 @@ class TenantKeys:
         except SealingError:
             raise EnvelopeDamaged from None
         return open_envelope(unwrap(kek, sealed.key), sealed.envelope, sealed.place)
+
+    def open_key(self, key: WrappedKey) -> bytes:
+        """The tenant key, open. EnvelopeDamaged or a SealingError when it does not open."""
+        return unwrap(self._ring.find(key.kek_id), key)
+
+    async def data_key(self, connection: AsyncConnection, tenant: Tenant) -> DataKey:
+        """The tenant's active key, made when there is none, for who derives from it a key for each value: those are not
+        counted. The connection is in a transaction that writes."""
+        key = await self._found(connection, tenant.id)
+        if key is None:
+            await hold_tenant(connection, tenant)
+            key = await self._found(connection, tenant.id) or await self._make(connection, tenant.id)
+        return DataKey(key.dek_id, self.open_key(key))
+
+    async def _found(self, connection: AsyncConnection, tenant_id: str) -> WrappedKey | None:
+        active = (tenant_keys.c.tenant_id == tenant_id) & (tenant_keys.c.state == "active")
+        row = (await connection.execute(select(*_COLUMNS).where(active))).first()
+        return None if row is None else WrappedKey(row.dek_id, row.tenant_id, row.kek_id, bytes(row.wrapped))
 
     async def seal(self, connection: AsyncConnection, content: Opened, place: Place) -> str:
         """The envelope of `content`. The connection is in a transaction that holds the tenant's row."""

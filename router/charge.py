@@ -12,6 +12,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
+from router.money import nano_of
 from router.prices import STANDS_IN, PriceClass, Prices, ServiceTier, prices_at
 
 # A fee that few models have: without a price there is none.
@@ -70,6 +71,7 @@ class Line:
     price_class: PriceClass
     units: int | Decimal
     price: Decimal | None
+    nano: int | None  # what the line comes to, in whole nano-dollars: what is written down, and what sums are made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ class Charge:
         """The classes that were used and have no price."""
         return tuple(line.price_class for line in self.lines if line.price is None)
 
+    @property
+    def nano(self) -> int | None:
+        """The sum of the lines, each in whole nano-dollars; None when `usd` is."""
+        return None if self.usd is None else sum(line.nano or 0 for line in self.lines)
+
 
 def charge(prices: Prices, usage: Usage) -> Charge:
     """The exact cost of a call, line by line. A model of which no price is known costs None even for nothing."""
@@ -95,11 +102,12 @@ def charge(prices: Prices, usage: Usage) -> Charge:
         price = price_of(at, price_class)
         if price is None and price_class in _ONLY_IF_PRICED:
             continue
-        lines.append(Line(price_class, units, price))
-        if price is None:
+        comes_to = None if price is None else price * units
+        lines.append(Line(price_class, units, price, None if comes_to is None else nano_of(comes_to)))
+        if comes_to is None:
             complete = False
         else:
-            total += price * units
+            total += comes_to
     return Charge(total if complete else None, tuple(lines))
 
 

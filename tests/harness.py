@@ -31,13 +31,19 @@ START_TIMEOUT_S = 60.0
 SANDBOXED = {"minimax": "/v1", "openai": "/v1", "deepseek": "/v1", "groq": "/v1", "google": "/v1beta", "anthropic": ""}
 
 
+NO_LIMITS = "requests_per_minute = 10_000_000\ntokens_per_minute = 10_000_000_000\nconcurrency = 100_000\n"
+
+
 def sandbox_config(sandbox_url: str, extra: str = "", providers: Mapping[str, str] = SANDBOXED) -> str:
-    """A wardgate.toml that points `providers` at the sandbox."""
+    """A wardgate.toml that points `providers` at the sandbox. The plans' limits are out of the way of tests that are not
+    about them, unless `extra` has plans of its own."""
     host = sandbox_url.removeprefix("http://")
     tables = [
         f'[providers.{name}]\nbase_url = "{sandbox_url}{path}"\nhosts = ["{host}"]\n'
         for name, path in providers.items()
     ]
+    if "[plans" not in extra:
+        tables += [f"[plans.{name}]\n{NO_LIMITS}" for name in ("free", "solo", "pro", "team", "enterprise")]
     return "\n".join([*tables, extra])
 
 
@@ -83,6 +89,7 @@ class RunningGateway:
             database_url=self.database_url,
             redis_url=self.redis_url,
             sealing_keys_file=self.folder / "sealing-keys",
+            journal=self.folder / "journal",
             config=self.folder / "wardgate.toml",
             port=0,
             metrics_port=0,
@@ -196,6 +203,7 @@ class RunningGateway:
             "WARDGATE_DATABASE_URL": self.database_url,
             "WARDGATE_SEALING_KEYS_FILE": str(self.folder / "sealing-keys"),
             "WARDGATE_CONFIG": str(self.folder / "wardgate.toml"),
+            "WARDGATE_JOURNAL": str(self.folder / "journal"),
         }
 
 

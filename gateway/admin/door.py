@@ -152,7 +152,8 @@ class Door:
     async def _reply(self, call: Call, scope: Scope, raw: bytes, send: Send) -> None:
         once = Once(call, self.row.path, self.row.once)
         answer = await once.answer(scope, raw, lambda: self._answer(call, scope, raw))
-        headers = {"cache-control": "no-store", **({"idempotency-replayed": "true"} if answer.replayed else {})}
+        replayed = {"idempotency-replayed": "true"} if answer.replayed else {}
+        headers = {"cache-control": "no-store", **answer.headers, **replayed}
         await send_body(send, answer.status, answer.body, headers=headers)
 
     async def _answer(self, call: Call, scope: Scope, raw: bytes) -> Answer:
@@ -168,7 +169,7 @@ class Door:
         await self.app(inner, _Ready(raw), kept)
         if not call.ran:
             raise RuntimeError(f"the handler of {self.row.action} did not pass the gate")
-        return Answer(kept.status, bytes(kept.body))
+        return Answer(kept.status, bytes(kept.body), headers=kept.headers)
 
 
 class _Ready:
@@ -186,10 +187,13 @@ class _Kept:
 
     def __init__(self) -> None:
         self.status = 0
+        self.headers: dict[str, str] = {}
         self.body = bytearray()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
+            self.headers = {name: value for name, value in pairs if name != "content-length"}
         else:
             self.body += message.get("body", b"")

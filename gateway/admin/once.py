@@ -4,8 +4,8 @@ Owns what is kept of an answer: never a field that is shown once. Must not know 
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import orjson
@@ -25,11 +25,12 @@ WELL_FORMED: Final = re.compile(r"[!-~]{1,255}")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer; `replayed` when the request was done before."""
+    """A whole answer; `headers` are those of its own, `replayed` when the request was done before."""
 
     status: int
     body: bytes
     replayed: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from gateway.admin import (
     sealing,
     tenants,
     tokens,
+    usage,
 )
 from gateway.admin.door import Audience, Row
 
@@ -33,6 +34,7 @@ TAGS: Final = MappingProxyType(
         "sealing": "The root keys that wrap every tenant's data key.",
         "imports": "Adoptions of another application's tenant_settings table.",
         "requests": "Decisions that were made, kept for a while.",
+        "usage": "What was used, and what it cost.",
         "audit": "Who did what, hash-chained.",
         "self-service": "A tenant's own keys, with a token that has keys:read or keys:write.",
     }
@@ -116,6 +118,7 @@ ROWS: Final = (
         *("GET", "/admin/requests/{request_id}", "request.show", requests.show_request),
         *("What was decided for a request", "requests"),
     ),
+    Row("GET", "/admin/usage", "usage.show", usage.show_usage, "What was used, and what it cost", "usage"),
     Row("GET", "/admin/audit", "audit.list", audit.list_rows, "List what was done", "audit"),
     Row("GET", "/admin/audit/verify", "audit.verify", audit.verify, "Check that the audit is whole", "audit"),
     Row("GET", "/v1/keys", "key.list", keys.list_own, "List your keys", "self-service", _OWN),

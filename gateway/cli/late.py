@@ -79,6 +79,11 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "provider": Late("names", "provider_app", "Provider rows."),
         "plan": Late("plans", "app", "Plan rows."),
         "price": Late("prices", "app", "Price releases."),
+        "usage": Late(
+            "usage",
+            "usage",
+            "Show what was used, and what it cost: a table and a chart, JSON, or CSV. Days and months are UTC.",
+        ),
     }
 )
 

@@ -41,6 +41,7 @@ _ROWS = (
     Action("tenant.set_plan", _WRITE, target=Target.PLAN),
     Action("tenant.explain", _READ, target=Target.MODEL),
     Action("request.show", _READ, target=Target.REQUEST),
+    Action("usage.show", _READ),
     Action("alias.list", _READ, Right.KEYS_READ),
     Action("alias.set", _WRITE, Right.KEYS_WRITE, target=Target.ALIAS),
     Action("alias.remove", _WRITE, Right.KEYS_WRITE, target=Target.ALIAS),

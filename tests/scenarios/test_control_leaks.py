@@ -224,6 +224,7 @@ def test_document_holds_for_answers(control: Control, document: dict[str, Any]) 
         ("admin", "GET", "/admin/audit", "/admin/audit"),
         ("admin", "GET", "/admin/keys/report", "/admin/keys/report"),
         ("admin", "GET", "/admin/providers", "/admin/providers"),
+        ("admin", "GET", "/admin/usage", "/admin/usage"),
         ("both", "GET", "/v1/keys", "/v1/keys"),
         ("inference", "GET", "/v1/keys", "/v1/keys"),
         (None, "GET", "/v1/keys", "/v1/keys"),

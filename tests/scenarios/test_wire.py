@@ -285,6 +285,7 @@ def test_event_goes_out_whole_however_the_bytes_come(texts: list[str], cuts: lis
 
 class _Reply:
     usage = None
+    produced = 0
     request_id = None
 
     def __init__(self, pieces: list[bytes], silence_s: float = 0.0) -> None:

@@ -10,6 +10,7 @@ depends_on = None
 
 TABLES = (
     "wardgate_answers",
+    "wardgate_budget_holders",
     "wardgate_budget_holds",
     "wardgate_budget_use",
     "wardgate_budgets",
@@ -134,18 +135,25 @@ def _budgets() -> None:
         sa.Column("spent_nano", sa.BigInteger(), nullable=False),
         sa.Column("held_nano", sa.BigInteger(), nullable=False),
         sa.Column("told", sa.Integer(), nullable=False),
+        sa.Column("wanted_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("budget_key", "starts", name=op.f("pk_wardgate_budget_use")),
+        sa.CheckConstraint("held_nano >= 0", name=op.f("ck_wardgate_budget_use_held")),
     )
+    op.create_index("ix_wardgate_budget_use_wanted_at", "wardgate_budget_use", ["wanted_at"])
     op.create_table(
         "wardgate_budget_holds",
         sa.Column("holder", sa.String(64), nullable=False),
         sa.Column("budget_key", sa.String(160), nullable=False),
         sa.Column("starts", sa.Date(), nullable=False),
         sa.Column("amount_nano", sa.BigInteger(), nullable=False),
-        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("holder", "budget_key", "starts", name=op.f("pk_wardgate_budget_holds")),
     )
-    op.create_index("ix_wardgate_budget_holds_until", "wardgate_budget_holds", ["until"])
+    op.create_table(
+        "wardgate_budget_holders",
+        sa.Column("holder", sa.String(64), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("holder", name=op.f("pk_wardgate_budget_holders")),
+    )
 
 
 def _answers() -> None:

@@ -1,0 +1,97 @@
+"""What is asked of the limits, and what they answer: records alone, shared by every way of counting.
+
+Owns the names of limits and the shape of an answer. Must not know how anything is counted, nor HTTP.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+MOST: Final = 10**10  # the largest limit; beyond it Redis's numbers (doubles) are no longer exact
+
+
+class Kind(StrEnum):
+    """What a limit counts."""
+
+    REQUESTS = "requests"  # a minute
+    TOKENS = "tokens"  # a minute, reserved by estimate and settled by the truth
+    CONCURRENCY = "concurrency"  # requests at the same time: a lease each
+
+
+class AwayError(Exception):
+    """Redis did not answer in time, or not as it should."""
+
+
+class Ask(NamedTuple):
+    """One limit that a request is under. `key` names the limit among all kinds and all tenants (`rpm:tenant:<id>`), and
+    `tenant` whose it is: all that one request asks is one tenant's, each key once. What is not limited is not asked."""
+
+    kind: Kind
+    tenant: str  # its id: where in a cluster of Redis the limit is counted
+    key: str
+    limit: int  # a minute, or at the same time; 0 (nothing is admitted) to MOST
+    amount: int = 1  # requests, or tokens by estimate; not read for concurrency
+
+
+class Standing(NamedTuple):
+    """How one limit stood after the request was admitted, or when it was refused."""
+
+    ask: Ask
+    remaining: int
+    reset_ms: int  # until it is full again if nobody comes; 0 for concurrency
+    retry_ms: int | None  # 0: it did not refuse; None: so much is never admitted
+
+    @property
+    def refuses(self) -> bool:
+        return self.retry_ms != 0
+
+
+class Ticket:
+    """What an admitted request holds, to be settled once. Not for reading."""
+
+    __slots__ = ("asks", "expires_ms", "holder", "settled")
+
+    def __init__(self, asks: Sequence[Ask], holder: str, expires_ms: int) -> None:
+        self.asks = asks
+        self.holder = holder
+        self.expires_ms = expires_ms  # on the process's clock: a lease is not kept for longer, whoever forgot it
+        self.settled = False
+
+
+class Verdict(NamedTuple):
+    """The answer to one request. `ticket` is there when it was admitted; else `refused` is the limit that refuses for
+    the longest, and a retry after `retry_ms` is admitted if nobody else came (None: never, so much was asked)."""
+
+    ticket: Ticket | None
+    standings: tuple[Standing, ...]
+    refused: Standing | None = None
+    retry_ms: int | None = 0
+    degraded: bool = False  # answered by this process's share, since Redis is away
+
+    @property
+    def admitted(self) -> bool:
+        return self.ticket is not None
+
+
+NOTHING_ASKED: Final = Verdict(Ticket((), "", 0), ())
+
+
+def longest(standings: Sequence[Standing]) -> Standing | None:
+    """Of those that refuse, the one whose wait is the longest; never is longer than any time."""
+    refusing = [each for each in standings if each.retry_ms != 0]
+    return max(refusing, key=lambda each: (each.retry_ms is None, each.retry_ms or 0), default=None)
+
+
+def requests_a_minute(scope: str, identity: str, tenant: str, limit: int) -> Ask:
+    """One request under the limit of a `scope` (tenant, token)."""
+    return Ask(Kind.REQUESTS, tenant, f"rpm:{scope}:{identity}", limit)
+
+
+def tokens_a_minute(scope: str, identity: str, tenant: str, limit: int, estimate: int) -> Ask:
+    """`estimate` tokens under the limit of a `scope`."""
+    return Ask(Kind.TOKENS, tenant, f"tpm:{scope}:{identity}", limit, estimate)
+
+
+def at_once(scope: str, identity: str, tenant: str, limit: int) -> Ask:
+    """One lease under the concurrency of a `scope`."""
+    return Ask(Kind.CONCURRENCY, tenant, f"conc:{scope}:{identity}", limit)

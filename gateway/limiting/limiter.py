@@ -1,0 +1,301 @@
+"""Admits a request under all of its limits at once, or says which one refuses and for how long.
+
+With Redis it decides there, in one round trip. This process's own share (limit / replicas) is kept beside it: it is
+debited by all that this process admits, whoever decided, so the shares together never hold more than the whole limit
+does, and can take over at any moment without a second burst. When Redis is back it is first told what was admitted
+without it, and for as long as other processes may not have done so, both must agree. Without Redis the share is all
+there is.
+Owns the order of these steps. Must not know HTTP, nor how anything is counted.
+"""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway.limiting.asks import NOTHING_ASKED, Ask, AwayError, Kind, Standing, Ticket, Verdict, longest
+from gateway.limiting.breaker import Breaker, State
+from gateway.limiting.gcra import LEASE_MS
+from gateway.limiting.local import LocalLimits
+from gateway.limiting.outbox import Change, Outbox, Verb
+
+if TYPE_CHECKING:
+    from gateway.limiting.shared import Answer
+
+TICK_S: Final = 1.0
+GATHER_S: Final = 0.01  # what is settled within so long is told in one batch
+KEPT_MS: Final = LEASE_MS // 3  # a lease is held anew so often
+LONGEST_MS: Final = 6 * 3_600_000  # no request holds a lease for longer: whoever forgot to settle it
+BATCH: Final = 500  # changes in one round trip
+
+
+def alone() -> int:
+    """One process."""
+    return 1
+
+
+def silent(state: State, why: str) -> None:
+    """Tell nobody."""
+
+
+class Shared(Protocol):
+    """The counts that all processes share; `shared.SharedLimits`."""
+
+    async def admit(self, asks: Sequence[Ask], holder: str) -> "Answer": ...
+
+    async def apply(self, changes: Sequence[Change]) -> None: ...
+
+    async def epoch(self, fresh: str) -> str: ...
+
+    async def close(self) -> None: ...
+
+
+class Limiter:
+    """The limits of one process. `shared` opens the counts in Redis, given who hears of requests that left too early;
+    `replicas` tells how many processes there are, as last known while Redis was there: it must not fall because Redis
+    is away. `tell` hears when Redis goes and comes back."""
+
+    def __init__(
+        self,
+        shared: Callable[[Callable[[Sequence[Ask], str], None]], Shared] | None = None,
+        *,
+        replicas: Callable[[], int] = alone,
+        tell: Callable[[State, str], None] = silent,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._shared = shared(self._unheard) if shared is not None else None
+        self._replicas = replicas
+        self._clock = clock
+        self._local = LocalLimits()
+        self._outbox = Outbox()
+        self._breaker = Breaker(clock, chance, tell)
+        self._held: dict[str, Ticket] = {}  # who holds a lease
+        self._name = secrets.token_hex(6)
+        self._count = 0
+        self._keep_at = 0
+        self._epoch = ""
+        self._in_doubt = True  # whether Redis still has its data
+        self._wake = asyncio.Event()
+
+    @property
+    def state(self) -> State:
+        """Whether Redis decides; closed as well where there is none."""
+        return self._breaker.state
+
+    async def admit(self, asks: Sequence[Ask]) -> Verdict:
+        """Take all that is asked, or nothing. An admitted request's ticket must be settled at its end."""
+        if not asks:
+            return NOTHING_ASKED
+        self._count += 1
+        holder = f"{self._name}{self._count:x}"
+        if self._shared is None:
+            return self._by_share(asks, holder)
+        match self._breaker.state:
+            case State.CLOSED:
+                return await self._by_redis(self._shared, asks, holder)
+            case State.RETURNING:
+                return await self._by_both(self._shared, asks, holder)
+            case State.OPEN:
+                return self._without_redis(asks, holder)
+
+    async def _by_redis(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
+        try:
+            admitted, standings = await shared.admit(asks, holder)
+        except AwayError as error:
+            return self._redis_failed(error, asks, holder)
+        self._breaker.answered()
+        if admitted:
+            self._local.note(standings, holder, self._now(), self._parts())
+            return self._admitted(asks, holder, standings)
+        return _refusal(standings)
+
+    async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
+        ours = self._by_share(asks, holder, degraded=True)
+        if ours.ticket is None:
+            return ours
+        try:
+            admitted, standings = await shared.admit(asks, holder)
+        except AwayError as error:
+            self._failed(error)
+            self._outbox.owe_all(asks)
+            return ours
+        except BaseException:
+            self._give_back(ours.ticket)
+            raise
+        if not admitted:
+            self._give_back(ours.ticket)
+            return _refusal(standings)
+        tighter = [min(pair, key=lambda each: each.remaining) for pair in zip(ours.standings, standings, strict=True)]
+        return ours._replace(standings=tuple(tighter))
+
+    def _redis_failed(self, error: AwayError, asks: Sequence[Ask], holder: str) -> Verdict:
+        self._failed(error)
+        verdict = self._without_redis(asks, holder)
+        if verdict.ticket is None:
+            self._outbox.end(asks, holder)  # the script may have run, and its answer been lost
+        return verdict
+
+    def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
+        verdict = self._by_share(asks, holder, degraded=True)
+        if verdict.ticket is not None:
+            self._outbox.owe_all(asks)
+        elif verdict.retry_ms is None and all(ask.amount <= ask.limit for ask in asks):
+            return verdict._replace(retry_ms=self._breaker.next_trial_ms)  # more than a share, less than the limit
+        return verdict
+
+    def _by_share(self, asks: Sequence[Ask], holder: str, *, degraded: bool = False) -> Verdict:
+        admitted, standings = self._local.admit(asks, holder, self._now(), self._parts())
+        if admitted:
+            return self._admitted(asks, holder, standings, degraded=degraded)
+        return _refusal(standings, degraded=degraded)
+
+    def _admitted(
+        self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], *, degraded: bool = False
+    ) -> Verdict:
+        ticket = Ticket(asks, holder, self._now() + LONGEST_MS)
+        for ask in asks:
+            if ask.kind is Kind.CONCURRENCY:
+                self._held[holder] = ticket
+                break
+        return Verdict(ticket, standings, None, 0, degraded)
+
+    def settle(self, ticket: Ticket, tokens: int | None = None) -> None:
+        """The request has ended, having used `tokens` (None: as estimated). Never waits, never fails, counts once."""
+        if ticket.settled or not ticket.asks:
+            return
+        ticket.settled = True
+        self._held.pop(ticket.holder, None)
+        now, parts = self._now(), self._parts()
+        for ask in ticket.asks:
+            if ask.kind is Kind.CONCURRENCY:
+                self._local.drop(ask.key, ticket.holder)
+            elif ask.kind is Kind.TOKENS and tokens is not None and tokens != ask.amount:
+                self._local.force(ask, tokens - ask.amount, now, parts)
+                if self._shared is not None:
+                    self._outbox.owe(ask, tokens - ask.amount)
+        if self._shared is not None:
+            self._outbox.end(ticket.asks, ticket.holder)
+            self._wake.set()
+
+    def _give_back(self, ticket: Ticket) -> None:
+        """This process's share was taken in vain."""
+        ticket.settled = True
+        self._held.pop(ticket.holder, None)
+        for ask in ticket.asks:
+            if ask.kind is Kind.CONCURRENCY:
+                self._local.drop(ask.key, ticket.holder)
+            else:
+                self._local.force(ask, -ask.amount, self._now(), self._parts())
+
+    def _unheard(self, asks: Sequence[Ask], holder: str) -> None:
+        """Redis admitted a request whose caller had left."""
+        self._outbox.owe_all(asks, -1)
+        self._outbox.end(asks, holder)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Tell Redis what waits, keep leases, and try a Redis that is away, until cancelled."""
+        while not _is_cancelled():
+            await self.tend()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            await asyncio.sleep(GATHER_S)
+
+    async def tend(self) -> None:
+        """One round of `run`."""
+        self._wake.clear()
+        self._local.forget(self._now())
+        kept = self._keep_leases()
+        if self._shared is None:
+            return
+        try:
+            if self._breaker.state is State.OPEN:
+                self._outbox.bound(self._used)
+                if self._breaker.is_due:
+                    await self._come_back(self._shared)
+            else:
+                await self._catch_up(self._shared, kept)
+        except AwayError as error:
+            self._failed(error)
+
+    async def _catch_up(self, shared: Shared, kept: list[Change]) -> None:
+        if self._in_doubt:
+            await self._look(shared)
+            self._in_doubt = False
+        await self._send(shared, kept)
+        await self._send(shared, self._outbox.take())
+
+    async def _come_back(self, shared: Shared) -> None:
+        await self._look(shared)
+        await self._send(shared, [Change(Verb.KEEP, ask, ticket.holder) for ticket, ask in self._leases()])
+        await self._send(shared, self._outbox.take())
+        self._in_doubt = False
+        self._breaker.returned()
+
+    async def _look(self, shared: Shared) -> None:
+        """Where Redis lost its data, all that this process's share has used is owed, not only what Redis missed."""
+        epoch = await shared.epoch(secrets.token_hex(8))
+        if self._epoch and epoch != self._epoch:
+            self._outbox.owe_instead([(ask, self._used(ask)) for ask in self._local.rates()])
+        self._epoch = epoch
+
+    async def _send(self, shared: Shared, changes: list[Change]) -> None:
+        for start in range(0, len(changes), BATCH):
+            try:
+                await shared.apply(changes[start : start + BATCH])
+            except BaseException:
+                self._outbox.put_back(changes[start:])
+                raise
+            self._breaker.answered()
+
+    def _keep_leases(self) -> list[Change]:
+        """Hold what is held for longer, when it is time."""
+        now = self._now()
+        if now < self._keep_at:
+            return []
+        self._keep_at = now + KEPT_MS
+        for ticket in [each for each in self._held.values() if each.expires_ms <= now]:
+            self.settle(ticket)
+        held = self._leases()
+        for ticket, ask in held:
+            self._local.keep(ask.key, ticket.holder, now)
+        return [Change(Verb.KEEP, ask, ticket.holder) for ticket, ask in held]
+
+    def _leases(self) -> list[tuple[Ticket, Ask]]:
+        tickets = self._held.values()
+        return [(ticket, ask) for ticket in tickets for ask in ticket.asks if ask.kind is Kind.CONCURRENCY]
+
+    async def close(self) -> None:
+        """Tell Redis what waits, once, and leave."""
+        if self._shared is not None:
+            await self.tend()
+            await self._shared.close()
+
+    def _failed(self, error: AwayError) -> None:
+        self._in_doubt = True
+        self._breaker.failed(str(error))
+
+    def _used(self, ask: Ask) -> int:
+        return self._local.used(ask, self._now(), self._parts())
+
+    def _parts(self) -> int:
+        return max(1, self._replicas())
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _refusal(standings: tuple[Standing, ...], *, degraded: bool = False) -> Verdict:
+    refused = longest(standings)
+    return Verdict(None, standings, refused, refused.retry_ms if refused else None, degraded)
+
+
+def _is_cancelled() -> bool:
+    """Whether this task was told to end; the client may lose the exception (router/health_sharing.py), never this."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,205 @@
+"""The limits counted in Redis, for all processes together: one script, by Redis's clock, one round trip a request.
+
+Requests that come while others are on their way travel together, so that a few connections carry any number. Owns the
+client, the script's arguments and the deadline; whoever failed is told so within it, and nothing is tried twice. All
+keys of a tenant are in one slot of a cluster. Must not know what happens without Redis.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway.limiting.asks import Ask, AwayError, Kind, Standing
+from gateway.limiting.gcra import LEASE_MS
+from gateway.limiting.outbox import Change
+
+TIMEOUT_S: Final = 0.05
+FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
+CONNECTIONS: Final = FLIGHTS + 2  # what is told behind takes one, a trial one
+TOGETHER: Final = 128  # requests in one flight, at most
+EPOCH: Final = "wardgate:limit:epoch"  # is gone when Redis lost its data
+REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+_LEASE: Final = str(LEASE_MS)
+_AWAY: Final = (RedisError, OSError, TimeoutError)
+
+Command = tuple[list[str], str]  # KEYS, and all that the script is told of them
+Result = TypeVar("Result")
+Answer = tuple[bool, tuple[Standing, ...]]
+
+
+def script(clock: str = REDIS_TIME) -> str:
+    """The script; `clock` is the Lua line that sets `now`, and only tests have another than Redis's own."""
+    return clock + files("gateway.limiting").joinpath("admit.lua").read_text(encoding="utf-8")
+
+
+def redis_key(ask: Ask) -> str:
+    """Where a limit is counted: what is in braces decides the slot of a cluster."""
+    return f"wardgate:limit:{{{ask.tenant}}}:{ask.key}"
+
+
+class _Waiting:
+    """A request that waits for its answer."""
+
+    __slots__ = ("asks", "command", "future", "holder", "since")
+
+    def __init__(self, asks: Sequence[Ask], holder: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.asks = asks
+        self.holder = holder
+        self.command = _asking(asks, holder)
+        self.future: asyncio.Future[Answer] = loop.create_future()
+        self.since = loop.time()
+
+    def answer(self, words: bytes) -> bool:
+        """Tell the answer; False when it was admitted and nobody hears it any more."""
+        answer = _read(self.asks, words)
+        if not self.future.done():
+            self.future.set_result(answer)
+            return True
+        return not answer[0]
+
+    def fail(self, why: str) -> None:
+        if not self.future.done():
+            self.future.set_exception(AwayError(why))
+
+
+class SharedLimits:
+    """One process's way to the counts. `unheard(asks, holder)` hears of a request that was admitted after its
+    caller had left."""
+
+    def __init__(
+        self,
+        url: str,
+        unheard: Callable[[Sequence[Ask], str], None],
+        *,
+        timeout_s: float = TIMEOUT_S,
+        script_text: str | None = None,
+    ) -> None:
+        """Connects when it is first used."""
+        self._redis: Any = Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=CONNECTIONS,
+        )
+        self._unheard = unheard
+        self._timeout_s = timeout_s
+        self._script = script_text or script()
+        self._sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._waiting: deque[_Waiting] = deque()
+        self._flights: set[asyncio.Task[None]] = set()
+
+    async def admit(self, asks: Sequence[Ask], holder: str) -> Answer:
+        """Take all that is asked, or nothing. Raises AwayError within the timeout."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(asks, holder, loop)
+        self._waiting.append(waiting)
+        if len(self._flights) < FLIGHTS:
+            flight = loop.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            if not waiting.future.cancelled() and waiting.future.exception() is None and waiting.future.result()[0]:
+                self._unheard(asks, holder)  # it left at the moment in which its answer came
+            raise
+
+    async def _fly(self) -> None:
+        """Carry what waits until nothing does. Where one flight fails, those that wait for the next one fail with it:
+        they would wait longer than they may."""
+        aboard: list[_Waiting] = []
+        try:
+            while aboard := self._board():
+                async with asyncio.timeout_at(aboard[0].since + self._timeout_s):
+                    answers = await self._run([each.command for each in aboard])
+                for each, words in zip(aboard, answers, strict=True):
+                    if not each.answer(words):
+                        self._unheard(each.asks, each.holder)
+        except _AWAY as error:
+            for each in [*aboard, *self._waiting]:
+                each.fail(type(error).__name__)
+            self._waiting.clear()
+
+    def _board(self) -> list[_Waiting]:
+        aboard: list[_Waiting] = []
+        while self._waiting and len(aboard) < TOGETHER:
+            first = self._waiting.popleft()
+            if not first.future.done():
+                aboard.append(first)
+        return aboard
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        """Make changes that cannot be refused, in one round trip. Raises AwayError within the timeout."""
+        by_tenant: dict[str, list[Change]] = {}
+        for change in changes:
+            by_tenant.setdefault(change.ask.tenant, []).append(change)
+        await self._in_time(self._run([_changing(group) for group in by_tenant.values()]))
+
+    async def epoch(self, fresh: str) -> str:
+        """The mark that Redis has kept since it last lost its data; `fresh` where it holds none. Raises AwayError."""
+        kept = await self._in_time(self._redis.set(EPOCH, fresh, nx=True, get=True))
+        return fresh if kept is None else str(kept, "ascii", "replace")
+
+    async def _in_time(self, work: Awaitable[Result]) -> Result:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await work
+        except _AWAY as error:
+            raise AwayError(type(error).__name__) from None
+
+    async def close(self) -> None:
+        """Close the connections; what is on its way is left alone."""
+        await self._redis.aclose()
+
+    async def _run(self, commands: Sequence[Command]) -> list[bytes]:
+        answers = await self._call("EVALSHA", self._sha, commands)
+        if any(
+            isinstance(answer, NoScriptError) for answer in answers
+        ):  # none ran: the script came to be known to none
+            answers = await self._call("EVAL", self._script, commands)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    async def _call(self, verb: str, text: str, commands: Sequence[Command]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for keys, words in commands:
+                pipe.execute_command(verb, text, len(keys), *keys, words)
+            answers: list[Any] = await pipe.execute(raise_on_error=False)
+        return answers
+
+
+def _asking(asks: Sequence[Ask], holder: str) -> Command:
+    words = [_LEASE]
+    for ask in asks:
+        if ask.kind is Kind.CONCURRENCY:
+            words.append(f"lease {ask.limit} {holder}")
+        else:
+            words.append(f"rate {ask.limit} {ask.amount}")
+    return [redis_key(ask) for ask in asks], " ".join(words)
+
+
+def _changing(changes: Sequence[Change]) -> Command:
+    words = [f"{change.verb} {change.ask.limit} {change.what}" for change in changes]
+    return [redis_key(change.ask) for change in changes], " ".join([_LEASE, *words])
+
+
+def _read(asks: Sequence[Ask], answer: bytes) -> Answer:
+    """The script's answer as records."""
+    admitted, *numbers = map(int, answer.split())
+    turn = iter(numbers)
+    standings = [
+        Standing(ask, remaining, reset_ms, None if retry_ms < 0 else retry_ms)
+        for ask, remaining, reset_ms, retry_ms in zip(asks, turn, turn, turn, strict=True)
+    ]
+    return admitted == 1, tuple(standings)

@@ -1,0 +1,194 @@
+"""What rows of the ledger spend of budgets: counted in the transaction that writes the rows, which is when a budget's
+threshold is crossed.
+
+Owns `spent_nano` and `told` of `budget_use`. A row counts in its tenant's, its token's and its plan's budgets of that
+moment, in the periods that it began in, whoever reserved for it; what was held for it is then held no more. Money is
+whole nano-dollars. Must not know processes, nor how rows are written.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy import Row, bindparam, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keystore.budget_use import Slot, insert_into, rows_of
+from keystore.budgets import Budget, Period, Spend, TenantBudgets, budget_from_row, period_of, plan_budget, plan_key
+from keystore.engine import Lock
+from keystore.ledger_row import LedgerRow
+from keystore.money_tables import budget_holds, budget_use, budgets
+from keystore.tables import tenants
+
+THRESHOLDS: Final = (50, 80, 100)  # per cent
+_AT_ONCE: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """So much of a budget is spent: told once for each threshold and period, by whichever process wrote the rows."""
+
+    budget: Budget
+    per_cent: int
+    starts: date
+    spent_nano: int
+    resets_at: datetime
+
+
+class BudgetSpent:
+    """`plans` are the amounts of the plans' monthly managed budgets, by the plan's name."""
+
+    def __init__(self, plans: Mapping[str, int], thresholds: Sequence[int] = THRESHOLDS) -> None:
+        self._plans = plans
+        self._thresholds = sorted(thresholds)
+
+    async def settle(self, connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[Crossed]:
+        """Count rows that were written in this transaction, each once; what was crossed, to be told when the
+        transaction is committed. To be called last: it holds budgets that other processes want to lease from."""
+        if not rows:
+            return []
+        if connection.dialect.name == "postgresql":  # a budget is not set meanwhile (keystore.budgets)
+            await connection.execute(select(func.pg_advisory_xact_lock_shared(Lock.BUDGETS.value)))
+        known = await self._budgets(connection, {row.tenant_id for row in rows})
+        spent, counted = _spent(rows, known)
+        holds = _holds(rows)
+        used = await _add(connection, spent, {slot for _, slot in holds})
+        await _return(connection, holds)
+        return await self._tell(connection, spent, counted, used)
+
+    async def _budgets(self, connection: AsyncConnection, tenant_ids: Iterable[str]) -> dict[str, "_Known"]:
+        """The budgets of these tenants, as they are now."""
+        known: dict[str, _Known] = {}
+        for part in _parts(sorted(tenant_ids)):
+            own: dict[str, list[Budget]] = defaultdict(list)
+            for row in await connection.execute(select(budgets).where(budgets.c.tenant_id.in_(part))):
+                own[row.tenant_id].append(budget_from_row(row))
+            plans = select(tenants.c.id, tenants.c.plan).where(tenants.c.id.in_(part))
+            of_plan = {row.id: self._plans.get(row.plan) for row in await connection.execute(plans)}
+            for tenant_id in part:
+                amount = of_plan.get(tenant_id)
+                plan = None if amount is None else plan_budget(tenant_id, amount)
+                known[tenant_id] = _Known(TenantBudgets.of(own[tenant_id]), plan)
+        return known
+
+    async def _tell(
+        self,
+        connection: AsyncConnection,
+        spent: Mapping[Slot, int],
+        counted: Mapping[Slot, Budget],
+        used: Mapping[Slot, Row[Any]],
+    ) -> list[Crossed]:
+        crossed, told = [], []
+        for slot, budget in counted.items():
+            row = used[slot]
+            before = self._level(row.spent_nano - spent[slot], budget.amount_nano)
+            after = self._level(row.spent_nano, budget.amount_nano)
+            known = min(row.told, before)  # a larger amount makes a threshold worth telling again
+            if after > known:
+                resets_at = budget.period.resets_at(slot.starts)
+                crossed.append(Crossed(budget, after, slot.starts, row.spent_nano, resets_at))
+            if max(after, known) != row.told:
+                told.append({"key": slot.budget_key, "since": slot.starts, "to": max(after, known)})
+        if told:
+            await connection.execute(_update().values(told=bindparam("to")), told)
+        return crossed
+
+    def _level(self, spent: int, amount: int) -> int:
+        """The highest threshold that is reached, in per cent; 0 for none."""
+        return max((each for each in self._thresholds if spent and spent * 100 >= amount * each), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    own: TenantBudgets
+    plan: Budget | None  # None: a plan that this process does not know; what is spent is counted all the same
+
+
+def _spent(rows: Sequence[LedgerRow], known: Mapping[str, _Known]) -> tuple[dict[Slot, int], dict[Slot, Budget]]:
+    """What is added to which budgets, and those whose amounts are known."""
+    spent: dict[Slot, int] = defaultdict(int)
+    counted: dict[Slot, Budget] = {}
+    for row in rows:
+        of_tenant = known[row.tenant_id]
+        for spend, nano in spending(row):
+            for budget in of_tenant.own.matching(row.token_id, spend, of_tenant.plan):
+                slot = Slot(budget.key, budget.starts(row.began_at))
+                spent[slot] += nano
+                counted[slot] = budget
+            if spend is Spend.MANAGED and of_tenant.plan is None:
+                spent[Slot(plan_key(row.tenant_id), Period.MONTH.starts(row.began_at))] += nano
+    return spent, counted
+
+
+def spending(row: LedgerRow) -> list[tuple[Spend, int]]:
+    """What a row cost, by whose keys; nothing for what cost nothing, or what nobody knows."""
+    cost = row.cost_nano or 0
+    managed = row.managed_nano
+    if managed is None:
+        managed = cost if row.key_source == Spend.MANAGED else 0
+    both = ((Spend.MANAGED, managed), (Spend.BYOK, cost - managed))
+    return [(spend, nano) for spend, nano in both if nano > 0]
+
+
+def _holds(rows: Sequence[LedgerRow]) -> dict[tuple[str, Slot], int]:
+    """What was held for the rows, by holder."""
+    holds: dict[tuple[str, Slot], int] = defaultdict(int)
+    for row in rows:
+        for holder, key, nano in row.holds:
+            holds[holder, Slot(key, period_of(key).starts(row.began_at))] += nano
+    return holds
+
+
+# --- statements ------------------------------------------------------------------------------------------------------
+
+
+async def _add(connection: AsyncConnection, spent: Mapping[Slot, int], also: Iterable[Slot]) -> dict[Slot, Row[Any]]:
+    """Add what is spent, in the order in which everybody takes the budgets' rows; the rows, those of `also` too."""
+    slots = sorted({*spent, *also})
+    for part in _parts(slots):
+        new = [
+            {
+                "budget_key": key,
+                "starts": starts,
+                "spent_nano": spent.get(Slot(key, starts), 0),
+                "held_nano": 0,
+                "told": 0,
+            }
+            for key, starts in part
+        ]
+        made = insert_into(connection, budget_use)
+        more = {"spent_nano": budget_use.c.spent_nano + made.excluded.spent_nano}
+        keys = [budget_use.c.budget_key, budget_use.c.starts]
+        await connection.execute(made.on_conflict_do_update(index_elements=keys, set_=more), new)
+    return await rows_of(connection, slots)
+
+
+async def _return(connection: AsyncConnection, holds: Mapping[tuple[str, Slot], int]) -> None:
+    """Hold it no more: as far as it still is held, for the holder may have been buried."""
+    less = []
+    for part in _parts(sorted(holds)):
+        key = tuple_(budget_holds.c.holder, budget_holds.c.budget_key, budget_holds.c.starts)
+        those = select(budget_holds).where(key.in_([(holder, *slot) for holder, slot in part]))
+        for row in await connection.execute(those):
+            slot = Slot(row.budget_key, row.starts)
+            nano = min(holds[row.holder, slot], row.amount_nano)
+            less.append({"who": row.holder, "key": slot.budget_key, "since": slot.starts, "less": nano})
+    if not less:
+        return
+    mine = (budget_holds.c.holder == bindparam("who"), budget_holds.c.budget_key == bindparam("key"))
+    change = update(budget_holds).where(*mine, budget_holds.c.starts == bindparam("since"))
+    await connection.execute(change.values(amount_nano=budget_holds.c.amount_nano - bindparam("less")), less)
+    await connection.execute(_update().values(held_nano=budget_use.c.held_nano - bindparam("less")), less)
+
+
+def _update() -> Any:
+    """A change of one budget's row: `key`, `since`."""
+    mine = (budget_use.c.budget_key == bindparam("key"), budget_use.c.starts == bindparam("since"))
+    return update(budget_use).where(*mine)
+
+
+def _parts(listed: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    for start in range(0, len(listed), _AT_ONCE):
+        yield listed[start : start + _AT_ONCE]

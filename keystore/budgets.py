@@ -1,0 +1,286 @@
+"""Budgets: what a tenant or a token may spend in a day or a month, and how each of them is called.
+
+Owns the shape of a budget, its periods (UTC), and the statements on `budgets`. Money is whole nano-dollars, at the edge
+dollars. Must not know what was spent of a budget (keystore.budget_use), nor requests.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keystore.changes import Changed, note_change
+from keystore.clock import Clock, Random
+from keystore.engine import Database, Lock
+from keystore.errors import BudgetInvalid, BudgetUnknown
+from keystore.money_tables import budget_use, budgets, usage
+from keystore.tables import tokens
+from keystore.tenants import Tenant, hold_tenant
+
+NANO: Final = 1_000_000_000  # of a dollar
+MOST_USD: Final = 1_000_000_000
+
+
+class Period(StrEnum):
+    """How long a budget lasts before it begins anew, in UTC."""
+
+    DAY = "day"
+    MONTH = "month"
+
+    def starts(self, at: datetime) -> date:
+        """The first day of the period that `at` (UTC) is in."""
+        day = at.date()
+        return day if self is Period.DAY else day.replace(day=1)
+
+    def resets_at(self, starts: date) -> datetime:
+        """When the period that began on `starts` is over."""
+        after = starts + timedelta(days=1 if self is Period.DAY else 32)
+        day = after if self is Period.DAY else after.replace(day=1)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+class Spend(StrEnum):
+    """Whose keys are paid with."""
+
+    MANAGED = "managed"  # the operator's
+    BYOK = "byok"  # the tenant's own
+
+
+class Whose(StrEnum):
+    """Who set a budget, and whose spending it counts."""
+
+    PLAN = "plan"  # the plan's, for all that one tenant spends
+    TENANT = "tenant"
+    TOKEN = "token"  # noqa: S105 - a name
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent. A hard budget refuses what could overrun it, a soft one only tells."""
+
+    key: str  # names it in `budget_use`
+    whose: Whose
+    tenant_id: str
+    token_id: str  # "": of all the tenant's tokens
+    period: Period
+    spend: Spend
+    hard: bool
+    amount_nano: int
+
+    def starts(self, at: datetime) -> date:
+        """The first day of its period at this time."""
+        return self.period.starts(at)
+
+    def resets_at(self, at: datetime) -> datetime:
+        """When its period at this time is over."""
+        return self.period.resets_at(self.period.starts(at))
+
+    @property
+    def amount_usd(self) -> Decimal:
+        """The amount in dollars."""
+        return usd(self.amount_nano)
+
+
+def usd(nano: int) -> Decimal:
+    """Nano-dollars as dollars."""
+    return Decimal(nano) / NANO
+
+
+def in_nano(amount: Decimal) -> int:
+    """Dollars as nano-dollars. BudgetInvalid when they are none, or finer than that."""
+    try:
+        nano = amount * NANO
+        whole = int(nano)
+    except (InvalidOperation, ValueError, OverflowError):
+        raise BudgetInvalid(f'an amount is dollars, like "49.90", not {str(amount)!r}') from None
+    if whole != nano:
+        raise BudgetInvalid(f"{amount} dollars is finer than a nano-dollar: at most nine decimals")
+    if not 0 <= amount <= MOST_USD:
+        raise BudgetInvalid(f"an amount is from 0 to {MOST_USD:,} dollars, not {amount}; 0 lets nothing be spent")
+    return whole
+
+
+def plan_budget(tenant_id: str, amount_nano: int) -> Budget:
+    """What a tenant's plan lets it spend on the operator's keys in a month."""
+    key = plan_key(tenant_id)
+    return Budget(key, Whose.PLAN, tenant_id, "", Period.MONTH, Spend.MANAGED, True, amount_nano)
+
+
+def plan_key(tenant_id: str) -> str:
+    """How the plan's budget of a tenant is called."""
+    return f"plan:{tenant_id}:managed:month"
+
+
+def period_of(budget_key: str) -> Period:
+    """The period of the budget that is called so."""
+    return Period(budget_key.rsplit(":", 1)[1])
+
+
+def budget_from_row(row: Row[Any]) -> Budget:
+    """A Budget from a row that has the columns of `budgets`."""
+    whose = Whose.TOKEN if row.token_id else Whose.TENANT
+    period, spend = Period(row.period), Spend(row.spend)
+    key = f"{whose.value}:{row.token_id or row.tenant_id}:{spend.value}:{period.value}"
+    return Budget(key, whose, row.tenant_id, row.token_id, period, spend, bool(row.hard), row.amount_nano)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantBudgets:
+    """All budgets that a tenant and its tokens have of their own."""
+
+    of_tenant: tuple[Budget, ...] = ()
+    of_tokens: Mapping[str, tuple[Budget, ...]] | None = None  # by the token's id; None: no token has any
+
+    @classmethod
+    def of(cls, found: Sequence[Budget]) -> "TenantBudgets":
+        """The same, put in order."""
+        by_token: dict[str, tuple[Budget, ...]] = {}
+        for each in found:
+            if each.token_id:
+                by_token[each.token_id] = (*by_token.get(each.token_id, ()), each)
+        return cls(tuple(each for each in found if not each.token_id), by_token or None)
+
+    def matching(self, token_id: str, spend: Spend, plan: Budget | None) -> tuple[Budget, ...]:
+        """The budgets that what this token spends with these keys is counted in; `plan` is its tenant's plan's."""
+        mine = self.of_tokens.get(token_id, ()) if self.of_tokens else ()
+        own = tuple(each for each in (*self.of_tenant, *mine) if each.spend is spend)
+        return (plan, *own) if plan is not None and plan.spend is spend else own
+
+
+NO_BUDGETS: Final = TenantBudgets()
+
+
+class BudgetStore:
+    """Every statement on budgets' definitions; each method is one transaction. DatabaseUnavailable when the database
+    fails."""
+
+    def __init__(self, database: Database, *, now: Clock, random: Random) -> None:
+        self._database = database
+        self._now = now
+        self._random = random
+
+    async def set(
+        self,
+        tenant: Tenant,
+        period: str,
+        spend: str,
+        amount: Decimal,
+        *,
+        token_id: str = "",
+        hard: bool | None = None,
+    ) -> Budget:
+        """A budget of the tenant, or of one of its tokens, in place of the one it has for the same. `amount` in
+        dollars; without `hard`, a managed budget is hard and one for the tenant's own keys is soft. What was spent in
+        the present period counts. BudgetInvalid, or TenantUnknown."""
+        which = {"period": _checked_period(period), "spend": _checked_spend(spend), "token_id": token_id}
+        is_hard = which["spend"] == Spend.MANAGED if hard is None else hard
+        values = {"amount_nano": in_nano(amount), "hard": int(is_hard), "updated_at": self._now()}
+        async with self._database.write(lock=Lock.BUDGETS) as connection:
+            await hold_tenant(connection, tenant)
+            await _check_token(connection, tenant, token_id)
+            mine = _is(tenant, **which)
+            if not (await connection.execute(update(budgets).where(*mine).values(**values))).rowcount:
+                row = {"budget_id": self._new_id(), "tenant_id": tenant.id, "created_at": self._now()}
+                await connection.execute(insert(budgets).values(**row, **which, **values))
+                made = (await connection.execute(select(budgets).where(*mine))).one()
+                await _count_the_past(connection, budget_from_row(made), self._now())
+            found = (await connection.execute(select(budgets).where(*mine))).one()
+            await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
+        return budget_from_row(found)
+
+    async def list(self, tenant: Tenant) -> Sequence[Budget]:
+        """The tenant's own, then its tokens'."""
+        return await self.read(tenant.id)
+
+    async def read(self, tenant_id: str) -> Sequence[Budget]:
+        """The same, by the tenant's id."""
+        order = (budgets.c.token_id, budgets.c.spend, budgets.c.period)
+        query = select(budgets).where(budgets.c.tenant_id == tenant_id).order_by(*order)
+        async with self._database.read() as connection:
+            return [budget_from_row(row) for row in await connection.execute(query)]
+
+    async def get(self, tenant: Tenant, period: str, spend: str, *, token_id: str = "") -> Budget:
+        """One budget. BudgetUnknown says which there are."""
+        which = {"period": _checked_period(period), "spend": _checked_spend(spend), "token_id": token_id}
+        async with self._database.read() as connection:
+            row = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).first()
+        if row is None:
+            raise await self._unknown(tenant, which)
+        return budget_from_row(row)
+
+    async def remove(self, tenant: Tenant, period: str, spend: str, *, token_id: str = "") -> Budget:
+        """The budget that is no more. BudgetUnknown says which there are."""
+        which = {"period": _checked_period(period), "spend": _checked_spend(spend), "token_id": token_id}
+        mine = _is(tenant, **which)
+        async with self._database.write(lock=Lock.BUDGETS) as connection:
+            row = (await connection.execute(select(budgets).where(*mine))).first()
+            if row is not None:
+                await connection.execute(delete(budgets).where(*mine))
+                await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
+        if row is None:
+            raise await self._unknown(tenant, which)
+        return budget_from_row(row)
+
+    async def _unknown(self, tenant: Tenant, which: Mapping[str, str]) -> BudgetUnknown:
+        there = ", ".join(each.key for each in await self.list(tenant)) or "none"
+        whose = f"token {which['token_id']!r} of tenant" if which["token_id"] else "tenant"
+        wanted = f"the {whose} {tenant.slug!r} has no {which['spend']} budget for a {which['period']}"
+        return BudgetUnknown(f"{wanted}; it has: {there}")
+
+    def _new_id(self) -> str:
+        return str(uuid.UUID(bytes=self._random(16), version=4))
+
+
+def _is(tenant: Tenant, *, period: str, spend: str, token_id: str) -> tuple[Any, ...]:
+    mine = (budgets.c.tenant_id == tenant.id, budgets.c.token_id == token_id)
+    return (*mine, budgets.c.period == period, budgets.c.spend == spend)
+
+
+def _checked_period(period: str) -> str:
+    if period not in set(Period):
+        raise BudgetInvalid(f'a budget is for a "day" or a "month", not {period!r}')
+    return Period(period).value
+
+
+def _checked_spend(spend: str) -> str:
+    if spend not in set(Spend):
+        raise BudgetInvalid(
+            f'a budget bounds what is spent with "managed" keys (the operator\'s) or "byok" keys (the tenant\'s own),'
+            f" not {spend!r}"
+        )
+    return Spend(spend).value
+
+
+async def _check_token(connection: AsyncConnection, tenant: Tenant, token_id: str) -> None:
+    if not token_id:
+        return
+    mine = select(tokens.c.id).where(tokens.c.id == token_id, tokens.c.tenant_id == tenant.id)
+    if (await connection.execute(mine)).first() is None:
+        raise BudgetInvalid(f"the tenant {tenant.slug!r} has no token {token_id!r}; `wardgate token list` shows them")
+
+
+async def _count_the_past(connection: AsyncConnection, budget: Budget, now: datetime) -> None:
+    """A new budget begins with what was spent in its period before it was there. Rows are counted in a transaction
+    that excludes this one (keystore.budget_spent), so none is missed and none counted twice."""
+    starts = budget.starts(now)
+    spent = select(func.coalesce(func.sum(usage.c.cost_nano), 0)).where(
+        usage.c.tenant_id == budget.tenant_id,
+        usage.c.period == budget.period.value,
+        usage.c.starts == starts,
+        usage.c.key_source == budget.spend.value,
+    )
+    if budget.token_id:
+        spent = spent.where(usage.c.token_id == budget.token_id)
+    nano = int((await connection.execute(spent)).scalar_one())
+    row = {"budget_key": budget.key, "starts": starts, "spent_nano": nano, "held_nano": 0, "told": 0}
+    new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(budget_use).values(**row)
+    keys = [budget_use.c.budget_key, budget_use.c.starts]
+    known = new.on_conflict_do_update(index_elements=keys, set_={"spent_nano": nano, "told": 0})
+    await connection.execute(known)

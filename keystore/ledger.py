@@ -1,0 +1,196 @@
+"""The ledger: one row for each request that ended, written from the processes' journals exactly once.
+
+Owns the statements on `ledger` and `journals`. A batch is one transaction: how far its journal was written, the rows,
+what they add to usage, and what others settle with them. Must not know how a journal is kept, nor HTTP.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, and_, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from keystore import ledger_check, ledger_pruning, ledger_usage
+from keystore.budget_spent import Crossed
+from keystore.clock import Clock
+from keystore.engine import Database
+from keystore.errors import LedgerGap, LedgerUnknown
+from keystore.json_rows import ROWS, document, selected, texts
+from keystore.ledger_check import Reconciliation
+from keystore.ledger_partitions import Partitions
+from keystore.ledger_pruning import Pruned
+from keystore.ledger_row import LedgerRow, State
+from keystore.ledger_usage import Sums
+from keystore.money_tables import journals, ledger
+
+Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Sequence[Crossed]]]
+"""What is done with new rows in the transaction that writes them, and what is to be told when it has ended well. It may
+be called again for the same rows when it has not, so it leaves nothing behind outside the database."""
+
+_ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
+_NAMES: Final = tuple(each.name for each in ledger.columns)
+_UNKNOWN: Final = (
+    "the ledger has no row of this request id (x-wardgate-request-id of the answer). One is written for each request"
+    " when it has ended, and is here about a second later; old ones are removed after the time that they are kept"
+)
+
+
+class LedgerStore:
+    """DatabaseUnavailable when the database fails. `tell` hears of the thresholds of budgets that rows crossed."""
+
+    def __init__(self, database: Database, *, now: Clock, settle: Settle | None = None) -> None:
+        self._database = database
+        self._partitions = Partitions(database)
+        self._now = now
+        self._settle = settle
+        self.tell: Callable[[Sequence[Crossed]], None] = lambda _: None
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
+        """Write a journal's lines from `first_position` on, all or nothing; None is a line without a row. What was
+        written before is skipped, so that any piece may come again, and a request id that is there stays as it is.
+        LedgerGap when lines before these have not been written. ValueError for a row that has not ended, or whose time
+        has no zone."""
+        lines = [None if row is None else _checked(row) for row in rows]
+        try:
+            await self._write(journal_id, first_position, lines)
+        except IntegrityError:  # another process dropped a month, of which these hold a row
+            self._partitions.forget()
+            await self._write(journal_id, first_position, lines)
+
+    async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None]) -> None:
+        await self._partitions.ensure(row.began_at for row in lines if row)
+        crossed: Sequence[Crossed] = ()
+        async with self._database.write() as connection:
+            position = await self._locked(connection, journal_id)
+            if first > position:
+                raise LedgerGap(f"journal {journal_id} is written up to line {position}; these begin at {first}")
+            if first + len(lines) <= position:
+                return
+            new = await _inserted(connection, [row for row in lines[position - first :] if row])
+            await ledger_usage.add(connection, new)
+            moved = {"position": first + len(lines), "updated_at": self._now()}
+            await connection.execute(update(journals).where(journals.c.journal_id == journal_id).values(moved))
+            if self._settle and new:
+                crossed = await self._settle(connection, new)
+        if crossed:
+            self.tell(crossed)
+
+    async def _locked(self, connection: AsyncConnection, journal_id: str) -> int:
+        """How far the journal is written, its row ours until the transaction ends."""
+        own = select(journals.c.position).where(journals.c.journal_id == journal_id).with_for_update()
+        position: int | None = (await connection.execute(own)).scalar()
+        if position is None:
+            first = {"journal_id": journal_id, "position": 0, "updated_at": self._now()}
+            insert = (sqlite if self._database.is_sqlite else postgresql).insert(journals)
+            await connection.execute(insert.on_conflict_do_nothing(), first)
+            position = (await connection.execute(own)).scalar_one()
+        return position
+
+    async def position(self, journal_id: str) -> int:
+        """How many lines of the journal are written; 0 of one that is not known."""
+        own = select(journals.c.position).where(journals.c.journal_id == journal_id)
+        async with self._database.read() as connection:
+            return (await connection.execute(own)).scalar() or 0
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def get(self, request_id: str, *, tenant_id: str | None = None) -> LedgerRow:
+        """A request's row, of this tenant alone when one is given. LedgerUnknown when there is none."""
+        row = None
+        if _ID.match(request_id):
+            wanted = select(ledger).where(ledger.c.request_id == request_id)
+            if tenant_id is not None:
+                wanted = wanted.where(ledger.c.tenant_id == tenant_id)
+            async with self._database.read() as connection:
+                row = (await connection.execute(wanted.limit(1))).first()
+        if row is None:
+            raise LedgerUnknown(_UNKNOWN)
+        return _read(row)
+
+    async def rows(
+        self, *, tenant_id: str, since: datetime, until: datetime, after: LedgerRow | None = None, limit: int = 1_000
+    ) -> list[LedgerRow]:
+        """A tenant's requests that began at `since` or later and before `until`, oldest first, at most `limit`; the
+        next ones come `after` the last of these."""
+        began = ledger.c.began_at
+        wanted = select(ledger).where(ledger.c.tenant_id == tenant_id, began >= since, began < until)
+        if after is not None:
+            later = and_(began == after.began_at, ledger.c.request_id > after.request_id)
+            wanted = wanted.where(began >= after.began_at, or_(began > after.began_at, later))
+        async with self._database.read() as connection:
+            found = await connection.execute(wanted.order_by(began, ledger.c.request_id).limit(limit))
+            return [_read(row) for row in found]
+
+    async def totals(self, since: datetime, until: datetime, *, tenant_id: str | None = None) -> Sums:
+        """The sums of the rows themselves that began at `since` or later and before `until`: of one tenant, or all."""
+        async with self._database.read() as connection:
+            return await ledger_check.totals(connection, since, until, tenant_id)
+
+    # --- keeping -------------------------------------------------------------------------------------------------
+
+    async def reconcile(self, day: date) -> Reconciliation:
+        """Compare the usage of a day (UTC) with its rows, and that of its month with its days."""
+        begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        async with self._database.read() as connection:
+            rows_kept = await ledger_pruning.gone_before(connection) <= begins
+            found = await ledger_check.differences(connection, day, rows_kept=rows_kept)
+        return Reconciliation(day, rows_kept, tuple(found))
+
+    async def prune(self, kept: timedelta) -> Pruned:
+        """Remove rows that are older, some thousands at a time; usage stays."""
+        return await ledger_pruning.prune(self._database, self._partitions, self._now() - kept)
+
+
+def _checked(row: LedgerRow) -> LedgerRow:
+    if row.state is State.RESERVED or row.began_at.tzinfo is None:
+        raise ValueError(f"request {row.request_id} has not ended, or began at a time without a zone")
+    return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
+
+
+async def _inserted(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+    """Insert what is not there; which rows that was. Sorted, so that two writers never wait for each other in a circle
+    when they hold the same requests."""
+    unique = {row.request_id: row for row in reversed(rows)}  # of two, the first
+    wanted = [unique[request_id] for request_id in sorted(unique)]
+    if not wanted:
+        return []
+    if connection.dialect.name == "sqlite":
+        return await _inserted_alone(connection, wanted)
+    told: Any = (await connection.execute(_INSERT_TELLING, {ROWS: document(wanted)})).scalar()
+    made = frozenset(told or ())  # NULL: none
+    return wanted if len(made) == len(wanted) else [row for row in wanted if row.request_id in made]
+
+
+async def _inserted_alone(connection: AsyncConnection, wanted: list[LedgerRow]) -> list[LedgerRow]:
+    """SQLite has one writer, so what is not there now will not be there in the next statement."""
+    found = await connection.execute(_THERE, {ROWS: document([row.request_id for row in wanted])})
+    if there := {tuple(row) for row in found}:
+        wanted = [row for row in wanted if (row.request_id, row.began_at) not in there]
+    if wanted:
+        await connection.execute(_INSERT, {ROWS: document(wanted)})
+    return wanted
+
+
+def _read(row: Row[Any]) -> LedgerRow:
+    values = dict(row._mapping)
+    return LedgerRow(**values | {"state": State(values["state"]), "stream": bool(values["stream"])})
+
+
+_FLAGS: Final = frozenset({"stream"})
+_INSERT: Final = sqlite.insert(ledger).from_select(_NAMES, selected(ledger, is_sqlite=True))
+_MADE: Final = (
+    postgresql.insert(ledger)
+    .from_select(_NAMES, selected(ledger, is_sqlite=False, flags=_FLAGS))
+    .on_conflict_do_nothing()
+    .returning(ledger.c.request_id)
+    .cte("made")
+)
+_INSERT_TELLING: Final = select(func.json_agg(_MADE.c.request_id, type_=postgresql.JSON()))
+_THERE: Final = select(ledger.c.request_id, ledger.c.began_at).where(ledger.c.request_id.in_(texts()))

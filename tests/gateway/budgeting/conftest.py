@@ -1,0 +1,157 @@
+"""Processes on one real database: each with its own door to it, a journal, and clocks that are moved by hand."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pytest
+from sqlalchemy import text
+
+from gateway.budgeting.burying import Burying
+from gateway.budgeting.holder import Held, Holder, Refused, Reservation
+from keystore.budget_spent import BudgetSpent, Crossed
+from keystore.budget_use import BudgetUse
+from keystore.budgets import NANO, Budget, BudgetStore, plan_budget, usd
+from keystore.engine import Database
+from keystore.ledger_row import LedgerRow, State
+from keystore.tenants import Tenant, TenantStore
+from tests.keystore.conftest import FakeClock, World
+
+PLANS = {"free": 5 * NANO, "solo": 25 * NANO, "team": 1_000 * NANO}
+TENANT = "acme"
+
+
+@dataclass
+class Ticks:
+    """Monotonic seconds, moved by hand; a pause is over at once, and takes its time."""
+
+    wall: FakeClock
+    now: float = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.wall.advance(seconds=seconds)
+
+    async def pause(self, seconds: float) -> None:
+        self.advance(seconds)
+        await asyncio.sleep(0)
+
+
+def row(number: int, at: datetime, cost: int, holds: tuple[Held, ...] = (), **other: object) -> LedgerRow:
+    """A row of the ledger, of TENANT with the operator's keys unless said otherwise."""
+    known: dict[str, object] = {
+        "request_id": f"req-{number}",
+        "began_at": at,
+        "tenant_id": TENANT,
+        "token_id": "tok",
+        "endpoint": "chat_completions",
+        "state": State.SETTLED,
+        "outcome": "ok",
+        "key_source": "managed",
+        "cost_nano": cost,
+        "holds": holds,
+    }
+    return LedgerRow(**(known | other))  # type: ignore[arg-type]
+
+
+@dataclass
+class Process:
+    """One of the processes; `journal` holds what it has not written into the database yet."""
+
+    database: Database
+    holder: Holder
+    burying: Burying
+    journal: list[LedgerRow] = field(default_factory=list)
+
+
+@dataclass
+class Town:
+    """Makes processes, writes their journals, and looks at the books."""
+
+    world: World
+    ticks: Ticks
+    tenant: Tenant
+    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    databases: list[Database] = field(default_factory=list)
+
+    def process(self) -> Process:
+        database = Database(self.world.url)
+        self.databases.append(database)
+        use = BudgetUse(database, now=self.world.clock)
+        return Process(database, Holder(use, clock=self.ticks, pause=self.ticks.pause), Burying(use, self.ticks))
+
+    async def reserve(self, process: Process, nano: int, *budgets: Budget) -> Reservation | Refused:
+        return await process.holder.reserve(budgets, nano, self.world.clock())
+
+    async def reserved(self, process: Process, nano: int, *budgets: Budget) -> Reservation:
+        found = await self.reserve(process, nano, *budgets)
+        assert isinstance(found, Reservation), found
+        return found
+
+    async def refused(self, process: Process, nano: int, *budgets: Budget) -> Refused:
+        found = await self.reserve(process, nano, *budgets)
+        assert isinstance(found, Refused)
+        return found
+
+    def settle(self, process: Process, reservation: Reservation, cost: int, **other: object) -> None:
+        held = process.holder.settle(reservation, cost)
+        process.journal.append(row(next(self.numbers), self.world.clock(), cost, held, **other))
+
+    async def ship(self, journal: list[LedgerRow]) -> list[Crossed]:
+        rows = list(journal)
+        journal.clear()
+        async with self.databases[0].write() as connection:
+            return await BudgetSpent(PLANS).settle(connection, rows)
+
+    async def spend(self, process: Process, cost: int, *budgets: Budget) -> list[Crossed]:
+        self.settle(process, await self.reserved(process, cost, *budgets), cost)
+        return await self.ship(process.journal)
+
+    async def book(self, budget: Budget) -> tuple[int, int]:
+        """What is spent and what is held; what is held is what the holders hold."""
+        slot = {"key": budget.key, "since": budget.starts(self.world.clock()).isoformat()}
+        async with self.databases[0].read() as connection:
+            known = "SELECT {} FROM {} WHERE budget_key = :key AND CAST(starts AS VARCHAR) = :since"
+            use = text(known.format("spent_nano, held_nano", "wardgate_budget_use"))
+            found = (await connection.execute(use, slot)).first()
+            holds = text(known.format("coalesce(sum(amount_nano), 0)", "wardgate_budget_holds"))
+            held = int((await connection.execute(holds, slot)).scalar_one())
+        spent, in_all = found or (0, 0)
+        assert held == in_all
+        return spent, in_all
+
+    async def own(self, nano: int, *, hard: bool = True, period: str = "day", spend: str = "managed") -> Budget:
+        """A budget of TENANT's own, as the store knows it."""
+        store = BudgetStore(self.databases[0], now=self.world.clock, random=os.urandom)
+        return await store.set(self.tenant, period, spend, usd(nano), hard=hard)
+
+    async def close(self) -> None:
+        for database in self.databases:
+            await database.close()
+
+
+def managed(amount: int, tenant: str = TENANT) -> Budget:
+    """A plan's budget."""
+    return plan_budget(tenant, amount)
+
+
+@pytest.fixture
+def ticks(clock: FakeClock) -> Ticks:
+    return Ticks(clock)
+
+
+@pytest.fixture
+async def town(world: World, ticks: Ticks) -> AsyncIterator[Town]:
+    database = Database(world.url)
+    await database.use_wal()
+    tenants = TenantStore(database, PLANS, now=world.clock, random=os.urandom)
+    made = Town(world, ticks, await tenants.add(TENANT, "solo", id=TENANT))
+    made.databases.append(database)
+    yield made
+    await made.close()
