@@ -4,8 +4,11 @@ Owns the statements on `ledger` and `journals`. A batch is one transaction: how 
 what they add to usage, and what others settle with them. Must not know how a journal is kept, nor HTTP.
 """
 
+import asyncio
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -19,7 +22,7 @@ from keystore import ledger_check, ledger_pruning, ledger_usage
 from keystore.budget_spent import Crossed
 from keystore.clock import Clock
 from keystore.engine import Database
-from keystore.errors import LedgerGap, LedgerUnknown
+from keystore.errors import DatabaseUnavailable, LedgerGap, LedgerUnknown
 from keystore.json_rows import ROWS, document, selected, texts
 from keystore.ledger_check import Reconciliation
 from keystore.ledger_partitions import Partitions
@@ -99,6 +102,11 @@ class LedgerStore:
         async with self._database.read() as connection:
             return (await connection.execute(own)).scalar() or 0
 
+    async def secured(self) -> bool:
+        """Have what was written survive a power cut, so that its journal may go; False when that is not sure now: ask
+        again later. PostgreSQL's commits do by themselves; SQLite's do once its log was carried over."""
+        return not self._database.is_sqlite or await asyncio.to_thread(_carried_over, self._database)
+
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def get(self, request_id: str, *, tenant_id: str | None = None) -> LedgerRow:
@@ -139,9 +147,10 @@ class LedgerStore:
         """Compare the usage of a day (UTC) with its rows, and that of its month with its days."""
         begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
         async with self._database.read() as connection:
-            rows_kept = await ledger_pruning.gone_before(connection) <= begins
-            found = await ledger_check.differences(connection, day, rows_kept=rows_kept)
-        return Reconciliation(day, rows_kept, tuple(found))
+            found = await ledger_check.differences(connection, day)
+            rows_kept = await ledger_pruning.gone_before(connection) <= begins  # noted before the first of them goes
+        told = (each for each in found if rows_kept or each.key.period == "month")
+        return Reconciliation(day, rows_kept, tuple(told))
 
     async def prune(self, kept: timedelta) -> Pruned:
         """Remove rows that are older, some thousands at a time; usage stays."""
@@ -152,6 +161,16 @@ def _checked(row: LedgerRow) -> LedgerRow:
     if row.state is State.RESERVED or row.began_at.tzinfo is None:
         raise ValueError(f"request {row.request_id} has not ended, or began at a time without a zone")
     return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
+
+
+def _carried_over(database: Database) -> bool:
+    """Whether the whole log of an SQLite database is in its file, both synced. A reader may hold a part of it up."""
+    try:
+        with closing(database.plain_connection()) as connection:
+            busy, logged, carried = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(f"{database.name} could not carry its log over") from error
+    return not busy and bool(logged == carried)
 
 
 async def _inserted(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[LedgerRow]:

@@ -62,12 +62,11 @@ async def totals(connection: AsyncConnection, since: datetime, until: datetime, 
     return Sums(*(await connection.execute(asked)).one())
 
 
-async def differences(connection: AsyncConnection, day: date, *, rows_kept: bool) -> list[Difference]:
-    """Of the day with its rows, when they are kept, and of its month with its days."""
-    found = await _compared(connection, _days_of(day), _usage("month", day.replace(day=1)))
-    if rows_kept:
-        found += await _compared(connection, _rows_of(day), _usage("day", day))
-    return sorted(found, key=lambda each: each.key)
+async def differences(connection: AsyncConnection, day: date) -> list[Difference]:
+    """Of the day with its rows, and of its month with its days; by key."""
+    of_month = await _compared(connection, _days_of(day), _usage("month", day.replace(day=1)))
+    of_day = await _compared(connection, _rows_of(day), _usage("day", day))
+    return sorted(of_day + of_month, key=lambda each: each.key)
 
 
 async def _compared(connection: AsyncConnection, parts: Select[Any], whole: Select[Any]) -> list[Difference]:

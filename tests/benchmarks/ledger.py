@@ -36,7 +36,8 @@ START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 TENANTS = 200
 MODELS = ("gpt-4o-mini", "gpt-4o", "claude-sonnet-4-5", "MiniMax-M2")
 BATCHES = (200, 1_000, 5_000)
-WRITTEN = 40_000  # rows for each size of batch
+WRITTEN = 20_000  # rows of a round
+ROUNDS = 3  # of which the one that took least of the processor is printed: others disturb, nothing speeds up
 TIMES = 50
 DETAIL = json.dumps(
     {
@@ -58,13 +59,16 @@ class Written:
     own_s: float
     server_s: float | None
 
+    @property
+    def cpu_s(self) -> float:
+        return self.own_s + (self.server_s or 0)
+
     def line(self, name: str, batch: int) -> str:
         each = 1e6 / self.rows
-        cpu_us = (self.own_s + (self.server_s or 0)) * each
         server = "" if self.server_s is None else f" + {self.server_s * each:.1f} of the server"
         return (
             f"{name:10} batches of {batch:5,}: {self.rows / self.clock_s:8,.0f} rows/s by the clock; a row takes"
-            f" {self.own_s * each:.1f} us of this process{server}: {1e6 / cpu_us:8,.0f} rows/s of one whole core"
+            f" {self.own_s * each:.1f} us of this process{server}: {self.rows / self.cpu_s:8,.0f} rows/s of one core"
         )
 
 
@@ -161,7 +165,8 @@ async def writing(urls: dict[str, str]) -> None:
         async with opened(url) as one:
             await write(one, 1_000, 1_000, random.Random(0))  # the statements are prepared, the month is made
             for batch in BATCHES:
-                print((await write(one, WRITTEN, batch, random.Random(batch))).line(name, batch), flush=True)
+                rounds = [await write(one, WRITTEN, batch, random.Random(batch + each)) for each in range(ROUNDS)]
+                print(min(rounds, key=lambda each: each.cpu_s).line(name, batch), flush=True)
 
 
 # --- size ----------------------------------------------------------------------------------------------------------
@@ -190,12 +195,12 @@ async def size(urls: dict[str, str], number: int) -> None:
 
 MAKE = """
 INSERT INTO wardgate_ledger
-SELECT 'req_' || md5(n::text), timestamptz '2026-10-01 00:00+00' + n * (interval '60 days' / :number),
+SELECT 'req_' || md5(n::text), timestamptz '2026-10-01 00:00+00' + n * (interval '60 days' / CAST(:number AS bigint)),
   'tenant-' || lpad((n % 500)::text, 29, '0'), 'token-' || (n % 1500), md5((-n)::text), 'chat', 1, 'auto', 'openai',
-  (ARRAY['gpt-4o-mini', 'gpt-4o', 'claude-sonnet-4-5', 'MiniMax-M2'])[1 + n % 4], 'tenant', 'stored', 'OPENAI_API_KEY',
-  'settled', CASE WHEN n % 20 = 0 THEN 'error' ELSE 'ok' END, 200, NULL, NULL, 2234, 512, 1000, NULL, NULL, 567300,
-  'release-12-1f3a9c0e', 2, 912, 853, 210, :detail
-FROM generate_series(:first, :last) n
+  (ARRAY['gpt-4o-mini', 'gpt-4o', 'claude-sonnet-4-5', 'MiniMax-M2'])[1 + n / 500 % 4],
+  'tenant', 'stored', 'OPENAI_API_KEY', 'settled', CASE WHEN n / 2000 % 20 = 0 THEN 'error' ELSE 'ok' END,
+  200, NULL, NULL, 2234, 512, 1000, NULL, NULL, 567300, 'release-12-1f3a9c0e', 2, 912, 853, 210, CAST(:detail AS text)
+FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) n
 """
 ADD_UP = """
 INSERT INTO wardgate_usage
@@ -219,7 +224,7 @@ async def reading(url: str, number: int) -> None:
         print(f"{number:,} rows made in {time.perf_counter() - clock:.0f} s")
         store, chance = LedgerStore(one, now=utc_now), random.Random(2)
         chosen = [str(chance.randrange(1, number)) for _ in range(TIMES)]
-        ids = [row[0] for each in chosen for row in await ask(one, "SELECT 'req_' || md5(:n)", n=each)]
+        ids = [row[0] for each in chosen for row in await ask(one, "SELECT 'req_' || md5(CAST(:n AS text))", n=each)]
         for period in ("month", "day"):
             took = [await _timed(ask(one, USAGE, tenant=TENANT, period=period)) for _ in range(TIMES)]
             print(_times(f"a tenant's usage of a month, from its {period}s", took))

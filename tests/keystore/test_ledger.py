@@ -5,6 +5,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.engine import Database
@@ -225,3 +226,13 @@ async def test_database_that_is_away_is_said_and_nothing_is_half_written(world: 
     assert (await store.position(JOURNAL), len(await all_rows(world))) == (1, 1)
     await store.write(JOURNAL, 1, [a_row(2)])
     assert await all_usage(world) == truth([a_row(1), a_row(2)])
+
+
+async def test_written_rows_are_secured_once_no_reader_holds_the_log(world: World, store: LedgerStore) -> None:
+    await store._database.use_wal()
+    assert await store.secured()
+    async with store._database.read() as reader:
+        await reader.execute(text("SELECT count(*) FROM wardgate_ledger"))
+        await store.write(JOURNAL, 0, [a_row(1)])
+        assert await store.secured() is not world.is_sqlite
+    assert await store.secured()
