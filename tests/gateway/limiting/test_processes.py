@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from tests import services
 
-LIMIT = 200
+LIMIT = 120
 SKEWS = (-300, -1, 300, 0)
 
 

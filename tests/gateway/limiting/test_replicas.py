@@ -1,6 +1,7 @@
 """Several limiters over one real Valkey, with clocks that are wrong: together they admit the limit, whatever fails."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -230,6 +231,17 @@ async def test_silent_redis_is_asked_five_times_and_then_left_alone(fresh_redis:
         assert all(each.admitted and each.degraded for each in verdicts)
         assert link.connections == asked
         await limiter.close()
+
+
+async def test_answer_counts_when_only_this_process_was_late(fresh_redis: str) -> None:
+    limiter = Limiter(lambda unheard: SharedLimits(fresh_redis, unheard, timeout_s=0.2))
+    await limiter.tend()
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(limiter.admit([rpm(9)]))
+    await asyncio.sleep(0)
+    loop.call_soon(loop.call_soon, time.sleep, 0.3)  # the loop is held up after the request was sent
+    assert (await waiting).degraded is False
+    await limiter.close()
 
 
 async def test_round_trip_is_spared_when_nothing_is_limited(fresh_redis: str) -> None:
