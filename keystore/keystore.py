@@ -8,12 +8,16 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from types import MappingProxyType
+from typing import Final, Self
 
 from keystore.audit import AuditLog
+from keystore.budget_spent import BudgetSpent
+from keystore.budget_use import BudgetUse
+from keystore.budgets import BudgetStore, TenantBudgets
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
@@ -63,6 +67,9 @@ __all__ = [
 ]
 
 
+_NO_PLANS: Final[Mapping[str, int]] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Keystore:
     """What `open` gives. `legacy_note` is a sentence about a tenant_settings table that is there but cannot be read."""
@@ -83,6 +90,9 @@ class Keystore:
     prices: PriceReleases
     price_sources: PriceSources
     leases: Leases
+    budgets: BudgetStore
+    budget_use: BudgetUse
+    budget_spent: BudgetSpent
     registry: Registry
     lacking: tuple[str, ...]
     reads_legacy: bool
@@ -107,12 +117,14 @@ class Keystore:
         create: bool,
         partial: bool = False,
         keeping: Keeping = A_DAY,
+        plan_budgets: Mapping[str, int] = _NO_PLANS,
         now: Clock = utc_now,
         random: Random = os.urandom,
     ) -> Self:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
-        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open."""
+        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
+        `plan_budgets` is what plans allow of managed spending a month, in nano-dollars by the plan's name."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
@@ -129,14 +141,18 @@ class Keystore:
         tenants = TenantStore(database, known_plans, now=now, random=random)
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
-        use = KeyUse(database)
+        use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
             return build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
 
+        async def read_budgets(tenant_id: str) -> TenantBudgets:
+            return TenantBudgets.of(await budgets.read(tenant_id))
+
         remembered = Remembered(
             token_store,
             read_keyring,
+            read_budgets,
             functools.partial(ChangeFeed, database),
             untold=legacy is not None,
             is_sqlite=database.is_sqlite,
@@ -158,6 +174,9 @@ class Keystore:
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
+            budgets=budgets,
+            budget_use=BudgetUse(database, now=now),
+            budget_spent=BudgetSpent(plan_budgets),
             registry=registry,
             lacking=opened.lacking,
             reads_legacy=legacy is not None,
@@ -176,6 +195,10 @@ class Keystore:
         """What `tenant` can use now, from both stores in at most three statements, or as it is remembered; every
         envelope was opened once."""
         return await self._remembered.keyring(tenant)
+
+    async def tenant_budgets(self, tenant_id: str) -> TenantBudgets:
+        """What the tenant and its tokens may spend, beside its plan's budget, or as it is remembered."""
+        return await self._remembered.budgets(tenant_id)
 
     async def authenticate(self, text: str, now: datetime) -> Caller:
         """Whose token this is at the time `now`, as TokenStore.authenticate, or as it is remembered."""

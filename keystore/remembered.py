@@ -1,9 +1,9 @@
-"""What a process that serves remembers of tokens and keyrings, so that a request needs no database.
+"""What a process that serves remembers of tokens, keyrings and budgets, so that a request needs no database.
 
-Owns two bounded caches and the rule when an entry may be used. An entry is dropped when the feed tells that its tenant
-or token changed; what was being read meanwhile is not remembered. While the database is away, what is remembered is
-used for up to fifteen minutes, and an unknown token is an outage, never a refusal. Secrets are remembered sealed. Must
-not know statements or HTTP.
+Owns three bounded caches and the rule when an entry may be used. An entry is dropped when the feed tells that its
+tenant or token changed; what was being read meanwhile is not remembered. While the database is away, what is remembered
+is used for up to fifteen minutes, and an unknown token is an outage, never a refusal. Secrets are remembered sealed.
+Must not know statements or HTTP.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
+from keystore.budgets import TenantBudgets
 from keystore.changes import Changed
 from keystore.errors import DatabaseUnavailable, Refusal, TokenRefused
 from keystore.feed import ChangeFeed
@@ -24,6 +25,7 @@ from keystore.tokens import Caller, Grant, TokenStore
 
 TOKENS: Final = 10_000  # entries of each cache: some 1 kB for a token, 8 kB for a keyring of five keys
 KEYRINGS: Final = 10_000
+BUDGETS: Final = 10_000
 FRESH_S: Final = 60.0  # after which an entry is read again though nobody told of a change
 STALE_S: Final = 900.0  # for how long an entry may be used while the database is away
 UNTOLD_S: Final = 1.0  # for keyrings where another application may write without telling, on PostgreSQL
@@ -91,6 +93,7 @@ class Remembered:
         self,
         tokens: TokenStore,
         read_keyring: Callable[[Tenant], Awaitable[Keyring]],
+        read_budgets: Callable[[str], Awaitable[TenantBudgets]],
         feed: Callable[[Callable[[Changed, str], None], Callable[[], None]], ChangeFeed],
         *,
         untold: bool,
@@ -100,11 +103,13 @@ class Remembered:
         """`untold`: another application writes keys without telling of it."""
         self._tokens = tokens
         self._read_keyring = read_keyring
+        self._read_budgets = read_budgets
         self._untold = untold
         self._keyrings_fresh_s = UNTOLD_S if untold and not is_sqlite else FRESH_S
         self._clock = clock
         self._grants: TaggedCache[Grant] = TaggedCache(TOKENS)
         self._keyrings: TaggedCache[Keyring] = TaggedCache(KEYRINGS)
+        self._budgets: TaggedCache[TenantBudgets] = TaggedCache(BUDGETS)
         self.prices_moved: Callable[[], None] = lambda: None  # told when another price release may be live
         self._epoch = 0  # grows with each change: what was being read when it grew is not remembered
         self.feed = feed(self._heard, self._wrote)
@@ -145,6 +150,14 @@ class Remembered:
         return await self._recall(
             self._keyrings, tenant.id, lambda: read(tenant), lambda _: tags, self._keyrings_fresh_s
         )
+
+    async def budgets(self, tenant_id: str) -> TenantBudgets:
+        """What the tenant and its tokens may spend, beside its plan."""
+        known = self._known(self._budgets, tenant_id, FRESH_S)
+        if known is not None:
+            return known
+        tags, read = ((Changed.TENANT, tenant_id),), self._read_budgets
+        return await self._recall(self._budgets, tenant_id, lambda: read(tenant_id), lambda _: tags, FRESH_S)
 
     def _known(self, cache: TaggedCache[Value], key: Hashable, fresh_s: float) -> Value | None:
         """What is remembered and fresh: the way of nearly every request."""
@@ -202,9 +215,11 @@ class Remembered:
         if kind in (Changed.TENANT, Changed.TOKEN) and subject:
             self._grants.drop((kind, subject))
             self._keyrings.drop((kind, subject))
+            self._budgets.drop((kind, subject))
         elif kind is not Changed.RING:
             self._grants.clear()
             self._keyrings.clear()
+            self._budgets.clear()
 
     def _wrote(self) -> None:
         """Somebody wrote to the SQLite file: it may have been the other application, of which nothing is told."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
+from keystore.budgets import TenantBudgets
 from keystore.changes import Changed
 from keystore.errors import DatabaseUnavailable, Refusal, TokenRefused
 from keystore.feed import ChangeFeed
@@ -56,6 +57,10 @@ async def within_a_second(holds: Callable[[], Awaitable[bool]]) -> None:
     while not await holds():
         assert time.monotonic() < deadline, "it was not obeyed within a second"
         await asyncio.sleep(0.005)
+
+
+async def no_budgets(_tenant_id: str) -> TenantBudgets:
+    return TenantBudgets()
 
 
 async def refused_as(keystore: Keystore, token: str) -> Refusal | None:
@@ -152,7 +157,7 @@ async def test_what_changed_while_it_was_read_is_not_remembered(
         return keyring
 
     feed = partial(ChangeFeed, serving._database)
-    remembered = Remembered(keystore.tokens, slow, feed, untold=False, is_sqlite=world.is_sqlite)
+    remembered = Remembered(keystore.tokens, slow, no_budgets, feed, untold=False, is_sqlite=world.is_sqlite)
     await remembered.feed.start()
     reading = asyncio.ensure_future(remembered.keyring(tenant))
     await began.wait()
