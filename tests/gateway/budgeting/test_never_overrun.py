@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.budgeting.burying import Burying
@@ -18,7 +18,7 @@ from keystore.ledger_row import LedgerRow
 from tests.gateway.budgeting.conftest import Process, Town, managed, row
 
 PROCESSES = 3
-EXAMPLES = int(os.environ.get("WARDGATE_BUDGET_TALES", "12"))
+EXAMPLES = int(os.environ.get("WARDGATE_BUDGET_TALES", "6"))
 BOUNDED = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -165,8 +165,8 @@ class Tale:
             self.settle(*self.calls.pop(), 1)
         for process in self.living:
             await self.town.ship(process.journal)
-        for _ in range(11):
-            await self.tend(seconds=5)
+        for _ in range(11):  # what is idle is given back, and who is dead is buried
+            await self.tend(seconds=10)
         for budget in self.budgets:
             assert await self.town.book(budget) == (self.costs, 0)
 
