@@ -129,7 +129,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     health = open_health(events, metrics)
     budgets = Holder(keystore.budget_use)
     metrics.watch_overruns(lambda: budgets.counts.overruns)
-    keystore.ledger.tell = crossed_of(log)
+    keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
     return Services(
         books=books,
