@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from gateway.accounts import counted, written
+from gateway.accounts import charge_of, counted, served_by, written
 from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
 from gateway.attempts import Attempts
 from gateway.auth import KEYSTORE_AWAY, authenticate
 from gateway.chat_request import ON_LOOP_BYTES, ChatRequest
+from gateway.cost_telling import telling, told
 from gateway.deciding import RuleBook, decide, refused
 from gateway.errors import ApiError
 from gateway.events import Decided, TokenUsage
@@ -176,6 +177,8 @@ class Calls:
             assert isinstance(completion, dict)  # noqa: S101 - both lanes look before they hand it on
             name, created = self._minted(tally)
             body = encode(self._front.answer(completion, request.asked, answer_id=name, created=created))
+        if request.tells_cost:
+            body = told(body, charge_of(tally, decision, tally.usage), tally)
         if turn is not None and not await turn.done(200, tally.response_headers(), body):
             tally.headers |= NOT_KEPT
         await send_body(send, 200, body)
@@ -192,6 +195,8 @@ class Calls:
                 name, created = self._minted(tally)
                 model = tally.model or request.model
                 stream = retold(stream, self._front.events(request.asked, answer_id=name, created=created, model=model))
+            if request.tells_cost:
+                stream = telling(stream, partial(charge_of, tally, decision), tally)
             most_s, keep_alive = self._services.limits.answer_timeout_s, request.surface.keep_alive
             failure = await relay_stream(send, stream, tally, most_s=most_s, keep_alive=keep_alive)
             if failure is not None:
@@ -342,7 +347,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, produced
     was really used is what the tenant's next request is reckoned with."""
     if tally.account is None:
         return  # nothing is spent
-    served, whole = _served(decision, tally), tally.outcome is None
+    served, whole = served_by(decision, tally), tally.outcome is None
     found, estimated = counted(usage, produced, decision.query.needs, whole=whole)
     tally.account.note(found, served, estimated=estimated)
     if not estimated and served is not None:
@@ -361,10 +366,3 @@ def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsag
         services.paces.note(offer.id, tally.answering_s, rest_s, usage.output_tokens)
     else:
         services.paces.note(offer.id, None, tally.answering_s, usage.output_tokens)
-
-
-def _served(decision: Decision, tally: Tally) -> Candidate | None:
-    for candidate in decision.ranked:
-        if (candidate.offer.provider_id, candidate.offer.model) == (tally.provider, tally.model):
-            return candidate
-    return None
