@@ -133,7 +133,8 @@ class Keystore:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
         looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
-        `ledger_kept` is how long rows of the ledger stay, `plan_budgets` are the plans' monthly budgets for the operator's keys, in nano-dollars."""
+        `ledger_kept` is how long rows of the ledger stay, `plan_budgets` are the plans' monthly budgets for the
+        operator's keys, in nano-dollars."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
