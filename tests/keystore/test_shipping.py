@@ -102,6 +102,31 @@ async def test_segments_go_when_they_are_shipped_and_what_began_in_them_stays(be
     assert bench.store.rows[-1] == row(0, State.ESTIMATED, outcome="lost")
 
 
+async def test_files_stay_until_the_database_is_sure(bench: Bench) -> None:
+    bench.store.sure = False
+    dead, journal = bench.journal(), bench.journal(segment_bytes=1_000)
+    dead.append(begun(100))
+    died(dead)
+    shipper = bench.shipper(journal)
+    for number in range(20):
+        journal.append(ended(number))
+    await shipper.flush()
+    await shipper.take_over()
+    assert len(segments_of(bench.folder, journal.journal_id)) > 5
+    assert (shipper.pending, shipper.orphans, shipper.counts.taken_over) == (0, 1, 0)
+    bench.store.cut()
+    with pytest.raises(RowsRefused, match="went back"):
+        journal.append(ended(20))
+        await shipper.flush()
+    await shipper.flush()
+    assert bench.store.is_exactly(range(21))
+    assert await shipper.close(1) is False
+    await journal.close(finished=False)
+    bench.store.sure = True
+    await bench.take_over()
+    assert bench.store.is_exactly([*range(21), 100]) and bench.files() == []
+
+
 async def test_failure_after_the_commit_brings_nothing_twice(bench: Bench) -> None:
     bench.store.after = Once(DatabaseUnavailable("the answer never came"))
     journal = bench.journal()
@@ -526,7 +551,8 @@ async def test_takeover_goes_on_where_the_database_was_away(bench: Bench) -> Non
 
 # --- all of it together --------------------------------------------------------------------------------------------
 
-STEPS = st.lists(st.sampled_from(["begin", "end", "end", "flush", "away", "after", "die", "tear"]), max_size=60)
+KINDS = ["begin", "begin", "end", "end", "flush", "flush", "away", "after", "die", "tear", "cut", "sure", "unsure"]
+STEPS = st.lists(st.sampled_from(KINDS), max_size=60)
 
 
 @settings(max_examples=60, deadline=None)
@@ -561,7 +587,11 @@ async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_b
             bench.store.fault = Once(DatabaseUnavailable("away"), 2)
         elif step == "after":
             bench.store.after = Once(DatabaseUnavailable("no answer"))
-        elif step in ("die", "tear"):
+        elif step in ("sure", "unsure"):
+            bench.store.sure = step == "sure"
+        elif step in ("die", "tear", "cut"):
+            if step == "cut":
+                bench.store.cut()
             lost |= set(running_now)
             running_now = []
             died(journal)
@@ -572,6 +602,7 @@ async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_b
             shipper = bench.shipper(journal, batch_bytes=batch_bytes)
     died(journal)
     bench.store.fault = bench.store.after = lambda: None
+    bench.store.sure = True
     await bench.take_over()
     assert bench.store.is_exactly(done | lost | set(running_now))
     assert {one.request_id for one in bench.store.rows if one.outcome == "lost"} == {
