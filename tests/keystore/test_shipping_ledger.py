@@ -31,6 +31,13 @@ def store(database: Database) -> LedgerStore:
 
 
 @pytest.fixture
+async def pg_store(pg_world: World) -> AsyncIterator[LedgerStore]:
+    opened = Database(pg_world.url)
+    yield LedgerStore(opened, now=lambda: NOW)
+    await opened.close()
+
+
+@pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "journal")
 
@@ -62,22 +69,19 @@ async def test_journals_come_into_the_ledger_whole(bench: Bench, store: LedgerSt
     assert bench.files() == []
 
 
-async def test_values_that_postgresql_does_not_hold_are_set_aside(bench: Bench, pg_world: World) -> None:
-    database = Database(pg_world.url)
-    store, journal = LedgerStore(database, now=lambda: NOW), bench.journal()
-    shipper = bench.shipper(journal, store=store)
+async def test_value_that_postgresql_does_not_hold_is_set_aside(bench: Bench, pg_store: LedgerStore) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal, store=pg_store)
     for number in range(20):
-        cost, code = (2**63 if number == 7 else number), ("a\0b" if number == 12 else None)
-        journal.append(ended(number, cost_nano=cost, code=code))
+        journal.append(ended(number, cost_nano=2**63 if number == 7 else number))
     for _ in range(2):
         with pytest.raises(RowsRefused):
             await shipper.flush()
     await shipper.flush()
-    found = [await there(store, numbers) for numbers in (range(7), range(8, 12), range(13, 20))]
-    assert [each.cost_nano for some in found for each in some] == [*range(7), *range(8, 12), *range(13, 20)]
-    assert [one["position"] for one in bench.rejected()] == [7, 12] and shipper.counts.rejected == 2
+    found = [*await there(pg_store, range(7)), *await there(pg_store, range(8, 20))]
+    assert [each.cost_nano for each in found] == [number for number in range(20) if number != 7]
+    assert [one["position"] for one in bench.rejected()] == [7] and shipper.counts.rejected == 1
     await journal.close(finished=await shipper.close(5))
-    await database.close()
 
 
 class Deaf(LedgerStore):
