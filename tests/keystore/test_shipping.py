@@ -127,6 +127,20 @@ async def test_files_stay_until_the_database_is_sure(bench: Bench) -> None:
     assert bench.store.is_exactly([*range(21), 100]) and bench.files() == []
 
 
+async def test_what_is_not_on_the_disk_is_not_shipped(bench: Bench) -> None:
+    class Failing(Journal):
+        def _on_disk(self, work: object) -> None:
+            raise OSError(5, "Input/output error")
+
+    journal = Failing(bench.folder, database=DATABASE)
+    shipper = bench.shipper(journal)
+    journal.append(ended(1))
+    with pytest.raises(JournalUnwritable, match="did not reach the disk"):
+        await shipper.flush()
+    assert bench.store.rows == [] and shipper.pending == 1
+    died(journal)
+
+
 async def test_failure_after_the_commit_brings_nothing_twice(bench: Bench) -> None:
     bench.store.after = Once(DatabaseUnavailable("the answer never came"))
     journal = bench.journal()
