@@ -36,6 +36,7 @@ from gateway.metrics import Metrics
 from gateway.passthrough import PassThroughLane
 from gateway.pricing.keeping import PriceKeeper
 from gateway.pricing.live import LivePrices, bundled, catalogue_of, live_prices
+from gateway.repeats import Repeats
 from gateway.rules import Rules, load_rules
 from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
@@ -128,7 +129,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     health = open_health(events, metrics)
     budgets = Holder(keystore.budget_use)
     metrics.watch_overruns(lambda: budgets.counts.overruns)
-    keystore.ledger.tell = crossed_of(log)
+    keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
     return Services(
         books=books,
@@ -150,6 +151,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         bodies=Bodies(limits.max_held_bytes),
         accounts=Accounts(journal, utc_now, time.monotonic, report, budgets, metrics.budget_refused),
         budgets=budgets,
+        repeats=Repeats(keystore.answers, report),
         admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
         journal=journal,
         shipper=shipper_of(journal, keystore, metrics, log),
@@ -215,6 +217,7 @@ async def close_services(services: Services) -> None:
     if services.sharing is not None:
         await services.sharing.close()
     await services.admission.limiter.close()
+    await services.repeats.close()
     await services.lane.aclose()
     await services.transport.aclose()
     await services.keeper.close()

@@ -18,6 +18,7 @@ from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.pricing.keeping import PriceKeeper
+from gateway.repeats import Repeats
 from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.journal import Journal
@@ -63,6 +64,7 @@ class Services:
     accounts: Accounts
     admission: Admission
     budgets: Holder
+    repeats: Repeats
     journal: Journal
     shipper: Shipper
     sharing: Sharing | None  # None: there is no Redis

@@ -347,6 +347,7 @@ def _on_begin(connection: Connection) -> None:
 
 _SENTENCES: Final = (  # words of the drivers -> what they mean
     (("readonly database", "read-only transaction"), "is read-only; Wardgate needs to write"),
+    (("must be owner of",), "does not let this role make the ledger's months: another owns its table (docs/ledger.md)"),
     (("permission denied for",), "does not let this role read and write Wardgate's tables, or read tenant_settings"),
     (("file is not a database", "malformed"), "is not a database, or is damaged"),
     (("unable to open",), "cannot be opened; is the path right, and may this user read and write there?"),

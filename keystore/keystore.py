@@ -94,6 +94,7 @@ class Keystore:
     ledger: LedgerStore
     budgets: BudgetStore
     budget_use: BudgetUse
+    budget_spent: BudgetSpent
     answers: AnswerStore
     moves: Moves
     prices: PriceReleases
@@ -149,6 +150,7 @@ class Keystore:
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
         use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
+        spent = BudgetSpent(plan_budgets)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
             found = build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
@@ -176,9 +178,10 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
-            ledger=LedgerStore(database, now=now, settle=BudgetSpent(plan_budgets).settle),
+            ledger=LedgerStore(database, now=now, settle=spent.counted),
             budgets=budgets,
             budget_use=BudgetUse(database, now=now),
+            budget_spent=spent,
             answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),

@@ -19,7 +19,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore import ledger_check, ledger_pruning, ledger_usage
-from keystore.budget_spent import Crossed
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import DatabaseUnavailable, LedgerGap, LedgerUnknown
@@ -31,9 +30,10 @@ from keystore.ledger_row import LedgerRow, State
 from keystore.ledger_usage import Sums
 from keystore.money_tables import journals, ledger
 
-Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Sequence[Crossed]]]
-"""What is done with new rows in the transaction that writes them, and what is to be told when it has ended well. It may
-be called again for the same rows when it has not, so it leaves nothing behind outside the database."""
+Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[], None] | None]]
+"""What is done with new rows in the transaction that writes them. It may be called again for the same rows when that
+transaction did not end well, so it leaves nothing behind outside the database: what it returns is called once the
+transaction is committed."""
 
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
 _NAMES: Final = tuple(each.name for each in ledger.columns)
@@ -44,14 +44,13 @@ _UNKNOWN: Final = (
 
 
 class LedgerStore:
-    """DatabaseUnavailable when the database fails. `tell` hears of the thresholds of budgets that rows crossed."""
+    """DatabaseUnavailable when the database fails."""
 
     def __init__(self, database: Database, *, now: Clock, settle: Settle | None = None) -> None:
         self._database = database
         self._partitions = Partitions(database)
         self._now = now
         self._settle = settle
-        self.tell: Callable[[Sequence[Crossed]], None] = lambda _: None
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -69,7 +68,7 @@ class LedgerStore:
 
     async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None]) -> None:
         await self._partitions.ensure(row.began_at for row in lines if row)
-        crossed: Sequence[Crossed] = ()
+        settled = None
         async with self._database.write() as connection:
             position = await self._locked(connection, journal_id)
             if first > position:
@@ -78,12 +77,12 @@ class LedgerStore:
                 return
             new = await _inserted(connection, [row for row in lines[position - first :] if row])
             await ledger_usage.add(connection, new)
+            if self._settle and new:
+                settled = await self._settle(connection, new)
             moved = {"position": first + len(lines), "updated_at": self._now()}
             await connection.execute(update(journals).where(journals.c.journal_id == journal_id).values(moved))
-            if self._settle and new:
-                crossed = await self._settle(connection, new)
-        if crossed:
-            self.tell(crossed)
+        if settled:
+            settled()
 
     async def _locked(self, connection: AsyncConnection, journal_id: str) -> int:
         """How far the journal is written, its row ours until the transaction ends."""

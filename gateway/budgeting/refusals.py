@@ -30,7 +30,7 @@ def spent(refused: Refused) -> Problem:
             "whose": budget.whose.value,
             "spend": budget.spend.value,
             "period": budget.period.value,
-            "amount_usd": _usd(budget.amount_nano),
+            "amount_usd": format(usd_of(budget.amount_nano), "f"),
             "resets_at": resets_at,
         }
     }
@@ -39,9 +39,13 @@ def spent(refused: Refused) -> Problem:
         return Problem(
             503, "budget_unavailable", text, Fault.GATEWAY, retry_after_s=5, caller_may_retry=True, extra=extra
         )
-    extra["budget"] |= {"spent_usd": _usd(refused.spent_nano), "held_usd": _usd(refused.held_nano)}
+    extra["budget"] |= {
+        "spent_usd": format(usd_of(refused.spent_nano), "f"),
+        "held_usd": format(usd_of(refused.held_nano), "f"),
+    }
+    named = _named(budget)
     text = (
-        f"{_named(budget).capitalize()} is used up: {_usd(refused.spent_nano)} are spent and {_usd(refused.held_nano)}"
+        f"{named[0].upper()}{named[1:]} is used up: {_usd(refused.spent_nano)} are spent and {_usd(refused.held_nano)}"
         f" held for calls that run, and this call may cost {_usd(refused.needed_nano)}. It begins anew at {resets_at}."
     )
     return Problem(429, "insufficient_quota", text, Fault.PLAN, extra=extra)

@@ -116,10 +116,10 @@ class Bench:
     now: datetime = NOW
 
     def journal(self, **options: Any) -> Journal:
-        return Journal(self.folder, **{"database": DATABASE, "sync": False} | options)
+        return Journal(self.folder, **{"database": DATABASE, "sync": False, **options})
 
     def shipper(self, journal: Journal, **options: Any) -> Shipper:
-        options = {"pace": QUICK, "now": lambda: self.now} | options
+        options = {"pace": QUICK, "now": lambda: self.now, **options}
         return Shipper(journal, options.pop("store", self.store), self.told.append, **options)
 
     async def take_over(self, **options: Any) -> Shipper:

@@ -1,6 +1,6 @@
 """The ledger in the database: rows once whatever comes again, usage always their sum, nobody else's rows."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -51,7 +51,8 @@ async def unknown(store: LedgerStore, request_id: str, **options: str) -> str:
 
 
 def test_row_and_table_have_the_same_fields() -> None:
-    assert {each.name for each in fields(LedgerRow)} == {each.name for each in ledger.columns}
+    without_column = {"managed_nano", "holds"}  # for what settles with a row, and of no use once it has
+    assert {each.name for each in fields(LedgerRow)} - without_column == {each.name for each in ledger.columns}
 
 
 async def test_row_of_another_tenant_is_as_unknown_as_none(store: LedgerStore) -> None:
@@ -198,21 +199,27 @@ async def test_totals_are_of_a_time_and_a_tenant(store: LedgerStore) -> None:
 
 async def test_settling_gets_what_is_new_and_fails_with_the_batch(world: World) -> None:
     settled: list[str] = []
+    committed: list[int] = []
 
-    async def settle(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> None:
+    async def settle(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> Callable[[], None] | None:
         if any(row.code == "broken" for row in rows):
             raise RuntimeError("cannot settle")
         settled.extend(row.request_id for row in rows)
+        assert committed == before
+        return (lambda: committed.append(len(rows))) if len(rows) > 1 else None
 
-    database = Database(world.url)
+    database, before = Database(world.url), list[int]()
     store = LedgerStore(database, now=world.clock, settle=settle)
     await store.write(JOURNAL, 0, [a_row(2), a_row(1), None])
+    before = [2]
+    assert committed == before
     await store.write("another", 0, [a_row(2), a_row(3)])
     await store.write("another", 0, [a_row(2), a_row(3)])
     assert settled == [a_row(number).request_id for number in (1, 2, 3)]
     with pytest.raises(RuntimeError):
-        await store.write(JOURNAL, 3, [a_row(4, code="broken")])
+        await store.write(JOURNAL, 3, [a_row(4, code="broken"), a_row(5)])
     assert (await store.position(JOURNAL), await all_usage(world)) == (3, truth([a_row(1), a_row(2), a_row(3)]))
+    assert committed == before
     await database.close()
 
 

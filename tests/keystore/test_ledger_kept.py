@@ -117,6 +117,26 @@ async def test_month_stands_beside_the_ledger_whatever_schema_is_first(pg_world:
 
 
 @pytest.mark.services
+async def test_role_that_may_make_no_month_writes_into_those_that_are_there(pg_world: World) -> None:
+    """The month is made by the owner, as docs/ledger.md says."""
+    role = f"ledger_writer_{pg_world.url.split('keystore_')[1][:12]}"
+    await pg_world.sql(f"CREATE ROLE {role} LOGIN", f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    await pg_world.sql(f"GRANT CREATE ON SCHEMA public TO {role}")
+    database = Database(pg_world.url.replace("postgres@", f"{role}@"))
+    store = LedgerStore(database, now=pg_world.clock)
+    with pytest.raises(DatabaseUnavailable, match="make the ledger's months: another owns its table"):
+        await store.write(JOURNAL, 0, [a_row(1)])
+    await pg_world.sql(
+        "CREATE TABLE wardgate_ledger_2026_11 PARTITION OF wardgate_ledger"
+        " FOR VALUES FROM ('2026-11-01 00:00+00') TO ('2026-12-01 00:00+00')"
+    )
+    await store.write(JOURNAL, 0, [a_row(1)])
+    assert await store.get(a_row(1).request_id) == a_row(1)
+    await database.close()
+    await pg_world.sql(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+@pytest.mark.services
 async def test_index_serves_the_reads(pg_world: World, on_postgres: LedgerStore) -> None:
     """A partition has the parent's key and index, also one that was made by itself."""
     await on_postgres.write(JOURNAL, 0, [a_row(1)])
