@@ -124,11 +124,6 @@ class Shipment:
         return self._read_bytes - sum(line.size for line in self._batch)
 
     @property
-    def idle(self) -> bool:
-        """Nothing that was read waits for anything."""
-        return not (self._batch or self._aside or self._reading or self._unsure)
-
-    @property
     def waits_since(self) -> datetime | None:
         """When the first row that is in hand was written; None without one."""
         if not self._batch:

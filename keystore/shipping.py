@@ -133,7 +133,7 @@ class Shipper:
             await orphan.shipment.close()
             orphan.owned.let_go()
         self._orphans = {}
-        return secured and self._own.idle and not self.pending and not self._own.open
+        return secured and not self.pending and not self._own.open
 
     async def _tend_own(self) -> None:
         pause = self._pace.least_s
