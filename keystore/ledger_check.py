@@ -59,7 +59,7 @@ async def totals(connection: AsyncConnection, since: datetime, until: datetime, 
     else:
         began = ledger.c.began_at
         asked = select(*_ROW_SUMS).where(ledger.c.tenant_id == tenant_id, began >= since, began < until)
-    return Sums(*(await connection.execute(asked)).one())
+    return Sums._make((await connection.execute(asked)).one())
 
 
 async def differences(connection: AsyncConnection, day: date) -> list[Difference]:
