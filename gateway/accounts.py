@@ -5,26 +5,32 @@ the last byte of the answer, whatever happens. Where nobody counted the tokens, 
 not know where the lines are kept.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import orjson
 
+from gateway.budgeting.holder import Holder, Refused, Reservation, Why
+from gateway.budgeting.refusals import spent, unpriced
 from gateway.errors import ApiError, Problem
 from gateway.events import AttemptEnded, Outcome, TokenUsage
 from gateway.metering import metered
 from gateway.scrub import KEY_SHAPES, MASK
 from gateway.tally import Tally
+from keystore.budgets import NO_BUDGETS, Budget, Spend, TenantBudgets, plan_budget
 from keystore.errors import KeystoreError
 from keystore.ledger_row import State, line
 from router.catalogue import Capability
 from router.charge import Charge, charge
 from router.decision import Decision
 from router.money import nano_of, usd_of
+from router.most import most_nano
 from router.needs import Needs
+from router.plans import Plan
 from router.prices import ServiceTier
+from router.query import KeySource
 from router.ranking import Candidate
 from router.reasons import Fault
 
@@ -54,12 +60,15 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """Opens the accounts of a gateway. `report` hears, with the request's id, of a line that could not be written."""
+    """Opens the accounts of a gateway. `report` hears, with the request's id, of a line that could not be
+    written, `refused` that a budget refused a call."""
 
     journal: Journal
     now: Callable[[], datetime]
     clock: Callable[[], float]
     report: Callable[[str, BaseException], None]
+    budgets: Holder
+    refused: Callable[[Why], None]
 
     def open(self, tally: Tally) -> "Account":
         """The account of a request whose tenant is known."""
@@ -82,19 +91,63 @@ class Account:
     measure: Callable[[], None] | None = None
     leave: Callable[[int | None], None] | None = None
     tried: list[AttemptEnded] = field(default_factory=list)
+    plan: Plan | None = None
+    own: TenantBudgets = NO_BUDGETS  # the tenant's and its tokens'
+    held: Reservation | None = None
     settled: bool = False
 
-    def reserve(self, candidate: Candidate) -> None:
-        """Somebody is about to be asked; raises ApiError 503 when that cannot be written down."""
-        self.asking = candidate
-        expected = candidate.expected_cost
-        row = self._begun(State.RESERVED, "")
-        row["cost_nano"] = None if expected is None else nano_of(expected)
+    async def reserve(self, candidate: Candidate) -> Problem | None:
+        """Hold back the most that a call can cost of every hard budget, and write down that somebody is about to be
+        asked. Why a budget refuses it; raises ApiError 503 when it cannot be written down."""
+        refusal = await self._hold(candidate)
+        if refusal is not None:
+            return refusal
+        expected, holding = candidate.expected_cost, candidate.holding
+        row = self._begun(State.RESERVED, "") | {
+            "provider": candidate.offer.provider_id,
+            "model": candidate.offer.model,
+            "key_source": holding.source,
+            "key_via": holding.via,
+            "setting_key": holding.setting_key,
+            "cost_nano": None if expected is None else nano_of(expected),
+        }
         try:
             self.accounts.journal.append(line(row))
         except KeystoreError as error:
-            self.asking = None
+            self._let_go()
             raise ApiError(LEDGER_AWAY) from error
+        self.asking = candidate
+        return None
+
+    async def _hold(self, candidate: Candidate) -> Problem | None:
+        matching = self._budgets(candidate.holding.source)
+        if not matching or self.decision is None:
+            return None
+        self._let_go()
+        most = most_nano(candidate.offer, self.decision.query.needs)
+        if most is None:
+            return unpriced(candidate) if any(budget.hard for budget in matching) else None
+        found = await self.accounts.budgets.reserve(matching, most, self.began)
+        if isinstance(found, Refused):
+            self.accounts.refused(found.why)
+            return spent(found)
+        self.held = found
+        return None
+
+    def _budgets(self, source: KeySource) -> Sequence[Budget]:
+        """Those that the spend with such a key is counted in."""
+        if source is KeySource.BYOK:
+            return () if self.own is NO_BUDGETS else self.own.matching(self.tally.token_id or "", Spend.BYOK, None)
+        if self.plan is None:
+            return ()
+        monthly = plan_budget(self.tally.tenant_id, nano_of(self.plan.managed_budget_usd_per_month))
+        return self.own.matching(self.tally.token_id or "", Spend.MANAGED, monthly)
+
+    def _let_go(self) -> None:
+        """Of a call that cost nothing."""
+        if self.held is not None:
+            self.accounts.budgets.settle(self.held, 0)
+            self.held = None
 
     def ended(self, attempt: AttemptEnded) -> None:
         """An attempt is over."""
@@ -159,6 +212,9 @@ class Account:
         row["status"], row["fault"], row["code"] = tally.status, tally.fault, tally.code
         row["duration_ms"], row["upstream_ms"] = _ms(self.accounts.clock() - tally.started), _ms(tally.upstream_s)
         row["detail"] = self._detail()
+        if self.held is not None:
+            cost = row["cost_nano"]
+            row["holds"] = self.accounts.budgets.settle(self.held, cost if isinstance(cost, int) else 0)
         return line(row)
 
     def _begun(self, state: State, outcome: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ from gateway.carrying import Carried, carried
 from gateway.chat_request import ChatRequest
 from gateway.config import Limits
 from gateway.deciding import key_resolved
-from gateway.errors import ApiError
+from gateway.errors import ApiError, Problem
 from gateway.events import AttemptEnded, Events, FellBack, Outcome, RetryRefused
 from gateway.failures import problem_of, timed_out
 from gateway.keys_in_turn import KeysInTurn
@@ -85,6 +85,7 @@ class Attempts:
         send: Callable[[UpstreamCall, float], Awaitable[Reply]],
     ) -> Reply:
         failures: list[Failure] = []
+        refusal: Problem | None = None
         queue = list(decision.ranked)
         keys, same, stopped = KeysInTurn(self.keystore, keyring, self.health.view), False, None
         self.budget.request(time.monotonic())
@@ -94,6 +95,9 @@ class Attempts:
             if sent is None:
                 continue  # no attempt: nothing would be sent
             if failures and queue and self._has_fallen_ill(candidate):
+                continue
+            refusal = await tally.account.reserve(candidate) if tally.account is not None else None
+            if refusal is not None:
                 continue
             key = keys.next(candidate.offer.provider_id, candidate.offer.model)
             self._tell_fallback(failures, candidate, tally, key if same else None)
@@ -110,6 +114,8 @@ class Attempts:
                 if stopped is not None:
                     break
                 await self._wait(pause, tally)
+        if not failures and refusal is not None:
+            raise ApiError(refusal)
         tally.outcome = Outcome.FAILED
         raise ApiError(problem_of(most_useful(failures), failures, stopped))
 
@@ -199,8 +205,6 @@ class Attempts:
             credential = _unseal(keys, provider, candidate.offer.model)
             tally.asked = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
             tally.setting_key = credential.setting_key
-            if tally.account is not None:
-                tally.account.reserve(candidate)
             call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
             reply = await send(call, self._left(tally))
             outcome, status, tally.provider_request_id = "ok", 200, reply.request_id

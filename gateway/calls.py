@@ -15,14 +15,17 @@ from gateway.errors import ApiError
 from gateway.events import Decided, TokenUsage
 from gateway.fronts import COUNT_FRONT, Front, retold
 from gateway.openai_shape import encode
+from gateway.paths import wording_of
 from gateway.pins import Pin, Pins
 from gateway.relay import relay_stream
+from gateway.repeats import NOT_KEPT, Replay, Ticket, definite, key_of
 from gateway.seen import parse
 from gateway.services import Services
 from gateway.surface import EMBEDDINGS, RESPONSES
 from gateway.surfaces.own_fields import own_error
 from gateway.tally import KEY, Tally
 from gateway.upstream import StreamReply
+from gateway.wording import Wording
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
 from keystore.tenants import Tenant
@@ -60,8 +63,14 @@ class Calls:
         book = self._services.books.for_request(tally)
         admitted = await identify(scope, self._services, tally)
         self._services.accounts.open(tally)
-        request = await receive_request(scope, receive, self._services, tally, self._front)
-        await self.answer(request, admitted, book, tally, scope, receive, send)
+        key = key_of(scope)
+        raw = await receive_raw(scope, receive, self._services, tally)
+        request = await read_request(raw, scope, tally, self._front)
+        if key is None:
+            await self.answer(request, admitted, book, tally, scope, receive, send)
+        else:
+            named = _Named(key, raw, wording_of(scope["path"]))
+            await self.answer(request, admitted, book, tally, scope, receive, send, named)
 
     async def answer(
         self,
@@ -72,10 +81,14 @@ class Calls:
         scope: Scope,
         receive: Receive,
         send: Send,
+        named: "_Named | None" = None,
     ) -> None:
         """Answer a request that was read, while its client is there."""
         tally.stream = request.stream
-        work = self._answer(request, admitted, book, tally, send)
+        if named is None:
+            work = self._answer(request, admitted, book, tally, send, None)
+        else:
+            work = self._answer_once(named, request, admitted, book, tally, send)
         try:
             await while_connected(scope, receive, work, answered=lambda: tally.ended)
         except ApiError as error:
@@ -84,7 +97,41 @@ class Calls:
                 raise
             raise own from None
 
-    async def _answer(self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send) -> None:
+    async def _answer_once(
+        self, named: "_Named", request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send
+    ) -> None:
+        """A request with an Idempotency-Key: the first is answered, whoever comes again gets the same."""
+        turn = await self._services.repeats.begin(
+            admitted.tenant,
+            self._front.surface.endpoint,
+            named.key,
+            named.raw,
+            request_id=tally.request_id,
+            within_s=self._services.limits.answer_timeout_s,
+            stream=request.stream,
+        )
+        if isinstance(turn, Replay):
+            await send_body(send, turn.status, turn.body, headers=_told_again(turn, tally))
+            return
+        async with turn:
+            try:
+                await self._answer(request, admitted, book, tally, send, turn)
+            except ApiError as error:
+                if definite(error.problem):
+                    own = own_error(error, request.surface.endpoint, request.asked or request.body).problem
+                    body = named.wording.body(own, tally.request_id)
+                    await turn.done(own.status, own.response_headers() | tally.response_headers(), body)
+                raise
+
+    async def _answer(
+        self,
+        request: ChatRequest,
+        admitted: Admitted,
+        book: RuleBook,
+        tally: Tally,
+        send: Send,
+        turn: Ticket | None,
+    ) -> None:
         keyring = await keyring_of(admitted.tenant, self._services)
         request = self._pins.applied(tally.tenant_id, request)
         decision = decided(request, admitted, keyring, book, self._services, enough=1)
@@ -94,21 +141,30 @@ class Calls:
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         self._pins.check(tally.tenant_id, request, decision, book.registry)
-        await self._admit(admitted.tenant, decision, book, tally)
+        await self._admit(admitted.tenant, keyring, decision, book, tally)
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
+            if turn is not None and tally.outcome is None:
+                await turn.streamed()
         else:
-            await self._plain(request, decision, keyring, tally, send)
+            await self._plain(request, decision, keyring, tally, send, turn)
 
-    async def _admit(self, tenant: Tenant, decision: Decision, book: RuleBook, tally: Tally) -> None:
+    async def _admit(self, tenant: Tenant, keyring: Keyring, decision: Decision, book: RuleBook, tally: Tally) -> None:
         """Under the limits of the tenant's plan; what the request holds is given back when its account is settled."""
         plan = book.plans.get(tenant.plan)
         if plan is not None and tally.account is not None:
+            tally.account.plan, tally.account.own = plan, keyring.budgets
             ticket = await self._services.admission.admit(plan, decision, tally)
             tally.account.leave = partial(self._services.admission.limiter.settle, ticket)
 
     async def _plain(
-        self, request: ChatRequest, decision: Decision, keyring: Keyring, tally: Tally, send: Send
+        self,
+        request: ChatRequest,
+        decision: Decision,
+        keyring: Keyring,
+        tally: Tally,
+        send: Send,
+        turn: Ticket | None,
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
         body = reply.body
@@ -120,6 +176,8 @@ class Calls:
             assert isinstance(completion, dict)  # noqa: S101 - both lanes look before they hand it on
             name, created = self._minted(tally)
             body = encode(self._front.answer(completion, request.asked, answer_id=name, created=created))
+        if turn is not None and not await turn.done(200, tally.response_headers(), body):
+            tally.headers |= NOT_KEPT
         await send_body(send, 200, body)
 
     async def _stream(
@@ -158,6 +216,22 @@ class Calls:
     def _minted(self, tally: Tally) -> tuple[str, int]:
         """An id and a time of our own, for an answer that no provider gave in this shape."""
         return self._front.prefix + tally.request_id.removeprefix("req_"), int(self._services.now().timestamp())
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A request that named itself: its Idempotency-Key, its body as it came, and how its errors are worded."""
+
+    key: str
+    raw: bytes
+    wording: Wording
+
+
+def _told_again(replay: Replay, tally: Tally) -> dict[str, str]:
+    """The headers of an answer that was given before: ours of the first go in the place of this request's."""
+    ours = {name: value for name, value in replay.headers.items() if name.startswith("x-wardgate-")}
+    tally.headers |= ours
+    return {name: value for name, value in replay.headers.items() if name not in ours and name != "content-type"}
 
 
 NOT_THERE: Final = "provider_model_unavailable"  # what a provider's 404 is told as
@@ -206,13 +280,22 @@ async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
 async def receive_request(
     scope: Scope, receive: Receive, services: Services, tally: Tally, front: Front
 ) -> ChatRequest:
-    """The checked request of a body, its model noted in the tally; raises ApiError. A large body is read in a thread,
-    so that the event loop goes on."""
+    """The checked request of a body, its model noted in the tally; raises ApiError."""
+    return await read_request(await receive_raw(scope, receive, services, tally), scope, tally, front)
+
+
+async def receive_raw(scope: Scope, receive: Receive, services: Services, tally: Tally) -> bytes:
+    """The body, within the limits; raises ApiError."""
     limits = services.limits
     share = services.bodies.share()
     tally.give_back = share.give_back
     most, within_s = limits.max_body_bytes, limits.body_timeout_s
-    raw = await read_body(scope, receive, limit=most, timeout_s=within_s, take=share.take)
+    return await read_body(scope, receive, limit=most, timeout_s=within_s, take=share.take)
+
+
+async def read_request(raw: bytes, scope: Scope, tally: Tally, front: Front) -> ChatRequest:
+    """The checked request of a body, its model noted in the tally; raises ApiError. A large body is read in a thread,
+    so that the event loop goes on."""
     if len(raw) <= ON_LOOP_BYTES:
         request = front.read(raw, scope)
     else:

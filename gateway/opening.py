@@ -3,6 +3,7 @@
 Everything is checked before the first request is taken; what is wrong stops the start with a sentence.
 """
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
+from gateway.budgeting.holder import Holder
+from gateway.budgeting.tending import crossed_of
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
@@ -25,7 +28,7 @@ from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
-from gateway.limiting.opening import limiter_of
+from gateway.limits import limiter_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import EventLogger, LogSubscriber
@@ -33,17 +36,20 @@ from gateway.metrics import Metrics
 from gateway.passthrough import PassThroughLane
 from gateway.pricing.keeping import PriceKeeper
 from gateway.pricing.live import LivePrices, bundled, catalogue_of, live_prices
+from gateway.repeats import Repeats
 from gateway.rules import Rules, load_rules
 from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
 from gateway.shipping import SHIPPING_S, shipper_of
 from gateway.transport import Transport
 from keystore.decisions import Keeping
+from keystore.errors import DatabaseUnavailable
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
 from keystore.rootkeys import SealingSource
 from router.catalogue import Catalogue, check_overrides
 from router.errors import ModelError, PriceMapError
+from router.money import nano_of
 from router.plans import check_known
 from router.retry_budget import RetryBudget
 
@@ -74,6 +80,7 @@ async def open_keystore(settings: Settings, rules: Rules, *, create: bool, parti
         create=create,
         partial=partial,
         keeping=keeping_of(rules.limits),
+        plan_budgets={plan.name: nano_of(plan.managed_budget_usd_per_month) for plan in rules.plans},
     )
 
 
@@ -120,6 +127,9 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     metrics.watch_event_failures(lambda: events.failures)
     metrics.watch_decisions_dropped(lambda: keeper.dropped)
     health = open_health(events, metrics)
+    budgets = Holder(keystore.budget_use)
+    metrics.watch_overruns(lambda: budgets.counts.overruns)
+    keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
     return Services(
         books=books,
@@ -139,7 +149,9 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         health=health,
         retry_budget=retry_budget,
         bodies=Bodies(limits.max_held_bytes),
-        accounts=Accounts(journal, utc_now, time.monotonic, report),
+        accounts=Accounts(journal, utc_now, time.monotonic, report, budgets, metrics.budget_refused),
+        budgets=budgets,
+        repeats=Repeats(keystore.answers, report),
         admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
         journal=journal,
         shipper=shipper_of(journal, keystore, metrics, log),
@@ -205,9 +217,12 @@ async def close_services(services: Services) -> None:
     if services.sharing is not None:
         await services.sharing.close()
     await services.admission.limiter.close()
+    await services.repeats.close()
     await services.lane.aclose()
     await services.transport.aclose()
     await services.keeper.close()
+    with contextlib.suppress(DatabaseUnavailable):  # what is held is free when this process is taken for dead
+        await services.budgets.close()
     finished = await services.shipper.close(SHIPPING_S)
     await services.journal.close(finished=finished)
     await services.keystore.close()

@@ -14,8 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from gateway.asgi import Scope, headers_named
 from gateway.errors import ApiError, Problem, bad_request
-from keystore.answer_seal import Answer
-from keystore.answers import AnswerStore, Asked, Claim, Running, Stored, Unreadable
+from keystore.answers import Answer, AnswerStore, Asked, Claim, Running, Stored, Unreadable
 from keystore.errors import DatabaseUnavailable, EnvelopeDamaged, IdempotencyReused, KeystoreError, SealingError
 from keystore.tenants import Tenant
 from router.failure import CONSEQUENCES
@@ -184,8 +183,8 @@ class Repeats:
         Raises ApiError: 409 for another body, for a first that takes longer and for a stream that was answered, 503
         while the database is away. `tenant` is whose token it is, `request_id` our own of this request."""
         try:
-            asked = self._store.named(tenant, endpoint, key, body)
             async with asyncio.timeout(within_s):
+                asked = await self._store.named(tenant, endpoint, key, body)
                 found = await self._turn(asked, request_id)
         except TimeoutError:
             raise self._refusal(IN_PROGRESS) from None

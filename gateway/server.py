@@ -14,6 +14,7 @@ from typing import TextIO, cast
 import uvicorn
 
 from gateway.app import build_app
+from gateway.budgeting.tending import tend_budgets
 from gateway.ending import FAREWELL_S, EndingServer, outermost
 from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
@@ -106,6 +107,7 @@ async def serve(
     beside.add(asyncio.create_task(services.shipper.run()))
     beside.add(asyncio.create_task(services.prices.keep()))
     beside.add(asyncio.create_task(services.admission.limiter.run()))
+    beside.add(asyncio.create_task(tend_budgets(services.budgets, services.keystore, log)))
     beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))

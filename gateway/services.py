@@ -8,6 +8,7 @@ from gateway.accounts import Accounts
 from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
+from gateway.budgeting.holder import Holder
 from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
@@ -17,6 +18,7 @@ from gateway.keeping import DecisionKeeper
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.pricing.keeping import PriceKeeper
+from gateway.repeats import Repeats
 from gateway.transport import Transport
 from gateway.upstream import Lane
 from keystore.journal import Journal
@@ -61,6 +63,8 @@ class Services:
     bodies: Bodies
     accounts: Accounts
     admission: Admission
+    budgets: Holder
+    repeats: Repeats
     journal: Journal
     shipper: Shipper
     sharing: Sharing | None  # None: there is no Redis

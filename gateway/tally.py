@@ -11,8 +11,10 @@ from typing import Protocol
 
 from gateway.errors import Problem
 from gateway.events import AttemptEnded, Endpoint, Outcome, RequestCompleted, TokenUsage
+from keystore.budgets import TenantBudgets
 from router.decision import Decision
 from router.health_steps import Attempt
+from router.plans import Plan
 from router.ranking import Candidate
 from router.reasons import Fault
 
@@ -26,17 +28,21 @@ def mint_request_id() -> str:
 
 class Account(Protocol):
     """What a request costs, as those see it who serve it; gateway.accounts. `measure` notes what a stream used, when it
-    has ended; `leave` gives back what the request holds of its limits, and hears how many tokens it had."""
+    has ended; `leave` gives back what the request holds of its limits, and hears how many tokens it had.
+    `own` are the budgets of the tenant and its tokens."""
 
     decision: Decision | None
+    plan: Plan | None
+    own: TenantBudgets
     measure: Callable[[], None] | None
     leave: Callable[[int | None], None] | None
 
     def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
         """What was used of the model that served."""
 
-    def reserve(self, candidate: Candidate) -> None:
-        """Somebody is about to be asked; raises ApiError when that may not be."""
+    async def reserve(self, candidate: Candidate) -> Problem | None:
+        """Somebody is about to be asked; why that may not be, when a budget refuses it. Raises ApiError where nobody
+        may be asked at all."""
 
     def ended(self, attempt: AttemptEnded) -> None:
         """An attempt is over."""

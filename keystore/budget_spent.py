@@ -7,9 +7,10 @@ whole nano-dollars. Must not know processes, nor how rows are written.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Row, bindparam, func, select, tuple_, update
@@ -38,11 +39,18 @@ class Crossed:
 
 
 class BudgetSpent:
-    """`plans` are the amounts of the plans' monthly managed budgets, by the plan's name."""
+    """`plans` are the amounts of the plans' monthly managed budgets, by the plan's name. `tell` hears of the thresholds
+    that rows crossed."""
 
     def __init__(self, plans: Mapping[str, int], thresholds: Sequence[int] = THRESHOLDS) -> None:
         self._plans = plans
         self._thresholds = sorted(thresholds)
+        self.tell: Callable[[Sequence[Crossed]], None] = lambda _: None
+
+    async def counted(self, connection: AsyncConnection, rows: Sequence[LedgerRow]) -> Callable[[], None] | None:
+        """As `settle`; what was crossed is told when the result is called, after the transaction."""
+        crossed = await self.settle(connection, rows)
+        return partial(self.tell, crossed) if crossed else None
 
     async def settle(self, connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[Crossed]:
         """Count rows that were written in this transaction, each once; what was crossed, to be told when the

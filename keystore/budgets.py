@@ -154,6 +154,9 @@ class TenantBudgets:
         return (plan, *own) if plan is not None and plan.spend is spend else own
 
 
+NO_BUDGETS: Final = TenantBudgets()
+
+
 class BudgetStore:
     """Every statement on budgets' definitions; each method is one transaction. DatabaseUnavailable when the database
     fails."""

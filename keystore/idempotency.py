@@ -51,7 +51,9 @@ def hash_of_key(what: str, *scope_and_key: str) -> bytes:
 def mac_of_request(service: ServiceKeys, what: str, *request: str, body: bytes = b"") -> bytes:
     """What is kept of a request; `what` says how many fields there are, so that `body` is no part of any."""
     key = service.get(Purpose.FINGERPRINT).key
-    return hmac.digest(key, encode_fields(what, *request) + body, hashlib.sha256)
+    mac = hmac.new(key, encode_fields(what, *request), hashlib.sha256)
+    mac.update(body)
+    return mac.digest()
 
 
 class IdempotencyStore:

@@ -41,6 +41,7 @@ class _Unsynced:
     done_with: tuple[int, ...]
     present: int
     folder: bool
+    position: int  # behind the last record in them
 
 
 class Journal:
@@ -55,6 +56,7 @@ class Journal:
         be lost with the power, and nobody waits."""
         self.folder, self.database = folder, database
         self.position = self.size = 0
+        self._durable_to = 0
         self._filled = 0  # bytes of the present segment
         self.some = asyncio.Event()
         self._sync = sync
@@ -148,6 +150,8 @@ class Journal:
             return
         if self._thread is None:
             raise JournalUnwritable("the journal is closed")
+        if self._durable_to == self.position:
+            return
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         if self._syncing is None:
@@ -158,7 +162,7 @@ class Journal:
         """One round for all who wait now; those who come meanwhile have the next."""
         waiting, self._waiting = self._waiting, []
         done_with, self._done_with = self._done_with, []
-        work = _Unsynced(tuple(done_with), self._file, self._folder_changed)
+        work = _Unsynced(tuple(done_with), self._file, self._folder_changed, self.position)
         self._folder_changed = False
         loop = asyncio.get_running_loop()
         self._syncing = loop.run_in_executor(self._thread, self._on_disk, work)
@@ -178,6 +182,8 @@ class Journal:
         if error is not None:
             self._folder_changed = True
             self._rotate()  # what the kernel failed to write it may forget: a later success would mean nothing
+        else:
+            self._durable_to = work.position
         for waiter in waiting:
             if waiter.done():
                 continue

@@ -152,8 +152,37 @@ def set_aside(folder: Path, said: Sequence[dict[str, object]]) -> None:
     """Add lines to `rejected.jsonl`, for a person to look at; they are on the disk when this returns. OSError."""
     file = os.open(folder / _ASIDE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, PRIVATE)
     with os.fdopen(file, "ab", buffering=0) as aside:
-        aside.write(b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in said))
+        aside.write(_lines(said))
         os.fdatasync(file)
+
+
+def intend_aside(folder: Path, journal_id: str, said: Sequence[dict[str, object]]) -> None:
+    """Note beside a journal what is set aside once the database is past it; nothing takes the note away. OSError."""
+    path = _intended(folder, journal_id)
+    if not said:
+        path.unlink(missing_ok=True)
+        return
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, PRIVATE), "wb") as file:
+        file.write(_lines(said))
+        file.flush()
+        os.fdatasync(file)
+
+
+def intended_aside(folder: Path, journal_id: str) -> list[dict[str, Any]]:
+    """What was noted so, as far as it is whole. OSError."""
+    path, noted = _intended(folder, journal_id), []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            noted.append(orjson.loads(line))
+    return noted
+
+
+def _intended(folder: Path, journal_id: str) -> Path:
+    return folder / f"{journal_id}.aside"
+
+
+def _lines(said: Iterable[dict[str, object]]) -> bytes:
+    return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in said)
 
 
 class Owned:

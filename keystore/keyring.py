@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from keystore.budgets import NO_BUDGETS, TenantBudgets
 from keystore.holdings import Holding, by_name
 from keystore.providers import Provider, Registry, filled, host_of
 from keystore.resolve import Found, HeldName, Missing, Names, NameTable, Store, Unusable, Via, first_usable
@@ -25,6 +26,7 @@ class Keyring:
     resolutions: Mapping[str, Found | Missing]
     holdings: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by name
     choices: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by provider
+    budgets: TenantBudgets = NO_BUDGETS
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,18 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from types import MappingProxyType
+from typing import Final, Self
 
 from keystore.answers import AnswerStore
 from keystore.audit import AuditLog
+from keystore.budget_spent import BudgetSpent
+from keystore.budget_use import BudgetUse
+from keystore.budgets import BudgetStore, TenantBudgets
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
@@ -68,6 +72,9 @@ __all__ = [
 ]
 
 
+NO_PLAN_BUDGETS: Final[Mapping[str, int]] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Keystore:
     """What `open` gives. `legacy_note` is a sentence about a tenant_settings table that is there but cannot be read."""
@@ -85,6 +92,9 @@ class Keystore:
     idempotency: IdempotencyStore
     decisions: DecisionStore
     ledger: LedgerStore
+    budgets: BudgetStore
+    budget_use: BudgetUse
+    budget_spent: BudgetSpent
     answers: AnswerStore
     moves: Moves
     prices: PriceReleases
@@ -115,12 +125,14 @@ class Keystore:
         create: bool,
         partial: bool = False,
         keeping: Keeping = A_DAY,
+        plan_budgets: Mapping[str, int] = NO_PLAN_BUDGETS,
         now: Clock = utc_now,
         random: Random = os.urandom,
     ) -> Self:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
-        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open."""
+        looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
+        `plan_budgets` are the plans' monthly budgets for the operator's keys, in nano-dollars."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
@@ -137,10 +149,13 @@ class Keystore:
         tenants = TenantStore(database, known_plans, now=now, random=random)
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
-        use = KeyUse(database)
+        use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
+        spent = BudgetSpent(plan_budgets)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
-            return build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
+            found = build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
+            own = await budgets.read(tenant.id)
+            return replace(found, budgets=TenantBudgets.of(own)) if own else found
 
         remembered = Remembered(
             token_store,
@@ -163,7 +178,10 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
-            ledger=LedgerStore(database, now=now),
+            ledger=LedgerStore(database, now=now, settle=spent.counted),
+            budgets=budgets,
+            budget_use=BudgetUse(database, now=now),
+            budget_spent=spent,
             answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from keystore.clock import Clock
 from keystore.errors import JournalUnwritable, RowsRefused, counted
-from keystore.journal_files import Reader, Record, set_aside
+from keystore.journal_files import Reader, Record, intend_aside, intended_aside, set_aside
 from keystore.ledger_row import LedgerRow, State
 
 LOST: Final = "lost"  # the outcome of a request whose process died
@@ -98,22 +98,29 @@ class Shipment:
         self.open: dict[str, Record] = {}
         self._desk = desk
         self._reader = Reader(desk.folder, journal_id)
+        self._read_to = self._read_bytes = 0
         self._reading: asyncio.Future[list[Record]] | None = None
         self._batch: list[_Line] = []
         self._aside: list[dict[str, object]] = []  # what is to be set aside before anything else
         self._refused = 0  # times that the database was there and refused the batch
         self._shipped_then = 0  # rows of all journals when it first did
         self._error: Exception | None = None
+        self._unsure = False  # a write began, and its end was not heard of
 
     @property
     def position(self) -> int:
         """All before it is in the database, set aside, or makes no row."""
-        return self._batch[0].position if self._batch else self._reader.position
+        return self._batch[0].position if self._batch else self._read_to
 
     @property
     def size(self) -> int:
         """Bytes of the lines before `position`."""
-        return self._reader.size - sum(line.size for line in self._batch)
+        return self._read_bytes - sum(line.size for line in self._batch)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing that was read waits for anything."""
+        return not (self._batch or self._aside or self._reading or self._unsure)
 
     @property
     def waits_since(self) -> datetime | None:
@@ -126,6 +133,7 @@ class Shipment:
     async def ship(self, *, before: int | None = None) -> None:
         """Bring all into the database, up to `before` where the journal is still written. DatabaseUnavailable,
         RowsRefused and JournalUnwritable leave the rest to the next time."""
+        await self._make_sure()
         while self._batch or await self._read(before):
             await self._put_aside()
             if self._batch:
@@ -135,7 +143,7 @@ class Shipment:
     async def ship_lost(self) -> int:
         """Bring the requests that never ended into the database, once all else is there: whoever would have ended them
         is dead. How many; errors as of `ship`."""
-        end = max(self._reader.position, self.stored)
+        end = max(self._read_to, self.stored)
         records = sorted(self.open.values(), key=lambda record: record.position)
         self._batch += [_lost(record, end + number) for number, record in enumerate(records)]
         self.open = {}
@@ -164,12 +172,14 @@ class Shipment:
         self._note_damage()
         for record in records:
             self._sort(record)
+        self._read_to, self._read_bytes = self._reader.position, self._reader.size
         return bool(records)
 
     def _sort(self, record: Record) -> None:
         try:
             row = LedgerRow.of_line(record.payload)
         except ValueError as error:
+            self._error = error
             if record.position >= self.stored:  # else it was set aside when the database came so far
                 self._reject(record.position, record.payload, error)
             return
@@ -192,21 +202,42 @@ class Shipment:
     # --- setting aside -----------------------------------------------------------------------------------------------
 
     def _reject(self, position: int, content: bytes, error: BaseException | None) -> None:
+        self._aside.append(self._said(position, content, error))
+
+    def _said(self, position: int, content: bytes, error: BaseException | None) -> dict[str, object]:
         why = type(error).__name__ if error else "check sum"
         said = {"at": self._desk.now(), "journal": self.journal_id, "position": position, "why": why}
-        self._aside.append(said | {"line": content.decode(errors="replace")})
-        self._error = self._error if error is None or not isinstance(error, Exception) else error
+        return said | {"line": content.decode(errors="replace")}
+
+    async def _intend(self, lines: Sequence[_Line]) -> list[dict[str, object]]:
+        """Have it on the disk that these rows are refused, before the database is past them; what is to be said."""
+        said = [self._said(line.position, line.row.line(), self._error) for line in lines]
+        if said:
+            await self._to_files(intend_aside, self._desk.folder, self.journal_id, said)
+        return said
+
+    async def recall(self) -> int:
+        """Find what was being set aside when a process died, or the database went away: how many rows. OSError."""
+        noted = await asyncio.to_thread(intended_aside, self._desk.folder, self.journal_id)
+        found = [one for one in noted if one["position"] < self.stored]
+        self._aside += found
+        return len(found)
 
     async def _put_aside(self) -> None:
+        """Write down what is set aside. JournalUnwritable when that fails; then it is tried again before all else."""
         if not self._aside:
             return
-        try:
-            await asyncio.to_thread(set_aside, self._desk.folder, self._aside)
-        except OSError as error:
-            raise JournalUnwritable(f"rows cannot be set aside in {self._desk.folder}: {error.strerror}") from error
+        await self._to_files(set_aside, self._desk.folder, self._aside)
         self._desk.counts.rejected += len(self._aside)
         self._desk.report(Notice(Told.REJECTED, self.journal_id, len(self._aside), self._error))
         self._aside = []
+        await self._to_files(intend_aside, self._desk.folder, self.journal_id, [])
+
+    async def _to_files(self, work: Callable[..., None], *arguments: object) -> None:
+        try:
+            await asyncio.to_thread(work, *arguments)
+        except OSError as error:
+            raise JournalUnwritable(f"rows cannot be set aside in {self._desk.folder}: {error.strerror}") from error
 
     # --- handing over ------------------------------------------------------------------------------------------------
 
@@ -248,21 +279,43 @@ class Shipment:
         raised is kept. DatabaseUnavailable when it does not even say how far it is."""
         lines = self._batch[:count]
         end = lines[-1].position + 1
-        rows = self._dense(lines[but:], end)
+        refused, rows = await self._intend(lines[:but]), self._dense(lines[but:], end)
+        self._unsure = True
         try:
             await self._desk.store.write(self.journal_id, self.stored, rows)
             self.stored = end
         except Exception as error:  # noqa: BLE001 - whatever it is, no row may stop all that follow
             self._error = error
-            self.stored = await self._desk.store.position(self.journal_id)
-            if self.stored < end:
-                return False
-        for line in lines[:but]:
-            self._reject(line.position, line.row.line(), self._error)
+            await self._ask_how_far()
+        self._unsure = False
+        if self.stored < end:
+            return False
+        self._aside += refused
         del self._batch[:count]
         self._desk.counts.shipped += count - but
         await self._put_aside()
         return True
+
+    async def _make_sure(self) -> None:
+        """Find out what became of a write whose end was not heard of."""
+        if not self._unsure:
+            return
+        await self._ask_how_far()
+        refused = await self.recall()
+        count = sum(line.position < self.stored for line in self._batch)
+        del self._batch[:count]
+        self._desk.counts.shipped += count - refused
+        self._unsure = False
+
+    async def _ask_how_far(self) -> None:
+        """A database that is not as far as it was is another one, restored from a copy: all that the files still hold
+        is for it."""
+        before, self.stored = self.stored, await self._desk.store.position(self.journal_id)
+        if self.stored < before:
+            self._reader.close()
+            self._reader = Reader(self._desk.folder, self.journal_id)
+            self._batch, self.open, self._read_to, self._read_bytes = [], {}, 0, 0
+            raise RowsRefused(f"the database went back from line {before} of the journal to {self.stored}")
 
     def _dense(self, lines: Sequence[_Line], end: int) -> list[LedgerRow | None]:
         """A place for each position from `stored` to `end`."""

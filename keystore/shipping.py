@@ -13,12 +13,10 @@ from datetime import timedelta
 from typing import Final
 
 from keystore.clock import Clock
-from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
+from keystore.errors import JournalUnwritable, RowsRefused
 from keystore.journal import Journal
 from keystore.journal_files import FORMAT, Owned, is_blank, journals_in, read_header, remove, segments_of
 from keystore.shipment import BATCH_BYTES, Counts, Desk, Notice, RowStore, Shipment, Told
-
-_NOT_NOW: Final = (DatabaseUnavailable, RowsRefused, JournalUnwritable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +118,14 @@ class Shipper:
         try:
             async with asyncio.timeout(within_s):
                 await self.flush()
-        except (TimeoutError, *_NOT_NOW) as error:
+        except Exception as error:  # noqa: BLE001 - the process ends all the same, and the files stay
             self._failed(error)
         await self._own.close()
         for orphan in self._orphans.values():
             await orphan.shipment.close()
             orphan.owned.let_go()
         self._orphans = {}
-        return not self.pending and not self._own.open
+        return self._own.idle and not self.pending and not self._own.open
 
     async def _tend_own(self) -> None:
         pause = self._pace.least_s
@@ -156,7 +154,7 @@ class Shipper:
         while True:
             try:
                 await self.take_over()
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - else no journal would be taken over from here on
                 self._failed(error)
             await asyncio.sleep(self._pace.look_s)
 
@@ -197,12 +195,12 @@ class Shipper:
             if not self._is_to_be_finished(journal_id):
                 owned.let_go()
                 return None
-            stored = await self._desk.store.position(journal_id)
+            shipment = Shipment(self._desk, journal_id, stored=await self._desk.store.position(journal_id))
+            await shipment.recall()
         except BaseException:
             owned.let_go()
             raise
-        orphan = _Orphan(owned, Shipment(self._desk, journal_id, stored=stored))
-        self._orphans[journal_id] = orphan
+        self._orphans[journal_id] = orphan = _Orphan(owned, shipment)
         return orphan
 
     def _is_to_be_finished(self, journal_id: str) -> bool:

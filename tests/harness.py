@@ -35,8 +35,8 @@ NO_LIMITS = "requests_per_minute = 10_000_000\ntokens_per_minute = 10_000_000_00
 
 
 def sandbox_config(sandbox_url: str, extra: str = "", providers: Mapping[str, str] = SANDBOXED) -> str:
-    """A wardgate.toml that points `providers` at the sandbox. The plans' limits are out of the way of tests that are not
-    about them, unless `extra` has plans of its own."""
+    """A wardgate.toml that points `providers` at the sandbox. The plans' limits are out of the way of tests that are
+    not about them, unless `extra` has plans of its own."""
     host = sandbox_url.removeprefix("http://")
     tables = [
         f'[providers.{name}]\nbase_url = "{sandbox_url}{path}"\nhosts = ["{host}"]\n'

@@ -3,10 +3,8 @@
 Owns what is kept of an answer: never a field that is shown once. Must not know how it is kept (keystore.idempotency).
 """
 
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
 import orjson
 
@@ -15,12 +13,10 @@ from gateway.admin.problems import invalid
 from gateway.asgi import Scope, headers_named
 from gateway.control.actions import ACTIONS
 from gateway.errors import ApiError
+from gateway.repeats import HEADER, WELL_FORMED
 from gateway.tally import KEY
 from keystore.errors import DatabaseUnavailable, KeystoreError
 from keystore.idempotency import Stored, Ticket
-
-HEADER: Final = "idempotency-key"
-WELL_FORMED: Final = re.compile(r"[!-~]{1,255}")
 
 
 @dataclass(frozen=True, slots=True)

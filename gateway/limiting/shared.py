@@ -6,8 +6,9 @@ keys of a tenant are in one slot of a cluster. Must not know what happens withou
 """
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -21,7 +22,10 @@ from gateway.limiting.asks import Ask, AwayError, Kind, Standing
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.outbox import Change
 
-TIMEOUT_S: Final = 0.05
+TIMEOUT_S: Final = 0.05  # for connecting, asking and being answered together
+BEHIND: Final = 2  # the client's own timeouts for each of them are so much longer: they only stand behind ours
+GRACE_S: Final = 0.01  # once more, where this process was late itself
+LATE_S: Final = 0.005
 FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
 CONNECTIONS: Final = FLIGHTS + 2  # what is told behind takes one, a trial one
 TOGETHER: Final = 128  # requests in one flight, at most
@@ -85,8 +89,8 @@ class SharedLimits:
         """Connects when it is first used."""
         self._redis: Any = Redis.from_url(
             url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
+            socket_timeout=BEHIND * timeout_s,
+            socket_connect_timeout=BEHIND * timeout_s,
             retry=Retry(NoBackoff(), 0),
             max_connections=CONNECTIONS,
         )
@@ -119,7 +123,7 @@ class SharedLimits:
         aboard: list[_Waiting] = []
         try:
             while aboard := self._board():
-                async with asyncio.timeout_at(aboard[0].since + self._timeout_s):
+                async with deadline(aboard[0].since + self._timeout_s):
                     answers = await self._run([each.command for each in aboard])
                 for each, words in zip(aboard, answers, strict=True):
                     if not each.answer(words):
@@ -151,7 +155,7 @@ class SharedLimits:
 
     async def _in_time(self, work: Awaitable[Result]) -> Result:
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with deadline(asyncio.get_running_loop().time() + self._timeout_s):
                 return await work
         except _AWAY as error:
             raise AwayError(type(error).__name__) from None
@@ -177,6 +181,24 @@ class SharedLimits:
                 pipe.execute_command(verb, text, len(keys), *keys, words)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
+
+
+@contextlib.asynccontextmanager
+async def deadline(at: float) -> AsyncIterator[None]:
+    """TimeoutError at `at`, by the loop's clock. Where the loop itself was held up until after it, what was answered
+    meanwhile has not been read yet: then there is a little grace, lest our own delay pass for Redis's."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+
+        def due() -> None:
+            now = loop.time()
+            limit.reschedule(now + GRACE_S if now - at > LATE_S else now)
+
+        timer = loop.call_at(at, due)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _asking(asks: Sequence[Ask], holder: str) -> Command:

@@ -78,7 +78,7 @@ async def without_table(world: World) -> AsyncIterator[None]:
 # --- one call, identical answers -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("spread", [1, 2, 3])
+@pytest.mark.parametrize("spread", [1, 3])
 async def test_hundred_at_once_are_one_call_and_the_same_answer(
     replicas: list[Replica], tenant: Tenant, upstream: Upstream, spread: int
 ) -> None:
@@ -188,6 +188,18 @@ async def test_client_that_leaves_gives_its_turn_to_another(
     assert (upstream.calls, upstream.most, first.cancelled()) == (2, 1, True)
 
 
+async def test_who_leaves_while_it_waits_takes_nothing_from_the_others(
+    replicas: list[Replica], tenant: Tenant, upstream: Upstream
+) -> None:
+    sending = [asyncio.create_task(replicas[0].send(tenant, upstream)) for _ in range(4)]
+    await eventually(lambda: upstream.running == 1)
+    sending[1].cancel()
+    await asyncio.wait({sending[1]})
+    upstream.gate.set()
+    answers = await asyncio.gather(sending[0], *sending[2:])
+    assert (len({one.body for one in answers}), upstream.calls) == (1, 1)
+
+
 async def test_client_that_leaves_alone_leaves_nothing(
     replicas: list[Replica], tenant: Tenant, upstream: Upstream, world: World
 ) -> None:
@@ -222,7 +234,7 @@ async def test_answer_is_kept_when_its_client_leaves_while_it_is_written(
     assert upstream.calls == 0
 
 
-@pytest.mark.parametrize("steps", [*range(8), 12, 16, 24])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 13])
 async def test_departure_at_any_moment_holds_nobody_up(
     replicas: list[Replica], tenant: Tenant, upstream: Upstream, steps: int
 ) -> None:
@@ -401,12 +413,12 @@ def calls_in(folder: Path) -> list[str]:
     return calls.read_text().split() if calls.exists() else []
 
 
-async def test_three_processes_ask_once_and_answer_alike(world: World, tmp_path: Path) -> None:
+async def test_processes_ask_once_and_answer_alike(world: World, tmp_path: Path) -> None:
     keystore = await world.open()
     await keystore.tenants.add("acme", "free")
-    processes = [await started(world, tmp_path, count, "answers") for count in (34, 33, 33)]
+    processes = [await started(world, tmp_path, count, "answers") for count in (50, 50)]
     ended = await asyncio.gather(*(process.communicate() for process in processes))
-    assert [process.returncode for process in processes] == [0, 0, 0], [err.decode() for _, err in ended]
+    assert [process.returncode for process in processes] == [0, 0], [err.decode() for _, err in ended]
     answers = [answer for out, _ in ended for answer in json.loads(out)]
     assert (len(answers), len(set(answers)), len(calls_in(tmp_path))) == (100, 1, 1)
     await keystore.close()
@@ -437,7 +449,7 @@ async def test_after_kill_between_call_and_answer_exactly_one_takes_over(world: 
 # --- any order -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_whatever_happens_no_two_ask_at_once_and_answers_never_differ(
     replicas: list[Replica], tenant: Tenant, upstream: Upstream, seed: int
 ) -> None:

@@ -65,15 +65,15 @@ class Memory:
     away: bool = False
     fault: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
-    writes: int = 0
+    asked: int = 0
 
     async def position(self, journal_id: str) -> int:
+        self.asked += 1
         if self.away:
             raise DatabaseUnavailable("away")
         return self.positions.get(journal_id, 0)
 
     async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
-        self.writes += 1
         await asyncio.sleep(0)
         position = await self.position(journal_id)
         assert first_position <= position, "a gap"
@@ -105,10 +105,10 @@ class Bench:
     now: datetime = NOW
 
     def journal(self, **options: Any) -> Journal:
-        return Journal(self.folder, **{"database": DATABASE, "sync": False} | options)
+        return Journal(self.folder, **{"database": DATABASE, "sync": False, **options})
 
     def shipper(self, journal: Journal, **options: Any) -> Shipper:
-        options = {"pace": QUICK, "now": lambda: self.now} | options
+        options = {"pace": QUICK, "now": lambda: self.now, **options}
         return Shipper(journal, options.pop("store", self.store), self.told.append, **options)
 
     async def take_over(self, **options: Any) -> Shipper:

@@ -28,8 +28,10 @@ async def tenant(keystore: Keystore) -> Tenant:
     return await keystore.tenants.add("acme", "free")
 
 
-def asked(keystore: Keystore, tenant: Tenant, key: str = "k", body: bytes = BODY, endpoint: str = "chat") -> Asked:
-    return keystore.answers.named(tenant, endpoint, key, body)
+async def asked(
+    keystore: Keystore, tenant: Tenant, key: str = "k", body: bytes = BODY, endpoint: str = "chat"
+) -> Asked:
+    return await keystore.answers.named(tenant, endpoint, key, body)
 
 
 async def claimed(keystore: Keystore, request: Asked, request_id: str = "req_1", instead_of: str = "") -> Claim:
@@ -54,7 +56,7 @@ async def rows(world: World) -> int:
 
 
 async def test_second_gets_the_answer_of_the_first(keystore: Keystore, tenant: Tenant) -> None:
-    request = asked(keystore, tenant)
+    request = await asked(keystore, tenant)
     assert await keystore.answers.look(request) is None
     claim = await claimed(keystore, request)
     assert await claims(keystore, request) == await keystore.answers.look(request) == Running()
@@ -65,7 +67,7 @@ async def test_second_gets_the_answer_of_the_first(keystore: Keystore, tenant: T
 async def test_another_body_is_refused_whatever_became_of_the_first(
     keystore: Keystore, tenant: Tenant, world: World, clock: FakeClock
 ) -> None:
-    request, other = asked(keystore, tenant), asked(keystore, tenant, body=BODY + b" ")
+    request, other = await asked(keystore, tenant), await asked(keystore, tenant, body=BODY + b" ")
 
     replica = await world.open()
 
@@ -76,7 +78,7 @@ async def test_another_body_is_refused_whatever_became_of_the_first(
 
     await answered(keystore, request)
     await is_refused()
-    request, other = asked(keystore, tenant, "j"), asked(keystore, tenant, "j", b"")
+    request, other = await asked(keystore, tenant, "j"), await asked(keystore, tenant, "j", b"")
     await claimed(keystore, request)
     await is_refused()
     clock.advance(minutes=5)
@@ -86,17 +88,19 @@ async def test_another_body_is_refused_whatever_became_of_the_first(
 
 async def test_key_is_of_one_tenant_and_one_surface(keystore: Keystore, tenant: Tenant) -> None:
     other = await keystore.tenants.add("globex", "free")
-    await answered(keystore, asked(keystore, tenant))
-    for number, request in enumerate((asked(keystore, other), asked(keystore, tenant, endpoint="messages")), 7):
+    await answered(keystore, await asked(keystore, tenant))
+    for number, request in enumerate(
+        (await asked(keystore, other), await asked(keystore, tenant, endpoint="messages")), 7
+    ):
         assert await answered(keystore, request, Answer(200, {}, b"%d" % number), f"req_{number}")
         found = await keystore.answers.look(request)
         assert isinstance(found, Stored) and found.answer.body == b"%d" % number
-    assert await keystore.answers.look(asked(keystore, tenant)) == Stored("req_1", ANSWER)
+    assert await keystore.answers.look(await asked(keystore, tenant)) == Stored("req_1", ANSWER)
 
 
 async def test_one_of_many_claims_it(keystore: Keystore, tenant: Tenant, world: World) -> None:
     replicas = [keystore, await world.open(), await world.open()]
-    request = asked(keystore, tenant)
+    request = await asked(keystore, tenant)
     found = await asyncio.gather(*(claims(replicas[n % 3], request, f"req_{n}") for n in range(30)))
     assert [type(one) for one in found].count(Claim) == 1
     assert found.count(Running()) == 29
@@ -107,7 +111,7 @@ async def test_one_of_many_claims_it(keystore: Keystore, tenant: Tenant, world: 
 async def test_answer_is_forgotten_after_a_day(
     keystore: Keystore, tenant: Tenant, clock: FakeClock, world: World
 ) -> None:
-    request, other = asked(keystore, tenant), asked(keystore, tenant, body=b"another")
+    request, other = await asked(keystore, tenant), await asked(keystore, tenant, body=b"another")
     await answered(keystore, request)
     clock.advance(hours=23, minutes=59, seconds=59)
     assert await claims(keystore, request) == Stored("req_1", ANSWER)
@@ -123,7 +127,7 @@ async def test_answer_is_forgotten_after_a_day(
 async def test_claim_of_the_dead_goes_to_exactly_one_and_the_dead_may_say_nothing_more(
     keystore: Keystore, tenant: Tenant, world: World, clock: FakeClock
 ) -> None:
-    other, request = await world.open(), asked(keystore, tenant)
+    other, request = await world.open(), await asked(keystore, tenant)
     dead = await claimed(keystore, request)
     clock.advance(seconds=LEASE.total_seconds() - 1)
     assert await claims(other, request) == Running() == await other.answers.look(request)
@@ -141,7 +145,7 @@ async def test_claim_of_the_dead_goes_to_exactly_one_and_the_dead_may_say_nothin
 
 async def test_who_lives_says_so(keystore: Keystore, tenant: Tenant, world: World, clock: FakeClock) -> None:
     other = await world.open()
-    held = [asked(keystore, tenant, f"k{number}") for number in range(3)]
+    held = [await asked(keystore, tenant, f"k{number}") for number in range(3)]
     for request in held:
         await claimed(keystore, request)
     for _ in range(4):
@@ -155,15 +159,15 @@ async def test_who_lives_says_so(keystore: Keystore, tenant: Tenant, world: Worl
 async def test_given_up_request_may_be_claimed_at_once_with_any_body(
     keystore: Keystore, tenant: Tenant, world: World
 ) -> None:
-    await keystore.answers.forget(await claimed(keystore, asked(keystore, tenant)))
+    await keystore.answers.forget(await claimed(keystore, await asked(keystore, tenant)))
     assert await rows(world) == 0
-    await claimed(keystore, asked(keystore, tenant, body=b"another"), "req_2")
+    await claimed(keystore, await asked(keystore, tenant, body=b"another"), "req_2")
 
 
 async def test_what_a_process_could_not_give_up_is_its_own_again_at_once(
     keystore: Keystore, tenant: Tenant, world: World
 ) -> None:
-    other, request = await world.open(), asked(keystore, tenant)
+    other, request = await world.open(), await asked(keystore, tenant)
     claim = await claimed(keystore, request)
     await world.sql("ALTER TABLE wardgate_answers RENAME TO away")
     store = keystore.answers
@@ -190,8 +194,8 @@ async def test_answer_comes_back_byte_for_byte_and_small(
     answer = Answer(
         400, {"content-type": "application/json", "x-wardgate-key": "byok:é"}, b"\x00\xff na\n" * (size // 5)
     )
-    await answered(keystore, asked(keystore, tenant), answer)
-    assert await keystore.answers.look(asked(keystore, tenant)) == Stored("req_1", answer)
+    await answered(keystore, await asked(keystore, tenant), answer)
+    assert await keystore.answers.look(await asked(keystore, tenant)) == Stored("req_1", answer)
     [(stored,)] = await world.sql("SELECT length(envelope) FROM wardgate_answers")
     assert stored < max(300, size / 10)
 
@@ -199,16 +203,16 @@ async def test_answer_comes_back_byte_for_byte_and_small(
 async def test_answer_that_is_too_large_is_not_kept(keystore: Keystore, tenant: Tenant, world: World) -> None:
     noise = Random(7).randbytes(MOST_BYTES + 1)
     for body in (noise, bytes(5 * MOST_BYTES)):
-        assert not await answered(keystore, asked(keystore, tenant), Answer(200, {}, body))
+        assert not await answered(keystore, await asked(keystore, tenant), Answer(200, {}, body))
         assert await rows(world) == 0
-    assert await answered(keystore, asked(keystore, tenant), Answer(200, {}, noise[: MOST_BYTES - 5_000]))
+    assert await answered(keystore, await asked(keystore, tenant), Answer(200, {}, noise[: MOST_BYTES - 5_000]))
 
 
 async def test_neither_answer_nor_key_nor_request_lies_there_in_the_clear(
     keystore: Keystore, tenant: Tenant, world: World
 ) -> None:
     answer = Answer(200, {"x-wardgate-model": "header-canary"}, CANARY * 3)
-    await answered(keystore, asked(keystore, tenant, "key-canary", b"body-canary"), answer)
+    await answered(keystore, await asked(keystore, tenant, "key-canary", b"body-canary"), answer)
     [row] = await world.sql("SELECT * FROM wardgate_answers")
     kept = b"|".join(bytes(part) if isinstance(part, bytes | memoryview) else str(part).encode() for part in row)
     if world.is_sqlite:
@@ -232,9 +236,9 @@ async def test_neither_answer_nor_key_nor_request_lies_there_in_the_clear(
 async def test_answer_that_was_changed_or_moved_is_as_if_not_there(
     keystore: Keystore, tenant: Tenant, world: World, change: str
 ) -> None:
-    request = asked(keystore, tenant)
+    request = await asked(keystore, tenant)
     await answered(keystore, request)
-    await answered(keystore, asked(keystore, tenant, "j"), Answer(200, {}, b"of another"), "req_2")
+    await answered(keystore, await asked(keystore, tenant, "j"), Answer(200, {}, b"of another"), "req_2")
     await world.sql(change)
     lost = await keystore.answers.look(request)
     assert isinstance(lost, Unreadable)
@@ -248,8 +252,8 @@ async def test_answer_that_was_changed_or_moved_is_as_if_not_there(
 async def test_body_of_another_request_is_not_answered_when_its_mac_is_put_there(
     keystore: Keystore, tenant: Tenant, world: World
 ) -> None:
-    await answered(keystore, asked(keystore, tenant))
-    other = asked(keystore, tenant, body=b"another")
+    await answered(keystore, await asked(keystore, tenant))
+    other = await asked(keystore, tenant, body=b"another")
     await world.sql("UPDATE wardgate_answers SET request_mac = :mac", mac=other.request_mac)
     assert isinstance(await keystore.answers.look(other), Unreadable)
 
@@ -260,7 +264,7 @@ async def test_body_of_another_request_is_not_answered_when_its_mac_is_put_there
 async def test_new_root_key_leaves_answers_as_they_are(
     keystore: Keystore, tenant: Tenant, world: World, clock: FakeClock
 ) -> None:
-    request = asked(keystore, tenant)
+    request = await asked(keystore, tenant)
     await answered(keystore, request)
     [(old,)] = await world.sql("SELECT kek_id FROM wardgate_tenant_keys")
     await keystore.sealing.activate(await keystore.sealing.add())
@@ -269,13 +273,13 @@ async def test_new_root_key_leaves_answers_as_they_are(
     assert await keystore.sealing.retire(old)
     assert await keystore.answers.look(request) == Stored("req_1", ANSWER)
     again = await world.open()
-    assert await again.answers.look(again.answers.named(tenant, "chat", "k", BODY)) == Stored("req_1", ANSWER)
+    assert await again.answers.look(await again.answers.named(tenant, "chat", "k", BODY)) == Stored("req_1", ANSWER)
     await again.close()
 
 
 @pytest.mark.parametrize("how", ["rotate", "shred"])
 async def test_answers_of_before_a_new_data_key_are_noise(keystore: Keystore, tenant: Tenant, how: str) -> None:
-    request = asked(keystore, tenant)
+    request = await asked(keystore, tenant)
     await answered(keystore, request)
     if how == "rotate":
         await keystore.sealing.rotate_tenant(tenant)
@@ -291,7 +295,7 @@ async def test_first_answers_of_a_tenant_make_its_data_key_once(
     keystore: Keystore, tenant: Tenant, world: World
 ) -> None:
     replicas = [keystore, await world.open(), await world.open()]
-    requests = [asked(keystore, tenant, f"k{number}") for number in range(12)]
+    requests = [await asked(keystore, tenant, f"k{number}") for number in range(12)]
     kept = await asyncio.gather(*(answered(replicas[n % 3], one, ANSWER, f"req_{n}") for n, one in enumerate(requests)))
     assert all(kept)
     assert await world.sql("SELECT count(*), max(seals) FROM wardgate_tenant_keys") == [(1, 1)]
@@ -306,7 +310,7 @@ async def test_old_rows_are_deleted_in_small_batches_side_by_side(
     keystore: Keystore, tenant: Tenant, world: World, clock: FakeClock
 ) -> None:
     other = await world.open()
-    await claimed(keystore, asked(keystore, tenant))
+    await claimed(keystore, await asked(keystore, tenant))
     columns = "request_mac, tenant_id, request_id, holder, until, status, envelope, created_at"
     await world.sql(
         "CREATE TABLE numbers AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)"
@@ -317,7 +321,7 @@ async def test_old_rows_are_deleted_in_small_batches_side_by_side(
         "DROP TABLE numbers",
     )
     clock.advance(hours=23)
-    await claimed(keystore, asked(keystore, tenant, "young"))
+    await claimed(keystore, await asked(keystore, tenant, "young"))
     assert await keystore.answers.expire() == 0
     clock.advance(hours=1)
     both = await asyncio.gather(keystore.answers.expire(), other.answers.expire())

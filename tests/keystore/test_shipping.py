@@ -148,16 +148,19 @@ async def test_journal_that_comes_back_after_it_was_shipped_brings_nothing_twice
 
 
 async def test_database_that_goes_back_in_time_is_told_what_is_still_there(bench: Bench) -> None:
-    """It was restored from a copy: what the files still hold comes, what they do not is not invented."""
+    """It was restored from a copy: all that the files still hold comes."""
     journal = bench.journal()
     shipper = bench.shipper(journal)
     journal.append(ended(1))
     await shipper.flush()
     bench.store.positions.clear()
     bench.store.rows.clear()
+    journal.append(begun(2))
     journal.append(ended(2))
+    with pytest.raises(RowsRefused, match="went back"):
+        await shipper.flush()
     await shipper.flush()
-    assert bench.store.is_exactly([2])
+    assert bench.store.is_exactly([1, 2]) and shipper.pending == 0
     died(journal)
 
 
@@ -187,7 +190,7 @@ async def test_database_that_is_away_loses_nothing_and_is_told_once(bench: Bench
         for number in range(50):
             journal.append(ended(number))
             await asyncio.sleep(0)
-        await until(lambda: bench.store.writes > 5)
+        await until(lambda: bench.store.asked > 5)
         bench.now = NOW + timedelta(seconds=60)
         assert shipper.pending == 50 and shipper.oldest_age_s == 59.75
         bench.store.away = False
@@ -219,6 +222,18 @@ async def test_memory_stays_bounded_while_the_database_is_away(bench: Bench) -> 
     await shipper.flush()
     assert bench.store.is_exactly(range(count))
     died(journal)
+
+
+async def test_journal_is_not_finished_while_something_is_to_be_set_aside(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    (bench.folder / "rejected.jsonl").mkdir()
+    journal.append(b"nonsense")
+    assert await shipper.close(5) is False
+    await journal.close(finished=False)
+    (bench.folder / "rejected.jsonl").rmdir()
+    await bench.take_over()
+    assert len(bench.rejected()) == 1
 
 
 async def test_close_gives_up_in_time_and_the_next_process_ships_the_rest(bench: Bench) -> None:
@@ -266,6 +281,37 @@ async def test_refused_rows_are_set_aside_and_stop_nothing(refused: set[int], be
     assert (shipper.counts.rejected, shipper.counts.shipped) == (len(refused), 20 - len(refused))
     assert (bench.folder / "rejected.jsonl").stat().st_mode & 0o777 == 0o600
     died(journal)
+
+
+@pytest.mark.parametrize("ending", ["dies", "goes on", "is cancelled"])
+async def test_row_is_set_aside_also_when_nobody_heard_of_the_commit_without_it(ending: str, bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    bench.store.refused = {request_id(0)}
+    for number in range(4):
+        journal.append(ended(number))
+
+    def gone() -> None:
+        bench.store.away = True
+        raise asyncio.CancelledError if ending == "is cancelled" else DatabaseUnavailable("gone")
+
+    bench.store.after = gone
+    for _ in range(2):
+        with pytest.raises(RowsRefused):
+            await shipper.flush()
+    with pytest.raises((DatabaseUnavailable, asyncio.CancelledError)):
+        await shipper.flush()
+    assert bench.rejected() == []
+    bench.store.after, bench.store.away = (lambda: None), False
+    if ending == "dies":
+        died(journal)
+        await bench.take_over()
+    else:
+        await shipper.flush()
+        assert (shipper.counts.shipped, shipper.counts.rejected) == (3, 1)
+        await journal.close(finished=await shipper.close(1))
+    assert bench.store.is_exactly([1, 2, 3]) and [one["position"] for one in bench.rejected()] == [0]
+    assert bench.files() == ["rejected.jsonl"]
 
 
 async def test_database_that_refuses_everything_is_not_the_rows_fault(bench: Bench) -> None:

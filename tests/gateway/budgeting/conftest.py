@@ -76,13 +76,15 @@ class Town:
 
     world: World
     ticks: Ticks
-    tenant: Tenant
+    tenant: Tenant = field(init=False)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     databases: list[Database] = field(default_factory=list)
 
-    def process(self) -> Process:
-        database = Database(self.world.url)
-        self.databases.append(database)
+    def process(self, door: int | None = None) -> Process:
+        """A new process, by a door of its own to the database, or by one that there is if it is numbered."""
+        if door is None or door + 1 >= len(self.databases):
+            self.databases.append(Database(self.world.url))
+        database = self.databases[-1 if door is None else door + 1]
         use = BudgetUse(database, now=self.world.clock)
         return Process(database, Holder(use, clock=self.ticks, pause=self.ticks.pause), Burying(use, self.ticks))
 
@@ -126,10 +128,14 @@ class Town:
         assert held == in_all
         return spent, in_all
 
-    async def own(self, nano: int, *, hard: bool = True, period: str = "day", spend: str = "managed") -> Budget:
-        """A budget of TENANT's own, as the store knows it."""
+    async def move_in(self, tenant_id: str) -> Tenant:
+        tenants = TenantStore(self.databases[0], PLANS, now=self.world.clock, random=os.urandom)
+        return await tenants.add(tenant_id, "solo", id=tenant_id)
+
+    async def own(self, nano: int, *, hard: bool = True, period: str = "day", of: Tenant | None = None) -> Budget:
+        """A managed budget of a tenant's own, as the store knows it."""
         store = BudgetStore(self.databases[0], now=self.world.clock, random=os.urandom)
-        return await store.set(self.tenant, period, spend, usd(nano), hard=hard)
+        return await store.set(of or self.tenant, period, "managed", usd(nano), hard=hard)
 
     async def close(self) -> None:
         for database in self.databases:
@@ -150,8 +156,7 @@ def ticks(clock: FakeClock) -> Ticks:
 async def town(world: World, ticks: Ticks) -> AsyncIterator[Town]:
     database = Database(world.url)
     await database.use_wal()
-    tenants = TenantStore(database, PLANS, now=world.clock, random=os.urandom)
-    made = Town(world, ticks, await tenants.add(TENANT, "solo", id=TENANT))
-    made.databases.append(database)
+    made = Town(world, ticks, databases=[database])
+    made.tenant = await made.move_in(TENANT)
     yield made
     await made.close()

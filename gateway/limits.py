@@ -1,4 +1,4 @@
-"""Opens the limits of this process: counted in Redis where the settings name one, else in the process.
+"""The limits of this process: counted in Redis where the settings name one, else in the process.
 
 Redis's client is imported where the settings name a Redis. Must not know who asks, nor for what.
 """

@@ -1,0 +1,73 @@
+"""A line to Valkey that can be cut, or fall silent, while the processes at its ends know nothing of it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+
+class Link:
+    """Carries bytes from its own port to a server; `down` resets and refuses, `silent` takes and never answers."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._upstream = (host, port)
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.silent = False
+        self.connections = 0
+        self.requests = 0  # how often something was sent to the server
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def up(self) -> None:
+        """Answer again, on the same port."""
+        self.silent = False
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def down(self) -> None:
+        """Reset what is open, refuse what comes."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        theirs, ours = await asyncio.open_connection(*self._upstream)
+        self._writers |= {writer, ours}
+        tasks = [asyncio.create_task(self._pump(reader, ours, True)), asyncio.create_task(self._pump(theirs, writer))]
+        self._tasks.update(tasks)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for each in (writer, ours):
+            each.close()
+            with contextlib.suppress(OSError):
+                await each.wait_closed()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._writers -= {writer, ours}
+        self._tasks.difference_update(tasks)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asks: bool = False) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                self.requests += asks
+                if not self.silent:
+                    writer.write(data)
+                    await writer.drain()
+
+
+@contextlib.asynccontextmanager
+async def link_to(url: str) -> AsyncIterator[Link]:
+    """A link to the Valkey at `url`, up."""
+    parts = urlsplit(url)
+    link = Link(parts.hostname or "127.0.0.1", parts.port or 6379)
+    await link.up()
+    try:
+        yield link
+    finally:
+        await link.down()

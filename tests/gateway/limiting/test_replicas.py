@@ -1,0 +1,256 @@
+"""Several limiters over one real Valkey, with clocks that are wrong: together they admit the limit, whatever fails."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import redis
+
+from gateway.limiting.asks import Ask, Verdict
+from gateway.limiting.breaker import RETURNING_S, State
+from gateway.limiting.limiter import Limiter
+from gateway.limiting.shared import SharedLimits, redis_key, script
+from tests.gateway.limiting.link import Link, link_to
+from tests.gateway.limiting.test_limiter import Clock, conc, rpm, tpm
+from tests.gateway.limiting.test_same_meaning import CLOCK_KEY, START, TEST_CLOCK
+
+REPLICAS = 4
+LIMIT = 200
+PATIENT_S = 20.0  # a loaded machine is no Redis that is away
+
+
+class World:
+    """Four limiters, each with its own connections and a clock that is minutes off; time passes for all together."""
+
+    def __init__(self, url: str, direct: redis.Redis, timeout_s: float) -> None:
+        self.direct = direct
+        self.now = START
+        self.clocks = [Clock(START / 1000 + skew) for skew in (-300.0, -60.0, 60.0, 300.0)]
+        self.limiters = [
+            Limiter(
+                lambda unheard: SharedLimits(url, unheard, timeout_s=timeout_s, script_text=script(TEST_CLOCK)),
+                replicas=lambda: REPLICAS,
+                clock=clock,
+                chance=lambda: 0.0,
+            )
+            for clock in self.clocks
+        ]
+        direct.set(CLOCK_KEY, START)
+
+    def let_pass(self, seconds: float) -> None:
+        self.now += int(seconds * 1000)
+        self.direct.set(CLOCK_KEY, self.now)
+        for clock in self.clocks:
+            clock.now += seconds
+
+    async def tend(self) -> None:
+        await asyncio.gather(*(each.tend() for each in self.limiters))
+
+    async def burst(self, each: int, *asks: Ask, only: int | None = None) -> list[Verdict]:
+        """Ask `each` times of every limiter at once; those that were admitted."""
+        limiters = self.limiters if only is None else [self.limiters[only]]
+        verdicts = await asyncio.gather(*(one.admit(asks) for _ in range(each) for one in limiters))
+        return [verdict for verdict in verdicts if verdict.admitted]
+
+    def states(self) -> set[State]:
+        return {each.state for each in self.limiters}
+
+
+@pytest.fixture
+def direct(fresh_redis: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(fresh_redis) as client:
+        yield client
+
+
+@asynccontextmanager
+async def worlds(url: str, direct: redis.Redis, timeout_s: float = PATIENT_S) -> AsyncIterator[tuple[World, Link]]:
+    async with link_to(url) as link:
+        world = World(link.url, direct, timeout_s)
+        try:
+            await world.tend()
+            yield world, link
+        finally:
+            for each in world.limiters:
+                await each.close()
+
+
+async def test_replicas_admit_exactly_the_limit_when_ten_times_as_much_comes(
+    fresh_redis: str, direct: redis.Redis
+) -> None:
+    async with worlds(fresh_redis, direct) as (world, _):
+        assert len(await world.burst(10 * LIMIT // REPLICAS, rpm(LIMIT))) == LIMIT
+        world.let_pass(30)
+        assert len(await world.burst(LIMIT, rpm(LIMIT))) == LIMIT // 2
+        assert world.states() == {State.CLOSED}
+
+
+async def test_replicas_admit_the_limit_by_redis_time_when_their_own_clocks_are_minutes_off(fresh_redis: str) -> None:
+    limiters = [
+        Limiter(lambda unheard: SharedLimits(fresh_redis, unheard, timeout_s=PATIENT_S), clock=Clock(skew))
+        for skew in (700.0, 1_000.0, 1_300.0, 9.0)
+    ]
+    with redis.Redis.from_url(fresh_redis) as client:
+        began = client.time()
+        verdicts = await asyncio.gather(*(each.admit([rpm(LIMIT)]) for _ in range(500) for each in limiters))
+        ended = client.time()
+    elapsed_ms = (ended[0] - began[0]) * 1000 + (ended[1] - began[1]) // 1000 + 1
+    admitted = sum(each.admitted for each in verdicts)
+    assert LIMIT <= admitted <= LIMIT + LIMIT * elapsed_ms // 60_000 + 1
+    for each in limiters:
+        await each.close()
+
+
+@pytest.mark.parametrize(
+    ("silent", "by_one", "debt"),
+    [(False, 0, 0), (False, 50, 20), (True, 0, 0)],
+    ids=["cut, used evenly", "cut, used mostly by one", "silent, used evenly"],
+)
+async def test_no_second_burst_is_admitted_when_redis_dies(
+    fresh_redis: str, direct: redis.Redis, silent: bool, by_one: int, debt: int
+) -> None:
+    """`debt`: what one process had used beyond its share, which the others cannot know: the one way above the limit."""
+    async with worlds(fresh_redis, direct, 1.0 if silent else PATIENT_S) as (world, link):
+        before = len(await world.burst(20, rpm(LIMIT))) + len(await world.burst(by_one, rpm(LIMIT), only=0))
+        assert before == 80 + by_one
+        link.silent = silent
+        if not silent:
+            await link.down()
+        after = 0
+        for _ in range(6):
+            after += len(await world.burst(10 * LIMIT // REPLICAS, rpm(LIMIT)))
+        assert world.states() == {State.OPEN}
+        assert after == LIMIT - before + debt
+        world.let_pass(60)
+        assert len(await world.burst(LIMIT, rpm(LIMIT))) <= LIMIT
+        if silent:
+            await link.down()
+            await link.up()
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["kept its data", "lost its data"])
+async def test_no_second_burst_is_admitted_when_redis_comes_back(
+    fresh_redis: str, direct: redis.Redis, lost: bool
+) -> None:
+    async with worlds(fresh_redis, direct) as (world, link):
+        first = len(await world.burst(20, rpm(LIMIT)))
+        await link.down()
+        for _ in range(6):
+            first += len(await world.burst(5, rpm(LIMIT)))
+        assert world.states() == {State.OPEN}
+        if lost:
+            direct.flushdb()
+            direct.set(CLOCK_KEY, world.now)
+        await link.up()
+        world.let_pass(6)
+        leaked = LIMIT * 6 // 60
+        await world.limiters[0].tend()  # one is back before the others
+        assert world.limiters[0].state is State.RETURNING
+        first += len(await world.burst(10 * LIMIT, rpm(LIMIT), only=0))
+        await world.tend()
+        assert world.states() == {State.RETURNING}
+        first += len(await world.burst(10 * LIMIT // REPLICAS, rpm(LIMIT)))
+        assert first <= LIMIT + leaked
+        world.let_pass(RETURNING_S)
+        assert world.states() == {State.CLOSED}
+        total = first + len(await world.burst(10 * LIMIT // REPLICAS, rpm(LIMIT)))
+        leaked += int(LIMIT * RETURNING_S / 60)
+        assert 0.9 * LIMIT <= total <= LIMIT + leaked
+
+
+async def test_truth_about_tokens_reaches_every_replica_when_it_is_settled(
+    fresh_redis: str, direct: redis.Redis
+) -> None:
+    async with worlds(fresh_redis, direct) as (world, _):
+        first, second = world.limiters[:2]
+        verdict = await first.admit([tpm(1_000, 900)])
+        assert verdict.ticket is not None
+        assert not (await second.admit([tpm(1_000, 500)])).admitted
+        first.settle(verdict.ticket, 100)
+        await first.tend()
+        assert (await second.admit([tpm(1_000, 500)])).standings[0].remaining == 400
+
+
+async def test_lease_of_a_dead_replica_is_free_again_after_its_time(fresh_redis: str, direct: redis.Redis) -> None:
+    async with worlds(fresh_redis, direct) as (world, _):
+        dead, alive = world.limiters[:2]
+        assert (await dead.admit([conc(2)])).admitted
+        assert (await alive.admit([conc(2)])).admitted
+        for _ in range(2):
+            world.let_pass(25)
+            await alive.tend()
+            assert not (await alive.admit([conc(2)])).admitted
+        world.let_pass(10)
+        held = await alive.admit([conc(2)])
+        assert held.ticket is not None
+        assert not (await alive.admit([conc(2)])).admitted
+        alive.settle(held.ticket)
+        await alive.tend()
+        assert (await world.limiters[2].admit([conc(2)])).admitted
+
+
+async def test_nothing_is_held_for_a_caller_that_left_while_redis_answered(
+    fresh_redis: str, direct: redis.Redis
+) -> None:
+    async with worlds(fresh_redis, direct) as (world, link):
+        limiter = world.limiters[0]
+        waiting = asyncio.create_task(limiter.admit([rpm(60), conc(1)]))
+        sent = link.requests
+        while link.requests == sent:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], asyncio.CancelledError)
+        while not len(limiter._outbox):
+            await asyncio.sleep(0)
+        await limiter.tend()
+        assert direct.get(redis_key(rpm(60))) is None
+        assert direct.zcard(redis_key(conc(1))) == 0
+
+
+async def test_what_is_larger_than_a_share_is_told_when_redis_is_tried_again(
+    fresh_redis: str, direct: redis.Redis
+) -> None:
+    async with worlds(fresh_redis, direct) as (world, link):
+        await link.down()
+        for _ in range(6):
+            refused = await world.limiters[0].admit([tpm(1_000, 900)])
+        assert (refused.degraded, refused.retry_ms) == (True, 5_000)
+        assert (await world.limiters[0].admit([tpm(1_000, 1_001)])).retry_ms is None
+        await link.up()
+
+
+async def test_silent_redis_is_asked_five_times_and_then_left_alone(fresh_redis: str, direct: redis.Redis) -> None:
+    async with link_to(fresh_redis) as link:
+        limiter = Limiter(lambda unheard: SharedLimits(link.url, unheard))
+        link.silent = True
+        verdicts = [await limiter.admit([rpm(1_000)]) for _ in range(5)]
+        assert limiter.state is State.OPEN
+        asked = link.connections
+        verdicts += [await limiter.admit([rpm(1_000)]) for _ in range(100)]
+        assert all(each.admitted and each.degraded for each in verdicts)
+        assert link.connections == asked
+        await limiter.close()
+
+
+async def test_answer_counts_when_only_this_process_was_late(fresh_redis: str) -> None:
+    limiter = Limiter(lambda unheard: SharedLimits(fresh_redis, unheard, timeout_s=0.2))
+    await limiter.tend()
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(limiter.admit([rpm(9)]))
+    await asyncio.sleep(0)
+    loop.call_soon(loop.call_soon, time.sleep, 0.3)  # the loop is held up after the request was sent
+    assert (await waiting).degraded is False
+    await limiter.close()
+
+
+async def test_round_trip_is_spared_when_nothing_is_limited(fresh_redis: str) -> None:
+    async with link_to(fresh_redis) as link:
+        limiter = Limiter(lambda unheard: SharedLimits(link.url, unheard))
+        assert (await limiter.admit([])).admitted
+        assert link.connections == 0
+        for _ in range(3):
+            before = link.requests
+            assert (await limiter.admit([rpm(9), tpm(9, 1), conc(9)])).admitted
+        assert link.requests == before + 1
+        await limiter.close()

@@ -1,0 +1,161 @@
+"""Budgets' definitions: what may be set, what is refused and how, what others hear, and what counts from before."""
+
+import asyncio
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keystore.budgets import NANO, Budget, Period, Spend, TenantBudgets, Whose, in_nano, plan_budget, usd
+from keystore.errors import BudgetInvalid, BudgetUnknown
+from keystore.keystore import Keystore
+from keystore.tenants import Tenant
+from tests.keystore.conftest import START, World
+
+
+@pytest.fixture
+async def acme(keystore: Keystore) -> Tenant:
+    return await keystore.tenants.add("acme", "solo", id="acme")
+
+
+# --- periods and amounts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("period", "at", "starts", "resets"),
+    [
+        ("day", "2026-11-20T23:59:59.999999", "2026-11-20", "2026-11-21"),
+        ("day", "2028-02-28T12:00:00", "2028-02-28", "2028-02-29"),
+        ("month", "2026-11-20T12:00:00", "2026-11-01", "2026-12-01"),
+        ("month", "2026-12-31T23:59:59", "2026-12-01", "2027-01-01"),
+        ("month", "2026-01-31T00:00:00", "2026-01-01", "2026-02-01"),
+    ],
+)
+def test_period_of_a_moment(period: str, at: str, starts: str, resets: str) -> None:
+    began = Period(period).starts(datetime.fromisoformat(at).replace(tzinfo=UTC))
+    assert began == date.fromisoformat(starts)
+    assert Period(period).resets_at(began) == datetime.fromisoformat(resets).replace(tzinfo=UTC)
+
+
+@given(st.integers(0, 10**18))
+def test_dollars_and_nano_dollars_are_the_same(nano: int) -> None:
+    assert in_nano(usd(nano)) == nano
+
+
+@pytest.mark.parametrize(
+    ("amount", "says"),
+    [
+        ("-1", "from 0 to"),
+        ("1000000001", "from 0 to 1,000,000,000 dollars"),
+        ("0.0000000001", "at most nine decimals"),
+        ("NaN", 'like "49.90"'),
+        ("Infinity", 'like "49.90"'),
+    ],
+)
+def test_amount_that_is_none(amount: str, says: str) -> None:
+    with pytest.raises(BudgetInvalid, match=says):
+        in_nano(Decimal(amount))
+
+
+def test_what_a_call_is_counted_in() -> None:
+    plan = plan_budget("acme", NANO)
+
+    def own(token: str, spend: Spend) -> Budget:
+        whose = Whose.TOKEN if token else Whose.TENANT
+        return Budget(f"{token}{spend}", whose, "acme", token, Period.DAY, spend, True, 1)
+
+    one, two, three, four = (
+        own("", Spend.MANAGED),
+        own("", Spend.BYOK),
+        own("a", Spend.MANAGED),
+        own("b", Spend.MANAGED),
+    )
+    known = TenantBudgets.of([one, two, three, four])
+    assert known.matching("a", Spend.MANAGED, plan) == (plan, one, three)
+    assert known.matching("c", Spend.MANAGED, None) == (one,)
+    assert known.matching("a", Spend.BYOK, plan) == (two,)
+    assert TenantBudgets().matching("a", Spend.MANAGED, plan) == (plan,)
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+async def test_set_get_list_remove(keystore: Keystore, acme: Tenant) -> None:
+    made = await keystore.tokens.create(acme)
+    month = await keystore.budgets.set(acme, "month", "managed", Decimal("49.90"))
+    assert (month.key, month.hard, month.amount_usd) == ("tenant:acme:managed:month", True, Decimal("49.90"))
+    day = await keystore.budgets.set(acme, "day", "byok", Decimal(5), token_id=made.id)
+    assert (day.key, day.hard, day.whose) == (f"token:{made.id}:byok:day", False, Whose.TOKEN)
+    assert await keystore.budgets.list(acme) == [month, day]
+    assert await keystore.budgets.get(acme, "day", "byok", token_id=made.id) == day
+
+    changed = await keystore.budgets.set(acme, "month", "managed", Decimal(0), hard=False)
+    assert (changed.key, changed.hard, changed.amount_nano) == (month.key, False, 0)
+    assert await keystore.budgets.remove(acme, "month", "managed") == changed
+    assert await keystore.budgets.list(acme) == [day]
+
+
+async def test_what_is_refused_says_what_would_help(keystore: Keystore, acme: Tenant) -> None:
+    await keystore.budgets.set(acme, "month", "byok", Decimal(5))
+    other = await keystore.tenants.add("other", "solo")
+    theirs = (await keystore.tokens.create(other)).id
+    refused = [
+        (("week", "byok", ""), '"day" or a "month"'),
+        (("day", "own", ""), '"managed" keys'),
+        (("day", "byok", theirs), "wardgate token list"),
+    ]
+    for (period, spend, token), says in refused:
+        with pytest.raises(BudgetInvalid, match=says):
+            await keystore.budgets.set(acme, period, spend, Decimal(1), token_id=token)
+    for work in (keystore.budgets.get, keystore.budgets.remove):
+        with pytest.raises(BudgetUnknown, match=r"no managed budget for a day; it has: tenant:acme:byok:month"):
+            await work(acme, "day", "managed")
+
+
+async def test_other_process_hears_of_it(world: World, keystore: Keystore, acme: Tenant) -> None:
+    serving = await world.open()
+    await serving.begin_serving()
+    try:
+        assert (await serving.keyring(acme)).budgets.of_tenant == ()
+        made = await keystore.budgets.set(acme, "month", "managed", Decimal(5))
+        deadline = asyncio.get_running_loop().time() + 5
+        while (await serving.keyring(acme)).budgets.of_tenant != (made,):
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.005)
+        known = (await serving.keyring(acme)).budgets
+        assert (await serving.keyring(acme)).budgets is known
+    finally:
+        await serving.close()
+
+
+async def test_new_budget_counts_what_its_period_has_seen(world: World, keystore: Keystore, acme: Tenant) -> None:
+    made = await keystore.tokens.create(acme)
+    columns = "tenant_id, period, starts, token_id, provider, model, key_source, outcome, cost_nano, requests"
+    zeroes: tuple[str, ...] = (
+        "input_tokens",
+        "output_tokens",
+        "cached_input_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+    )
+    zeroes = (*zeroes, "unpriced", "estimated")
+    seen = [
+        ("month", "2026-11-01", made.id, "managed", 700),
+        ("month", "2026-11-01", "another", "managed", 50),
+        ("month", "2026-10-01", made.id, "managed", 5),
+        ("month", "2026-11-01", made.id, "byok", 3),
+        ("day", "2026-11-20", made.id, "managed", 20),
+    ]
+    for period, starts, token, source, cost in seen:
+        row = f"'acme', '{period}', '{starts}', '{token}', 'openai', 'm', '{source}', 'ok', {cost}, 1"
+        await world.sql(
+            f"INSERT INTO wardgate_usage ({columns}, {', '.join(zeroes)}) VALUES ({row}{', 0' * len(zeroes)})"
+        )
+    whole = await keystore.budgets.set(acme, "month", "managed", Decimal(5))
+    of_token = await keystore.budgets.set(acme, "month", "managed", Decimal(5), token_id=made.id)
+    today = await keystore.budgets.set(acme, "day", "managed", Decimal(5))
+    states = await keystore.budget_use.states([whole, of_token, today], START)
+    assert [state.spent_nano for state in states] == [750, 700, 20]
+    assert states[0].resets_at == datetime(2026, 12, 1, tzinfo=UTC)
