@@ -233,6 +233,22 @@ async def test_silent_redis_is_asked_five_times_and_then_left_alone(fresh_redis:
         await limiter.close()
 
 
+async def test_share_decides_when_redis_has_no_room(fresh_redis: str, direct: redis.Redis) -> None:
+    async with worlds(fresh_redis, direct) as (world, _):
+        limiter = world.limiters[0]
+        direct.config_set("maxmemory", 1)
+        try:
+            verdicts = [await limiter.admit([rpm(LIMIT)]) for _ in range(6)]
+            assert all(each.admitted and each.degraded for each in verdicts)
+        finally:
+            direct.config_set("maxmemory", 0)
+        world.let_pass(6)  # 5 of the 6 are refilled
+        await limiter.tend()
+        assert limiter.state is State.RETURNING
+        assert (await limiter.admit([rpm(LIMIT)])).standings[0].remaining == LIMIT // REPLICAS - 2
+        assert (await world.limiters[1].admit([rpm(LIMIT)])).standings[0].remaining == LIMIT - 3
+
+
 async def test_answer_counts_when_only_this_process_was_late(fresh_redis: str) -> None:
     limiter = Limiter(lambda unheard: SharedLimits(fresh_redis, unheard, timeout_s=0.2))
     await limiter.tend()
