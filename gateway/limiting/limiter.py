@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.limiting.asks import NOTHING_ASKED, Ask, AwayError, Kind, Standing, Ticket, Verdict, longest
+from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, longest
 from gateway.limiting.breaker import Breaker, State
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
@@ -109,8 +109,9 @@ class Limiter:
             return self._redis_failed(error, asks, holder)
         self._breaker.answered()
         if admitted:
-            self._local.note(standings, holder, self._now(), self._parts())
-            return self._admitted(asks, holder, standings)
+            now = self._now()
+            self._local.note(standings, holder, now, self._parts())
+            return self._admitted(asks, holder, standings, now)
         return _refusal(standings)
 
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
@@ -148,17 +149,18 @@ class Limiter:
         return verdict
 
     def _by_share(self, asks: Sequence[Ask], holder: str, *, degraded: bool = False) -> Verdict:
-        admitted, standings = self._local.admit(asks, holder, self._now(), self._parts())
+        now = self._now()
+        admitted, standings = self._local.admit(asks, holder, now, self._parts())
         if admitted:
-            return self._admitted(asks, holder, standings, degraded=degraded)
+            return self._admitted(asks, holder, standings, now, degraded=degraded)
         return _refusal(standings, degraded=degraded)
 
     def _admitted(
-        self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], *, degraded: bool = False
+        self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], now: int, *, degraded: bool = False
     ) -> Verdict:
-        ticket = Ticket(asks, holder, self._now() + LONGEST_MS)
+        ticket = Ticket(asks, holder, now + LONGEST_MS)
         for ask in asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._held[holder] = ticket
                 break
         return Verdict(ticket, standings, None, 0, degraded)
@@ -171,9 +173,9 @@ class Limiter:
         self._held.pop(ticket.holder, None)
         now, parts = self._now(), self._parts()
         for ask in ticket.asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._local.drop(ask.key, ticket.holder)
-            elif ask.kind is Kind.TOKENS and tokens is not None and tokens != ask.amount:
+            elif ask.kind is TOKENS and tokens is not None and tokens != ask.amount:
                 self._local.force(ask, tokens - ask.amount, now, parts)
                 if self._shared is not None:
                     self._outbox.owe(ask, tokens - ask.amount)
@@ -186,7 +188,7 @@ class Limiter:
         ticket.settled = True
         self._held.pop(ticket.holder, None)
         for ask in ticket.asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._local.drop(ask.key, ticket.holder)
             else:
                 self._local.force(ask, -ask.amount, self._now(), self._parts())
@@ -268,7 +270,7 @@ class Limiter:
 
     def _leases(self) -> list[tuple[Ticket, Ask]]:
         tickets = self._held.values()
-        return [(ticket, ask) for ticket in tickets for ask in ticket.asks if ask.kind is Kind.CONCURRENCY]
+        return [(ticket, ask) for ticket in tickets for ask in ticket.asks if ask.kind is CONCURRENCY]
 
     async def close(self) -> None:
         """Tell Redis what waits, once, and leave."""

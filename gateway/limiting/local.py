@@ -7,7 +7,7 @@ keys are held. Must not know Redis, clocks or HTTP: the time in ms is passed in,
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.limiting.asks import Ask, Kind, Standing
+from gateway.limiting.asks import CONCURRENCY, Ask, Standing
 from gateway.limiting.gcra import (
     AT_ONCE_AGAIN_MS,
     LEASE_MS,
@@ -51,7 +51,7 @@ class LocalLimits:
         """For each the level, or the leases left, if it was taken; None where one refuses."""
         counts, rates = [], self._rates
         for kind, _, key, limit, amount in asks:
-            if kind is Kind.CONCURRENCY:
+            if kind is CONCURRENCY:
                 count = leases_of(limit, parts) - len(self._live(key, now)) - 1
                 if count < 0:
                     return None
@@ -67,7 +67,7 @@ class LocalLimits:
 
     def _taken(self, ask: Ask, count: int, holder: str, now: int, parts: int) -> Standing:
         kind, _, key, limit, _ = ask
-        if kind is Kind.CONCURRENCY:
+        if kind is CONCURRENCY:
             self.keep(key, holder, now)
             return Standing(ask, count, 0, 0)
         self._rates[key] = (now, count, ask)
@@ -75,7 +75,7 @@ class LocalLimits:
 
     def _standing(self, ask: Ask, now: int, parts: int) -> Standing:
         """How a limit stands, of which nothing was taken."""
-        if ask.kind is not Kind.CONCURRENCY:
+        if ask.kind is not CONCURRENCY:
             level = self._level(ask, now)
             retry = wait_ms(level, ask.limit, ask.amount, parts)
             return Standing(ask, remaining(level, ask.limit, parts), reset_ms(level, ask.limit), retry)
@@ -93,7 +93,7 @@ class LocalLimits:
         """Count what was admitted for all processes together, so that this one's share knows of it. `standings` are of
         all: the share has not used more than they did, whatever it lacked before."""
         for ask, _, full_in, _ in standings:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self.keep(ask.key, holder, now)
             else:
                 level = self.force(ask, ask.amount, now, parts)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from gateway.limiting.asks import Ask, Kind
+from gateway.limiting.asks import CONCURRENCY, Ask
 
 MOST_ENDED: Final = 50_000  # leases that wait to be given back; beyond it the oldest end by themselves
 
@@ -48,13 +48,13 @@ class Outbox:
     def owe_all(self, asks: Sequence[Ask], sign: int = 1) -> None:
         """A request was admitted without Redis; with -1, in vain."""
         for ask in asks:
-            if ask.kind is not Kind.CONCURRENCY:
+            if ask.kind is not CONCURRENCY:
                 self.owe(ask, sign * ask.amount)
 
     def end(self, asks: Sequence[Ask], holder: str) -> None:
         """The leases of a holder are no longer held."""
         for ask in asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._ended[ask.key, holder] = ask
                 if len(self._ended) > MOST_ENDED:
                     del self._ended[next(iter(self._ended))]

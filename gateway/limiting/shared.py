@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from gateway.limiting.asks import Ask, AwayError, Kind, Standing
+from gateway.limiting.asks import CONCURRENCY, Ask, AwayError, Standing
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.outbox import Change
 
@@ -204,7 +204,7 @@ async def deadline(at: float) -> AsyncIterator[None]:
 def _asking(asks: Sequence[Ask], holder: str) -> Command:
     words = [_LEASE]
     for ask in asks:
-        if ask.kind is Kind.CONCURRENCY:
+        if ask.kind is CONCURRENCY:
             words.append(f"lease {ask.limit} {holder}")
         else:
             words.append(f"rate {ask.limit} {ask.amount}")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from gateway.limiting.asks import Ask, Kind, Verdict
+from gateway.limiting.asks import CONCURRENCY, Ask, Verdict
 from gateway.limiting.limiter import Limiter
 from gateway.limiting.turns import Turns
 
@@ -42,13 +42,13 @@ class Waited(NamedTuple):
 
 def bulk_asks(asks: Sequence[Ask]) -> tuple[Ask, ...]:
     """The same limits as bulk is under them: of concurrency some is left to the tenant's other requests."""
-    return tuple(_with_room(ask) if ask.kind is Kind.CONCURRENCY else ask for ask in asks)
+    return tuple(_with_room(ask) if ask.kind is CONCURRENCY else ask for ask in asks)
 
 
 def _wait_ms(verdict: Verdict, told_ms: int) -> int:
     """Until the limits are asked again. Nobody knows when a lease ends, so it is looked at more often than is told."""
     refusing = [each.ask.kind for each in verdict.standings if each.refuses]
-    return min(told_ms, LOOK_MS) if refusing == [Kind.CONCURRENCY] else told_ms
+    return min(told_ms, LOOK_MS) if refusing == [CONCURRENCY] else told_ms
 
 
 def _with_room(ask: Ask) -> Ask:
