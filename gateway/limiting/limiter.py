@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, longest
+from gateway.limiting.beyond import Beyond, written
 from gateway.limiting.breaker import Breaker, State
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
@@ -29,6 +30,7 @@ TICK_S: Final = 1.0
 GATHER_S: Final = 0.01  # what is settled within so long is told in one batch
 KEPT_MS: Final = LEASE_MS // 3  # a lease is held anew so often
 LONGEST_MS: Final = 6 * 3_600_000  # no request holds a lease for longer: whoever forgot to settle it
+TELL_MS: Final = 1_000  # what was used beyond the share is told so often
 BATCH: Final = 500  # changes in one round trip
 
 
@@ -49,6 +51,8 @@ class Shared(Protocol):
     async def apply(self, changes: Sequence[Change]) -> None: ...
 
     async def epoch(self, fresh: str) -> str: ...
+
+    async def exchange(self, name: str, text: str) -> list[str]: ...
 
     async def close(self) -> None: ...
 
@@ -72,6 +76,8 @@ class Limiter:
         self._clock = clock
         self._local = LocalLimits()
         self._outbox = Outbox()
+        self._beyond = Beyond()
+        self._tell_at = 0
         self._breaker = Breaker(clock, chance, tell)
         self._held: dict[str, Ticket] = {}  # who holds a lease
         self._name = secrets.token_hex(6)
@@ -141,6 +147,11 @@ class Limiter:
         return verdict
 
     def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
+        now, parts = self._now(), self._parts()
+        for ask in asks:
+            left_alone = self._beyond.take(ask, now, parts)
+            if left_alone:
+                self._local.force(ask, left_alone, now, parts)
         verdict = self._by_share(asks, holder, degraded=True)
         if verdict.ticket is not None:
             self._outbox.owe_all(asks)
@@ -231,6 +242,11 @@ class Limiter:
             self._in_doubt = False
         await self._send(shared, kept)
         await self._send(shared, self._outbox.take())
+        now, parts = self._now(), self._parts()
+        if parts > 1 and now >= self._tell_at:
+            self._tell_at = now + TELL_MS
+            told = await shared.exchange(self._name, written(self._local.beyond(now, parts)))
+            self._beyond.hear(told, now)
 
     async def _come_back(self, shared: Shared) -> None:
         await self._look(shared)

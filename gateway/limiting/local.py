@@ -29,11 +29,12 @@ FEWEST: Final = 1_000  # keys in a round
 class LocalLimits:
     """Counts by key. `parts`: into how many shares each limit is divided, this process's being one."""
 
-    __slots__ = ("_leases", "_rates", "_to_look_at")
+    __slots__ = ("_beyond", "_leases", "_rates", "_to_look_at")
 
     def __init__(self) -> None:
         self._rates: dict[str, tuple[int, int, Ask]] = {}  # key -> at, level, as last asked
         self._leases: dict[str, dict[str, int]] = {}  # key -> holder -> until, the first to end first
+        self._beyond: set[str] = set()  # keys of which more than the share was used, when last noted
         self._to_look_at: list[str] = []
 
     def __len__(self) -> int:
@@ -96,8 +97,10 @@ class LocalLimits:
             if ask.kind is CONCURRENCY:
                 self.keep(ask.key, holder, now)
             else:
-                level = self.force(ask, ask.amount, now, parts)
-                self._rates[ask.key] = (now, min(level, full_in * ask.limit * parts), ask)
+                level = min(self.force(ask, ask.amount, now, parts), full_in * ask.limit * parts)
+                self._rates[ask.key] = (now, level, ask)
+                if level > burst(ask.limit, parts):
+                    self._beyond.add(ask.key)
 
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
@@ -122,6 +125,17 @@ class LocalLimits:
     def used(self, ask: Ask, now: int, parts: int = 1) -> int:
         """What is used of a minute's limit, in requests or tokens, rounded up."""
         return used(self._level(ask, now), parts)
+
+    def beyond(self, now: int, parts: int) -> dict[str, int]:
+        """By how much more than the share was used, by key, in requests or tokens; where it was."""
+        found = {}
+        for key in self._beyond:
+            kept = self._rates.get(key)
+            over = 0 if kept is None else leaked(kept[0], kept[1], kept[2].limit, now) - burst(kept[2].limit, parts)
+            if over > 0:
+                found[key] = used(over, parts)
+        self._beyond = set(found)
+        return found
 
     def rates(self) -> list[Ask]:
         """Every limit that is counted by the minute, as last asked."""

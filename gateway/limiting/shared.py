@@ -30,6 +30,9 @@ FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
 CONNECTIONS: Final = FLIGHTS + 2  # what is told behind takes one, a trial one
 TOGETHER: Final = 128  # requests in one flight, at most
 EPOCH: Final = "wardgate:limit:epoch"  # is gone when Redis lost its data
+TOLD: Final = "wardgate:limit:{beyond}:by:"  # and the process's name
+TELLERS: Final = "wardgate:limit:{beyond}:tellers"
+TOLD_MS: Final = 5_000  # a process that tells nothing for so long is gone
 REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
 _LEASE: Final = str(LEASE_MS)
 _AWAY: Final = (RedisError, OSError, TimeoutError)
@@ -152,6 +155,24 @@ class SharedLimits:
         """The mark that Redis has kept since it last lost its data; `fresh` where it holds none. Raises AwayError."""
         kept = await self._in_time(self._redis.set(EPOCH, fresh, nx=True, get=True))
         return fresh if kept is None else str(kept, "ascii", "replace")
+
+    async def exchange(self, name: str, text: str) -> list[str]:
+        """Tell the other processes a text for the next seconds; theirs. Raises AwayError within the timeout."""
+        return await self._in_time(self._exchange(name, text))
+
+    async def _exchange(self, name: str, text: str) -> list[str]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(TOLD + name, text, px=TOLD_MS)
+            pipe.sadd(TELLERS, name)
+            pipe.smembers(TELLERS)
+            tellers = {str(each, "ascii", "replace") for each in (await pipe.execute())[-1]} - {name}
+        if not tellers:
+            return []
+        told = dict(zip(tellers, await self._redis.mget([TOLD + each for each in tellers]), strict=True))
+        silent = [each for each, text_of in told.items() if text_of is None]
+        if silent:
+            await self._redis.srem(TELLERS, *silent)
+        return [str(each, "utf-8", "replace") for each in told.values() if each is not None]
 
     async def _in_time(self, work: Awaitable[Result]) -> Result:
         try:
