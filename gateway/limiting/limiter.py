@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from gateway.limiting.shared import Answer
 
 TICK_S: Final = 1.0
-GATHER_S: Final = 0.01  # what is settled within so long is told in one batch
+GATHER_S: Final = 0.005  # what is settled within so long is told in one batch
 KEPT_MS: Final = LEASE_MS // 3  # a lease is held anew so often
 LONGEST_MS: Final = 6 * 3_600_000  # no request holds a lease for longer: whoever forgot to settle it
+TIDY_MS: Final = 1_000
 TELL_MS: Final = 1_000  # what was used beyond the share is told so often
 BATCH: Final = 500  # changes in one round trip
 
@@ -46,7 +47,7 @@ def silent(state: State, why: str) -> None:
 class Shared(Protocol):
     """The counts that all processes share; `shared.SharedLimits`."""
 
-    async def admit(self, asks: Sequence[Ask], holder: str) -> "Answer": ...
+    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> "Answer": ...
 
     async def apply(self, changes: Sequence[Change]) -> None: ...
 
@@ -78,6 +79,7 @@ class Limiter:
         self._outbox = Outbox()
         self._beyond = Beyond()
         self._tell_at = 0
+        self._tidy_at = 0
         self._breaker = Breaker(clock, chance, tell)
         self._held: dict[str, Ticket] = {}  # who holds a lease
         self._name = secrets.token_hex(6)
@@ -110,7 +112,7 @@ class Limiter:
 
     async def _by_redis(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         try:
-            admitted, standings = await shared.admit(asks, holder)
+            admitted, standings = await self._ask(shared, asks, holder)
         except AwayError as error:
             return self._redis_failed(error, asks, holder)
         self._breaker.answered()
@@ -120,12 +122,21 @@ class Limiter:
             return self._admitted(asks, holder, standings, now)
         return _refusal(standings)
 
+    async def _ask(self, shared: Shared, asks: Sequence[Ask], holder: str) -> "Answer":
+        """Ask, telling in the same round trip what waits for these limits: who ended a moment ago holds nothing now."""
+        changes = self._outbox.take_of(asks)
+        try:
+            return await shared.admit(asks, holder, changes)
+        except BaseException:
+            self._outbox.put_back(changes)
+            raise
+
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         ours = self._by_share(asks, holder, degraded=True)
         if ours.ticket is None:
             return ours
         try:
-            admitted, standings = await shared.admit(asks, holder)
+            admitted, standings = await self._ask(shared, asks, holder)
         except AwayError as error:
             self._failed(error)
             self._outbox.owe_all(asks)
@@ -222,13 +233,12 @@ class Limiter:
     async def tend(self) -> None:
         """One round of `run`."""
         self._wake.clear()
-        self._local.forget(self._now())
+        self._tidy()
         kept = self._keep_leases()
         if self._shared is None:
             return
         try:
             if self._breaker.state is State.OPEN:
-                self._outbox.bound(self._used)
                 if self._breaker.is_due:
                     await self._come_back(self._shared)
             else:
@@ -236,11 +246,19 @@ class Limiter:
         except AwayError as error:
             self._failed(error)
 
+    def _tidy(self) -> None:
+        now = self._now()
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_MS
+            self._local.forget(now)
+            if self._breaker.state is State.OPEN:
+                self._outbox.bound(self._used)
+
     async def _catch_up(self, shared: Shared, kept: list[Change]) -> None:
         if self._in_doubt:
             await self._look(shared)
             self._in_doubt = False
-        await self._send(shared, kept)
+        await self._keep(shared, kept)
         await self._send(shared, self._outbox.take())
         now, parts = self._now(), self._parts()
         if parts > 1 and now >= self._tell_at:
@@ -249,8 +267,9 @@ class Limiter:
             self._beyond.hear(told, now)
 
     async def _come_back(self, shared: Shared) -> None:
+        self._outbox.bound(self._used)
         await self._look(shared)
-        await self._send(shared, [Change(Verb.KEEP, ask, ticket.holder) for ticket, ask in self._leases()])
+        await self._keep(shared, [Change(Verb.KEEP, ask, ticket.holder) for ticket, ask in self._leases()])
         await self._send(shared, self._outbox.take())
         self._in_doubt = False
         self._breaker.returned()
@@ -261,6 +280,12 @@ class Limiter:
         if self._epoch and epoch != self._epoch:
             self._outbox.owe_instead([(ask, self._used(ask)) for ask in self._local.rates()])
         self._epoch = epoch
+
+    async def _keep(self, shared: Shared, kept: list[Change]) -> None:
+        await self._send(shared, kept)
+        for change in kept:
+            if str(change.what) not in self._held:  # it ended meanwhile, and may have been told before it was kept
+                self._outbox.end([change.ask], str(change.what))
 
     async def _send(self, shared: Shared, changes: list[Change]) -> None:
         for start in range(0, len(changes), BATCH):

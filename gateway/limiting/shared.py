@@ -55,18 +55,21 @@ def redis_key(ask: Ask) -> str:
 class _Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("asks", "command", "future", "holder", "since")
+    __slots__ = ("_skipped", "asks", "command", "future", "holder", "since")
 
-    def __init__(self, asks: Sequence[Ask], holder: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, asks: Sequence[Ask], holder: str, changes: Sequence[Change], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.asks = asks
         self.holder = holder
-        self.command = _asking(asks, holder)
+        self.command = _asking(asks, holder, changes)
+        self._skipped = 1 + 3 * len(changes)
         self.future: asyncio.Future[Answer] = loop.create_future()
         self.since = loop.time()
 
     def answer(self, words: bytes) -> bool:
         """Tell the answer; False when it was admitted and nobody hears it any more."""
-        answer = _read(self.asks, words)
+        answer = _read(self.asks, words.split(), self._skipped)
         if not self.future.done():
             self.future.set_result(answer)
             return True
@@ -104,10 +107,11 @@ class SharedLimits:
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
 
-    async def admit(self, asks: Sequence[Ask], holder: str) -> Answer:
-        """Take all that is asked, or nothing. Raises AwayError within the timeout."""
+    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change] = ()) -> Answer:
+        """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits. Raises AwayError
+        within the timeout."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(asks, holder, loop)
+        waiting = _Waiting(asks, holder, changes, loop)
         self._waiting.append(waiting)
         if len(self._flights) < FLIGHTS:
             flight = loop.create_task(self._fly())
@@ -222,14 +226,15 @@ async def deadline(at: float) -> AsyncIterator[None]:
             timer.cancel()
 
 
-def _asking(asks: Sequence[Ask], holder: str) -> Command:
-    words = [_LEASE]
+def _asking(asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Command:
+    keys, words = _changing(changes)
+    told = [words]
     for ask in asks:
         if ask.kind is CONCURRENCY:
-            words.append(f"lease {ask.limit} {holder}")
+            told.append(f"lease {ask.limit} {holder}")
         else:
-            words.append(f"rate {ask.limit} {ask.amount}")
-    return [redis_key(ask) for ask in asks], " ".join(words)
+            told.append(f"rate {ask.limit} {ask.amount}")
+    return keys + [redis_key(ask) for ask in asks], " ".join(told)
 
 
 def _changing(changes: Sequence[Change]) -> Command:
@@ -237,12 +242,11 @@ def _changing(changes: Sequence[Change]) -> Command:
     return [redis_key(change.ask) for change in changes], " ".join([_LEASE, *words])
 
 
-def _read(asks: Sequence[Ask], answer: bytes) -> Answer:
-    """The script's answer as records."""
-    admitted, *numbers = map(int, answer.split())
-    turn = iter(numbers)
+def _read(asks: Sequence[Ask], words: list[bytes], skipped: int) -> Answer:
+    """The script's answer as records; the first `skipped` words are not about what was asked."""
+    turn = map(int, words[skipped:])
     standings = [
         Standing(ask, remaining, reset_ms, None if retry_ms < 0 else retry_ms)
         for ask, remaining, reset_ms, retry_ms in zip(asks, turn, turn, turn, strict=True)
     ]
-    return admitted == 1, tuple(standings)
+    return words[0] == b"1", tuple(standings)

@@ -177,6 +177,35 @@ async def test_truth_about_tokens_reaches_every_replica_when_it_is_settled(
         assert (await second.admit([tpm(1_000, 500)])).standings[0].remaining == 400
 
 
+async def test_what_ended_a_moment_ago_is_free_for_the_next_request(fresh_redis: str, direct: redis.Redis) -> None:
+    async with worlds(fresh_redis, direct) as (world, link):
+        limiter = world.limiters[0]
+        for _ in range(20):
+            sent = link.requests
+            verdict = await limiter.admit([conc(1), tpm(1_000, 900), rpm(LIMIT)])
+            assert verdict.ticket is not None
+            assert link.requests == sent + 1
+            limiter.settle(verdict.ticket, 1)
+        assert (await limiter.admit([tpm(1_000, 900)])).standings[0].remaining == 80
+        assert len(limiter._outbox) == 1  # the last lease, whose limit nobody asked since
+
+
+async def test_lease_that_ends_while_it_is_kept_is_given_back(fresh_redis: str, direct: redis.Redis) -> None:
+    async with worlds(fresh_redis, direct) as (world, link):
+        limiter = world.limiters[0]
+        verdict = await limiter.admit([conc(1)])
+        assert verdict.ticket is not None
+        world.let_pass(21)
+        sent = link.requests
+        keeping = asyncio.create_task(limiter.tend())
+        while link.requests == sent:
+            await asyncio.sleep(0)
+        limiter.settle(verdict.ticket)
+        await keeping
+        await limiter.tend()
+        assert direct.zcard(redis_key(conc(1))) == 0
+
+
 async def test_lease_of_a_dead_replica_is_free_again_after_its_time(fresh_redis: str, direct: redis.Redis) -> None:
     async with worlds(fresh_redis, direct) as (world, _):
         dead, alive = world.limiters[:2]
