@@ -130,6 +130,8 @@ class Ticket:
         """Keep the answer, then tell it to all who wait; to be awaited before its last byte is sent. False when it is
         not kept and a repeat is asked again: it is too large, the database is away, or another process has taken over.
         Once begun it is done to its end, whoever leaves."""
+        if self._settled:
+            return False
         self._settled = True
         kept = {name: value for name, value in headers.items() if name.startswith(_OURS) or name in _ALSO}
         stored = Stored(self._claim.request_id, Answer(status, kept, body))
