@@ -207,7 +207,11 @@ def anthropic_stream(words: Sequence[str], used: Mapping[str, object] = ANTHROPI
         {"type": "content_block_start", **block},
         *[{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in words],
         {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": used["output_tokens"]}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": used["output_tokens"]},
+        },
         {"type": "message_stop"},
     ]
     return [f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode() for data in datas]
