@@ -14,7 +14,7 @@ from gateway.origins import read_origins
 from gateway.price_settings import PriceSettings, read_price_settings
 
 DEFAULT_PATH = Path("wardgate.toml")
-TABLES = ("providers", "plans", "models", "limits", "prices", "browsers")
+TABLES = ("providers", "plans", "models", "limits", "prices", "browsers", "managed")
 
 
 class ConfigError(Exception):
@@ -67,6 +67,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     prices: PriceSettings = field(default_factory=PriceSettings)
     origins: frozenset[str] = frozenset()  # of pages that may call from a browser
+    operator: str | None = None  # the slug of the tenant whose keys plans lend
 
 
 def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -> Config:
@@ -104,6 +105,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         limits=_limits(document.get("limits", {}), where),
         prices=_prices(document.get("prices", {}), where),
         origins=_origins(document.get("browsers", {}), where),
+        operator=_operator(document.get("managed", {}), where),
     )
 
 
@@ -148,6 +150,18 @@ def _prices(table: object, where: str) -> PriceSettings:
         return read_price_settings(table)
     except ValueError as error:
         raise ConfigError(f"{where}: [prices] {error}") from None
+
+
+def _operator(table: object, where: str) -> str | None:
+    """The tenant that `[managed]` names."""
+    assert isinstance(table, dict)  # noqa: S101 - checked by parse_config
+    for name in table:
+        if name != "tenant":
+            raise ConfigError(f"{where}: [managed] has no {name!r}{nearest(name, ('tenant',))}")
+    slug = table.get("tenant")
+    if slug is not None and (not isinstance(slug, str) or not slug):
+        raise ConfigError(f"{where}: [managed] tenant must be a tenant's slug, as text")
+    return slug
 
 
 def _origins(table: object, where: str) -> frozenset[str]:

@@ -87,8 +87,10 @@ def decided(
 
 
 async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
-    """Which providers the tenant can use; raises ApiError 503 while the database is away."""
+    """Which providers the tenant can use, with the operator's keys that its plan lends it; raises ApiError 503 while
+    the database is away."""
+    plan = services.books.current.plans.get(tenant.plan)
     try:
-        return await services.keystore.keyring(tenant)
+        return await services.lending.keyring(tenant, plan)
     except DatabaseUnavailable as error:
         raise ApiError(KEYSTORE_AWAY) from error
