@@ -14,7 +14,8 @@ import pytest
 from gateway.asgi import Scope
 from gateway.errors import ApiError, Problem
 from gateway.failures import problem_of
-from gateway.repeats import Pace, Replay, Ticket, definite, key_of
+from gateway.idempotency_key import key_of
+from gateway.repeats import Pace, Replay, Ticket, definite
 from keystore.answer_seal import MOST_BYTES
 from keystore.answers import LEASE
 from keystore.clock import utc_now
