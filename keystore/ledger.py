@@ -35,6 +35,7 @@ Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[],
 transaction did not end well, so it leaves nothing behind outside the database: what it returns is called once the
 transaction is committed."""
 
+_EVERY: Final = timedelta(hours=1)
 _Inserted = Callable[[AsyncConnection, list[LedgerRow]], Awaitable[list[LedgerRow]]]
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
 _NAMES: Final = tuple(each.name for each in ledger.columns)
@@ -47,11 +48,16 @@ _UNKNOWN: Final = (
 class LedgerStore:
     """DatabaseUnavailable when the database fails."""
 
-    def __init__(self, database: Database, *, now: Clock, settle: Settle | None = None) -> None:
+    def __init__(
+        self, database: Database, *, now: Clock, settle: Settle | None = None, kept: timedelta | None = None
+    ) -> None:
+        """`kept`: how long rows stay; None: for ever."""
         self._database = database
         self._partitions = Partitions(database)
         self._now = now
         self._settle = settle
+        self._kept = kept
+        self._looked_at: datetime | None = None
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -160,6 +166,14 @@ class LedgerStore:
             rows_kept = await ledger_pruning.gone_before(connection) <= begins  # noted before the first of them goes
         told = (each for each in found if rows_kept or each.key.period == "month")
         return Reconciliation(day, rows_kept, tuple(told))
+
+    async def expire(self) -> None:
+        """Remove what is older than rows are kept; looks once an hour."""
+        now = self._now()
+        if self._kept is None or (self._looked_at is not None and now - self._looked_at < _EVERY):
+            return
+        done = await self.prune(self._kept)
+        self._looked_at = None if done.more else now
 
     async def prune(self, kept: timedelta) -> Pruned:
         """Remove rows that are older, some thousands at a time; usage stays."""
