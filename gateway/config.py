@@ -46,10 +46,15 @@ class Limits:
     drain_s: float = 60.0  # then running answers may go on for so long before they are told
     decisions_kept_h: float = 24.0  # hours; 0: `GET /v1/requests/{id}` knows nothing
     decisions_kept_most: int = 1_000_000  # rows
+    ledger_kept_days: float = 400.0  # rows of the ledger; sums stay. 0: for ever
 
 
-MAY_BE_ZERO = ("drain_notice_s", "drain_s", "decisions_kept_h")
-AT_MOST: Mapping[str, float] = {"decisions_kept_h": 8_784, "decisions_kept_most": 10**9}  # a year
+MAY_BE_ZERO = ("drain_notice_s", "drain_s", "decisions_kept_h", "ledger_kept_days")
+AT_MOST: Mapping[str, float] = {
+    "decisions_kept_h": 8_784,
+    "decisions_kept_most": 10**9,
+    "ledger_kept_days": 36_525,
+}  # a year, a century
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ async def open_keystore(settings: Settings, rules: Rules, *, create: bool, parti
         create=create,
         partial=partial,
         keeping=keeping_of(rules.limits),
+        ledger_kept=timedelta(days=rules.limits.ledger_kept_days) if rules.limits.ledger_kept_days else None,
         plan_budgets={plan.name: nano_of(plan.managed_budget_usd_per_month) for plan in rules.plans},
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from gateway.asgi import Scope, headers_named
+from gateway.asgi import Scope, header, headers_named
 from gateway.errors import ApiError, Problem, bad_request
 from keystore.answers import Answer, AnswerStore, Asked, Claim, Running, Stored, Unreadable
 from keystore.errors import DatabaseUnavailable, EnvelopeDamaged, IdempotencyReused, KeystoreError, SealingError
@@ -77,9 +77,9 @@ CALM: Final = Pace()
 
 def key_of(scope: Scope) -> str | None:
     """The request's key, None for nearly every request; raises ApiError 400 for one that is not well formed."""
-    sent = headers_named(scope, HEADER)
-    if not sent:
+    if header(scope, HEADER) is None:
         return None
+    sent = headers_named(scope, HEADER)
     if len(sent) > 1 or not WELL_FORMED.fullmatch(sent[0]):
         raise bad_request(INVALID, code="invalid_idempotency_key")
     return sent[0]
@@ -130,6 +130,8 @@ class Ticket:
         """Keep the answer, then tell it to all who wait; to be awaited before its last byte is sent. False when it is
         not kept and a repeat is asked again: it is too large, the database is away, or another process has taken over.
         Once begun it is done to its end, whoever leaves."""
+        if self._settled:
+            return False
         self._settled = True
         kept = {name: value for name, value in headers.items() if name.startswith(_OURS) or name in _ALSO}
         stored = Stored(self._claim.request_id, Answer(status, kept, body))

@@ -112,6 +112,22 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
         errors.IdempotencyBusy: Refusal(
             409, "idempotency_in_progress", "The first request with this key has not ended yet.", own_words=True
         ),
+        errors.BudgetUnknown: Refusal(
+            404, "budget_unknown", "There is no such budget; GET /admin/tenants/{tenant}/budgets lists them."
+        ),
+        errors.BudgetInvalid: Refusal(
+            400,
+            "budget_refused",
+            "This budget cannot be set: its amount is 0 to 1,000,000,000 dollars with at most nine decimals, and it is"
+            " the tenant's or one of its tokens'.",
+        ),
+        errors.BudgetError: Refusal(409, "budget_unusable", "This budget cannot be used."),
+        errors.LedgerUnknown: Refusal(
+            404, "ledger_row_unknown", "The ledger has no row of this request id.", own_words=True
+        ),
+        errors.LedgerGap: Refusal(503, "ledger_gap", "Lines of a journal are missing before those to be written."),
+        errors.JournalUnwritable: Refusal(503, "ledger_unavailable", "What requests cost cannot be written down now."),
+        errors.RowsRefused: Refusal(503, "ledger_rows_refused", "The database refuses rows of the ledger."),
         errors.SchemaBehind: Refusal(503, "schema_behind", "The database has an older schema.", own_words=True),
         errors.SchemaNewer: Refusal(503, "schema_newer", "The database has a newer schema.", own_words=True),
     }

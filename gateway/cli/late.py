@@ -79,6 +79,7 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "provider": Late("names", "provider_app", "Provider rows."),
         "plan": Late("plans", "app", "Plan rows."),
         "price": Late("prices", "app", "Price releases."),
+        "budget": Late("budgets", "app", "What tenants and their tokens may spend in a day or a month."),
         "usage": Late(
             "usage",
             "usage",

@@ -47,6 +47,7 @@ class Target(Enum):
     ALIAS = "alias"
     REQUEST = "request"
     RELEASE = "price release"
+    BUDGET = "budget"
 
 
 _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
@@ -56,6 +57,7 @@ _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
         Target.ROOT_KEY: re.compile(r"[a-z][a-z0-9_-]{0,31}"),
         Target.ALIAS: ALIAS_NAME,
         Target.RELEASE: re.compile(r"[a-z0-9][a-z0-9.-]{0,19}"),
+        Target.BUDGET: re.compile(r"(?:managed|byok) (?:day|month)(?: [0-9A-Za-z]{12})?"),
         Target.REQUEST: re.compile(r"req_[0-9a-f]{32}"),
         Target.MODEL: re.compile(r"[A-Za-z0-9][\w./:@-]{0,255}", re.ASCII),
     }
