@@ -179,9 +179,10 @@ def test_of_many_that_want_a_journal_one_has_it_also_while_it_is_deleted(tmp_pat
         for _ in range(1_500):
             if owned := Owned.take(tmp_path, journal_id):
                 holders[0] += 1
+                segments_of(tmp_path, journal_id)  # something to do, so that others come meanwhile
                 most[0] = max(most[0], holders[0])
-                remove(tmp_path, journal_id)
                 holders[0] -= 1
+                remove(tmp_path, journal_id)  # another may begin anew from here on
                 owned.let_go()
 
     with ThreadPoolExecutor(4) as pool:
