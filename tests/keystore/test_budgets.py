@@ -118,14 +118,14 @@ async def test_other_process_hears_of_it(world: World, keystore: Keystore, acme:
     serving = await world.open()
     await serving.begin_serving()
     try:
-        assert (await serving.tenant_budgets("acme")).of_tenant == ()
+        assert (await serving.keyring(acme)).budgets.of_tenant == ()
         made = await keystore.budgets.set(acme, "month", "managed", Decimal(5))
         deadline = asyncio.get_running_loop().time() + 5
-        while (await serving.tenant_budgets("acme")).of_tenant != (made,):
+        while (await serving.keyring(acme)).budgets.of_tenant != (made,):
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.005)
-        known = await serving.tenant_budgets("acme")
-        assert await serving.tenant_budgets("acme") is known
+        known = (await serving.keyring(acme)).budgets
+        assert (await serving.keyring(acme)).budgets is known
     finally:
         await serving.close()
 
