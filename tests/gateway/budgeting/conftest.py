@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -18,6 +19,7 @@ from keystore.budgets import NANO, Budget, BudgetStore, plan_budget, usd
 from keystore.engine import Database
 from keystore.errors import DatabaseUnavailable
 from keystore.ledger_row import LedgerRow, State
+from keystore.providers import Registry
 from keystore.tenants import Tenant, TenantStore
 from tests.keystore.conftest import FakeClock, World
 
@@ -201,3 +203,9 @@ async def town(world: World, ticks: Ticks) -> AsyncIterator[Town]:
     made.tenant = await made.move_in(TENANT)
     yield made
     await made.close()
+
+
+@pytest.fixture
+def postgres_world(postgres_url: str, tmp_path: Path, clock: FakeClock, registry: Registry) -> World:
+    """PostgreSQL alone."""
+    return World(postgres_url, tmp_path / "sealing.keys", clock, registry)
