@@ -24,7 +24,7 @@ class Pace:
     """Seconds: lines gather for one batch, a failure is followed by a pause that doubles, others' journals are looked
     for."""
 
-    gather_s: float = 0.05
+    gather_s: float = 0.25
     least_s: float = 0.1
     most_s: float = 2.0
     look_s: float = 3.0
