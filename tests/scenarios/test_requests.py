@@ -41,8 +41,8 @@ def id_of(answer: httpx.Response) -> str:
 
 
 def kept(gateway: RunningGateway, token: str, request_id: str, path: str = "/v1/requests/") -> dict[str, Any]:
-    """The record, as soon as it is there."""
-    eventually(lambda: gateway.get(path + request_id, token).status_code == 200, 5)
+    """The record, as soon as it is there with its receipt."""
+    eventually(lambda: gateway.get(path + request_id, token).json().get("receipt") is not None)
     found: dict[str, Any] = gateway.get(path + request_id, token).json()
     return found
 
@@ -132,6 +132,7 @@ def test_explain_prints_what_was_decided(gateway: RunningGateway) -> None:
     ):
         assert words in told.stdout, told.stdout
     assert json.loads(gateway.cli("explain", "--request", request_id, "--tenant", "acme", "--json").stdout) == record
+    assert record["receipt"]["cost_usd"] == record["served"]["cost_usd"]
     refused = gateway.cli("explain", "--request", request_id, "--tenant", "beta")
     assert (refused.returncode, "kept for 24 hours" in refused.stderr) == (1, True)
     assert gateway.cli("explain", "--request", request_id, "--model", "auto").returncode == 2
