@@ -32,6 +32,7 @@ ENV PATH=/opt/wardgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     WARDGATE_HOST=0.0.0.0 \
+    WARDGATE_JOURNAL=/data/journal \
     WARDGATE_PORT=8080 \
     WARDGATE_METRICS_PORT=9091 \
     WARDGATE_DATABASE_URL=sqlite+aiosqlite:////data/wardgate.db \

@@ -157,15 +157,12 @@ class Account:
 
     def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
         """What was used of the model that served; its price is the tally's cost."""
-        tally, decision = self.tally, self.decision
+        tally = self.tally
         tally.usage, self.estimated = usage, estimated
-        if usage is None or served is None or decision is None:
+        if usage is None or served is None or self.decision is None:
             return
-        if Capability.WEB_SEARCH in decision.query.needs.capabilities:
-            return  # nobody counts searches
-        asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else decision.query.needs.service
-        self.charge = charge(served.offer.prices, metered(usage, asked))
-        nano = self.charge.nano
+        self.charge = priced(tally, self.decision, usage, served)
+        nano = None if self.charge is None else self.charge.nano
         tally.cost_usd = None if nano is None else usd_of(nano)
 
     async def close(self) -> None:
@@ -262,6 +259,29 @@ class Account:
         if self.tally.dropped:
             said["dropped"] = self.tally.dropped
         return orjson.dumps(said).decode()
+
+
+def served_by(decision: Decision, tally: Tally) -> Candidate | None:
+    """Who answered, or was asked last."""
+    for candidate in decision.ranked:
+        if (candidate.offer.provider_id, candidate.offer.model) == (tally.provider, tally.model):
+            return candidate
+    return None
+
+
+def charge_of(tally: Tally, decision: Decision, usage: TokenUsage | None) -> Charge | None:
+    """What so much costs at who answers; None where nobody counted it."""
+    served = served_by(decision, tally)
+    return None if usage is None or served is None else priced(tally, decision, usage, served)
+
+
+def priced(tally: Tally, decision: Decision, usage: TokenUsage, served: Candidate) -> Charge | None:
+    """What so much costs at this candidate; None where searches are paid for, which nobody counts."""
+    needs = decision.query.needs
+    if Capability.WEB_SEARCH in needs.capabilities:
+        return None
+    asked = ServiceTier.STANDARD if "service_tier" in tally.dropped else needs.service
+    return charge(served.offer.prices, metered(usage, asked))
 
 
 def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: bool) -> tuple[TokenUsage, bool]:

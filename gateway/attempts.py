@@ -218,7 +218,7 @@ class Attempts:
             tally.upstream_s += took
             tally.answering_s, tally.upstream_then_s = took, tally.upstream_s
             if credential is not None:
-                self._note_use(keys.tenant_id, credential, outcome, status)
+                self._note_use(keys.owner(provider.id), credential, outcome, status)
             if tally.asked is not None:
                 self.health.end(tally.asked, answered=outcome == "ok", failure=self._whose(failure, tally, request))
             key = (tally.key_label or None, tally.key_former, tally.provider_request_id)

@@ -5,9 +5,9 @@ import orjson
 from gateway.admin.problems import problem_of
 from gateway.asgi import Receive, Scope, Send, send_body
 from gateway.budgeting.telling import over, states_of, told
-from gateway.calls import identify
 from gateway.errors import ApiError, bad_request
 from gateway.events import Endpoint
+from gateway.receiving import identify
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable

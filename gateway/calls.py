@@ -1,22 +1,22 @@
 """The calls to models, on every surface: one request as a straight line of named steps."""
 
-import asyncio
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from gateway.accounts import counted, written
-from gateway.asgi import Receive, Scope, Send, read_body, send_body, while_connected
+from gateway.accounts import charge_of, counted, served_by, written
+from gateway.asgi import Receive, Scope, Send, send_body, while_connected
 from gateway.attempts import Attempts
-from gateway.auth import KEYSTORE_AWAY, authenticate
-from gateway.chat_request import ON_LOOP_BYTES, ChatRequest
-from gateway.deciding import RuleBook, decide, refused
+from gateway.chat_request import ChatRequest
+from gateway.cost_telling import telling, told
+from gateway.deciding import RuleBook, refused
 from gateway.errors import ApiError
 from gateway.events import Decided, TokenUsage
 from gateway.fronts import COUNT_FRONT, Front, retold
 from gateway.openai_shape import encode
 from gateway.paths import wording_of
 from gateway.pins import Pin, Pins
+from gateway.receiving import Admitted, decided, identify, keyring_of, read_request, receive_raw, receive_request
 from gateway.relay import relay_stream
 from gateway.repeats import NOT_KEPT, Replay, Ticket, definite, key_of
 from gateway.seen import parse
@@ -26,18 +26,9 @@ from gateway.surfaces.own_fields import own_error
 from gateway.tally import KEY, Tally
 from gateway.upstream import StreamReply
 from gateway.wording import Wording
-from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
 from keystore.tenants import Tenant
 from router.decision import Candidate, Decision
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The tenant that calls, and the models that its token is for (empty: all)."""
-
-    tenant: Tenant
-    allowed_models: tuple[str, ...]
 
 
 class Calls:
@@ -176,6 +167,8 @@ class Calls:
             assert isinstance(completion, dict)  # noqa: S101 - both lanes look before they hand it on
             name, created = self._minted(tally)
             body = encode(self._front.answer(completion, request.asked, answer_id=name, created=created))
+        if request.tells_cost:
+            body = told(body, charge_of(tally, decision, tally.usage), tally)
         if turn is not None and not await turn.done(200, tally.response_headers(), body):
             tally.headers |= NOT_KEPT
         await send_body(send, 200, body)
@@ -192,6 +185,8 @@ class Calls:
                 name, created = self._minted(tally)
                 model = tally.model or request.model
                 stream = retold(stream, self._front.events(request.asked, answer_id=name, created=created, model=model))
+            if request.tells_cost:
+                stream = telling(stream, partial(charge_of, tally, decision), tally)
             most_s, keep_alive = self._services.limits.answer_timeout_s, request.surface.keep_alive
             failure = await relay_stream(send, stream, tally, most_s=most_s, keep_alive=keep_alive)
             if failure is not None:
@@ -270,79 +265,13 @@ class CountTokens:
         await send_body(send, 200, encode({"input_tokens": decision.query.needs.input_tokens}))
 
 
-async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
-    """Who calls, noted in the tally; raises ApiError."""
-    caller, tenant = await authenticate(scope, services.keystore, services.now())
-    tally.tenant, tally.tenant_id, tally.token_id = tenant.slug, tenant.id, caller.token_id
-    return Admitted(tenant, caller.allowed_models)
-
-
-async def receive_request(
-    scope: Scope, receive: Receive, services: Services, tally: Tally, front: Front
-) -> ChatRequest:
-    """The checked request of a body, its model noted in the tally; raises ApiError."""
-    return await read_request(await receive_raw(scope, receive, services, tally), scope, tally, front)
-
-
-async def receive_raw(scope: Scope, receive: Receive, services: Services, tally: Tally) -> bytes:
-    """The body, within the limits; raises ApiError."""
-    limits = services.limits
-    share = services.bodies.share()
-    tally.give_back = share.give_back
-    most, within_s = limits.max_body_bytes, limits.body_timeout_s
-    return await read_body(scope, receive, limit=most, timeout_s=within_s, take=share.take)
-
-
-async def read_request(raw: bytes, scope: Scope, tally: Tally, front: Front) -> ChatRequest:
-    """The checked request of a body, its model noted in the tally; raises ApiError. A large body is read in a thread,
-    so that the event loop goes on."""
-    if len(raw) <= ON_LOOP_BYTES:
-        request = front.read(raw, scope)
-    else:
-        request = await asyncio.to_thread(front.read, raw, scope)
-    tally.requested_model = request.model
-    return request
-
-
-def decided(
-    request: ChatRequest,
-    admitted: Admitted,
-    keyring: Keyring,
-    book: RuleBook,
-    services: Services,
-    *,
-    enough: int | None = None,
-) -> Decision:
-    """The decision for a request of this tenant now; `enough` as in `decide`."""
-    return decide(
-        request,
-        admitted.tenant,
-        keyring,
-        book,
-        services.now().date(),
-        allowed_models=admitted.allowed_models,
-        enough=enough,
-        habits=services.habits.of(admitted.tenant.id),
-        paces=services.paces.paces,
-        health=services.health.view(),
-    )
-
-
-async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
-    """Which providers the tenant can use; raises ApiError 503 while the database is away."""
-    try:
-        return await services.keystore.keyring(tenant)
-    except DatabaseUnavailable as error:
-        raise ApiError(KEYSTORE_AWAY) from error
-
-
 def account(tally: Tally, decision: Decision, usage: TokenUsage | None, produced: int, services: Services) -> None:
     """Note usage and its cost at the price of the model that served; no cost where the price is unknown, as that of
     searches, which nobody counts. What nobody counted to its end is estimated from what was `produced`, in tokens. What
     was really used is what the tenant's next request is reckoned with."""
     if tally.account is None:
         return  # nothing is spent
-    served, whole = _served(decision, tally), tally.outcome is None
+    served, whole = served_by(decision, tally), tally.outcome is None
     found, estimated = counted(usage, produced, decision.query.needs, whole=whole)
     tally.account.note(found, served, estimated=estimated)
     if not estimated and served is not None:
@@ -361,10 +290,3 @@ def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsag
         services.paces.note(offer.id, tally.answering_s, rest_s, usage.output_tokens)
     else:
         services.paces.note(offer.id, None, tally.answering_s, usage.output_tokens)
-
-
-def _served(decision: Decision, tally: Tally) -> Candidate | None:
-    for candidate in decision.ranked:
-        if (candidate.offer.provider_id, candidate.offer.model) == (tally.provider, tally.model):
-            return candidate
-    return None

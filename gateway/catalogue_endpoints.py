@@ -5,12 +5,12 @@ import orjson
 
 from gateway.admin.problems import problem_of
 from gateway.asgi import Receive, Scope, Send, send_body
-from gateway.calls import decided, identify, keyring_of, receive_request
 from gateway.deciding import usable_offers
 from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
 from gateway.fronts import CHAT_FRONT
 from gateway.receipts import record_of
+from gateway.receiving import decided, identify, keyring_of, receive_request
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable, DecisionUnknown

@@ -47,6 +47,7 @@ class ChatRequest:
     dropped: frozenset[str] = frozenset()  # parameters that are left out
     headers: Headers = ()  # of the caller's, that travel natively
     query: bytes = b""  # likewise
+    tells_cost: bool = False  # the caller wants the cost in `usage`
 
     @property
     def fields(self) -> Fields:
@@ -70,7 +71,7 @@ def checked(body: Mapping[str, object], raw: bytes | None) -> ChatRequest:
     if "max_tokens" in parameters and "max_completion_tokens" in parameters:  # a row may rename one into the other
         message = "`max_tokens` and `max_completion_tokens` set the same limit; send one of them."
         raise bad_request(message, param="max_completion_tokens")
-    stream = flag(body, "stream")
+    stream, tells_cost = flag(body, "stream"), _tells_cost(body.get("usage"))
     first, *others = model_names(body)
     return ChatRequest(
         model=first,
@@ -78,11 +79,21 @@ def checked(body: Mapping[str, object], raw: bytes | None) -> ChatRequest:
         messages=_messages(body),
         parameters=parameters,
         stream=stream,
-        include_usage=_include_usage(body.get("stream_options"), stream),
+        include_usage=_include_usage(body.get("stream_options"), stream) or (tells_cost and stream),
         body=body,
         raw=raw,
         unknown=unknown,
+        tells_cost=tells_cost,
     )
+
+
+def _tells_cost(wish: object) -> bool:
+    """Whether the answer's `usage` is to say what it cost: OpenRouter's `usage: {"include": true}`."""
+    if wish is None:
+        return False
+    if not isinstance(wish, dict) or not isinstance(wish.get("include", False), bool) or set(wish) - {"include"}:
+        raise bad_request('`usage` must be {"include": true}, or false.', param="usage")
+    return wish.get("include") is True
 
 
 def _include_usage(options: object, stream: bool) -> bool:

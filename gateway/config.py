@@ -14,7 +14,7 @@ from gateway.origins import read_origins
 from gateway.price_settings import PriceSettings, read_price_settings
 
 DEFAULT_PATH = Path("wardgate.toml")
-TABLES = ("providers", "plans", "models", "limits", "prices", "browsers")
+TABLES = ("providers", "plans", "models", "limits", "prices", "browsers", "managed")
 
 
 class ConfigError(Exception):
@@ -46,10 +46,15 @@ class Limits:
     drain_s: float = 60.0  # then running answers may go on for so long before they are told
     decisions_kept_h: float = 24.0  # hours; 0: `GET /v1/requests/{id}` knows nothing
     decisions_kept_most: int = 1_000_000  # rows
+    ledger_kept_days: float = 400.0  # rows of the ledger; sums stay. 0: for ever
 
 
-MAY_BE_ZERO = ("drain_notice_s", "drain_s", "decisions_kept_h")
-AT_MOST: Mapping[str, float] = {"decisions_kept_h": 8_784, "decisions_kept_most": 10**9}  # a year
+MAY_BE_ZERO = ("drain_notice_s", "drain_s", "decisions_kept_h", "ledger_kept_days")
+AT_MOST: Mapping[str, float] = {
+    "decisions_kept_h": 8_784,
+    "decisions_kept_most": 10**9,
+    "ledger_kept_days": 36_525,
+}  # a year, a century
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     prices: PriceSettings = field(default_factory=PriceSettings)
     origins: frozenset[str] = frozenset()  # of pages that may call from a browser
+    operator: str | None = None  # the slug of the tenant whose keys plans lend
 
 
 def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -> Config:
@@ -99,6 +105,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         limits=_limits(document.get("limits", {}), where),
         prices=_prices(document.get("prices", {}), where),
         origins=_origins(document.get("browsers", {}), where),
+        operator=_operator(document.get("managed", {}), where),
     )
 
 
@@ -143,6 +150,18 @@ def _prices(table: object, where: str) -> PriceSettings:
         return read_price_settings(table)
     except ValueError as error:
         raise ConfigError(f"{where}: [prices] {error}") from None
+
+
+def _operator(table: object, where: str) -> str | None:
+    """The tenant that `[managed]` names."""
+    assert isinstance(table, dict)  # noqa: S101 - checked by parse_config
+    for name in table:
+        if name != "tenant":
+            raise ConfigError(f"{where}: [managed] has no {name!r}{nearest(name, ('tenant',))}")
+    slug = table.get("tenant")
+    if slug is not None and (not isinstance(slug, str) or not slug):
+        raise ConfigError(f"{where}: [managed] tenant must be a tenant's slug, as text")
+    return slug
 
 
 def _origins(table: object, where: str) -> frozenset[str]:

@@ -52,18 +52,18 @@ KEYRINGS = 10_000  # whose holdings are remembered
 def holdings(keyring: Keyring) -> Holdings:
     """What the tenant can use, in the router's words: the names under which its keys are stored, never a value."""
     return Holdings(
-        _holding(found, keyring.choices.get(provider_id, ()), keyring.tenant_id)
+        _holding(found, keyring.choices.get(provider_id, ()), keyring.tenant_id, lent=provider_id in keyring.lent)
         for provider_id, found in keyring.resolutions.items()
     )
 
 
-def _holding(found: Found | Missing, choices: Sequence[HeldKey], tenant_id: str) -> Holding | Lacking:
+def _holding(found: Found | Missing, choices: Sequence[HeldKey], tenant_id: str, *, lent: bool) -> Holding | Lacking:
     skipped = tuple((item.setting_key, item.why.value) for item in found.skipped)
     if isinstance(found, Missing):
         return Lacking(found.provider_id, tried=found.tried, unusable=skipped)
     return Holding(
         found.provider_id,
-        source=KeySource.BYOK,
+        source=KeySource.MANAGED if lent else KeySource.BYOK,
         via=found.via.value,
         setting_key=found.setting_key,
         store=found.store.value,
@@ -152,6 +152,7 @@ def decide(
         preferences=_preferences(request, book.registry),
         habits=habits,
         paces=paces,
+        managed=bool(keyring.lent),
     )
     fitting = book.router.fitting(query, book.held.of(keyring))
     if health.troubled or not query.preferences.allow_fallbacks:  # who is left alone must be able to carry the request
@@ -236,6 +237,7 @@ def usable_offers(
         tenant=tenant.slug,
         allowed_models=allowed_models,
         modes=SERVED,
+        managed=bool(keyring.lent),
     )
     decision = book.router.usable(query, book.held.of(keyring))
     return sorted((candidate.offer for candidate in decision.ranked), key=lambda offer: offer.id)

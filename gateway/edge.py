@@ -10,12 +10,37 @@ from gateway.metrics import Metrics
 from gateway.tally import KEY, Tally, mint_request_id
 
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
-EXPOSED = (
-    "x-request-id, x-wardgate-request-id, x-wardgate-provider, x-wardgate-provider-request-id, x-wardgate-model, "
-    "x-wardgate-key, "
-    "x-wardgate-key-label, x-wardgate-key-former, x-wardgate-attempts, "
-    "x-wardgate-dropped, x-wardgate-estimated, x-wardgate-cost-usd, x-wardgate-catalogue, x-should-retry, retry-after, "
-    "request-id, openai-version, openai-processing-ms"
+EXPOSED = ", ".join(
+    (
+        "x-request-id",
+        *(
+            f"x-wardgate-{name}"
+            for name in (
+                "request-id",
+                "provider",
+                "provider-request-id",
+                "model",
+                "key",
+                "key-label",
+                "key-former",
+                "attempts",
+                "dropped",
+                "estimated",
+                "cost-usd",
+                "catalogue",
+                "replayed",
+                "idempotency",
+                "next-cursor",
+            )
+        ),
+        *(f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+        "x-should-retry",
+        "retry-after",
+        "retry-after-ms",
+        "request-id",
+        "openai-version",
+        "openai-processing-ms",
+    )
 )
 
 OPENAI_VERSION = "2020-10-01"  # of OpenAI's API, as it says itself

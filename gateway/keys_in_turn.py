@@ -37,6 +37,10 @@ class KeysInTurn:
     def tenant_id(self) -> str:
         return self._keyring.tenant_id
 
+    def owner(self, provider_id: str) -> str:
+        """The id of the tenant whose key for this provider is used."""
+        return self._keyring.owner(provider_id)
+
     def next(self, provider_id: str, model: str) -> Holding | None:
         """The key that is tried now; None when the tenant has none that can be used."""
         left = self._left.get(provider_id)

@@ -28,6 +28,7 @@ from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
+from gateway.lending import Lending, operator_of
 from gateway.limits import limiter_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
@@ -80,6 +81,7 @@ async def open_keystore(settings: Settings, rules: Rules, *, create: bool, parti
         create=create,
         partial=partial,
         keeping=keeping_of(rules.limits),
+        ledger_kept=timedelta(days=rules.limits.ledger_kept_days) if rules.limits.ledger_kept_days else None,
         plan_budgets={plan.name: nano_of(plan.managed_budget_usd_per_month) for plan in rules.plans},
     )
 
@@ -97,6 +99,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     try:
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
+        operator = await operator_of(keystore, rules.operator)
         await keystore.begin_serving()
         journal = keystore.journal(settings.journal, sync=settings.journal_sync)
         prices = await _prices(keystore, log)
@@ -151,6 +154,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         bodies=Bodies(limits.max_held_bytes),
         accounts=Accounts(journal, utc_now, time.monotonic, report, budgets, metrics.budget_refused),
         budgets=budgets,
+        lending=Lending(keystore, operator),
         repeats=Repeats(keystore.answers, report),
         admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
         journal=journal,

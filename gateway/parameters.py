@@ -114,7 +114,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "top_k": WHOLE,
 }
 # Fields with a meaning of their own: below, and in router.preferences.
-READ_HERE = ("model", "models", "messages", "stream", "stream_options", "provider", "wardgate")
+READ_HERE = ("model", "models", "messages", "stream", "stream_options", "provider", "wardgate", "usage")
 # What is read of a body on any surface before it is sent, beside PARAMETERS.
 JUDGED = frozenset(
     (
@@ -132,7 +132,6 @@ JUDGED = frozenset(
 NOT_YET = {
     "route": "list the models in `models`; they are tried in order",
     "preset": "presets are not part of this gateway; an operator can name models in `[models.<alias>]`",
-    "usage": "usage.include is not part of this version; the cost is in the header x-wardgate-cost-usd",
     "plugins": "plugins are not part of this version",
     "transforms": "transforms are not part of this version",
 }

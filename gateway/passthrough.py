@@ -20,7 +20,7 @@ from gateway.upstream_errors import failure, failure_of
 from router.failure import FailureKind
 
 # Read here and meant for nobody else.
-OURS: Final = frozenset({"models", "provider", "wardgate"})
+OURS: Final = frozenset({"models", "provider", "wardgate", "usage"})
 STREAM_OPTIONS: Final = "stream_options"
 
 

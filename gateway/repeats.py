@@ -1,19 +1,17 @@
 """`Idempotency-Key`: a request that is sent twice is asked once, and both get the same answer.
 
-Owns the key's form, which outcomes are kept, and the waiting: of those in this process on a future, of those in others
-on a look at the row (keystore.answers) now and then. Must not know how an answer is stored, nor how one is made.
+Owns which outcomes are kept, and the waiting: of those in this process on a future, of those in others on a look at the
+row (keystore.answers) now and then. Must not know how an answer is stored, nor how one is made.
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from gateway.asgi import Scope, headers_named
-from gateway.errors import ApiError, Problem, bad_request
+from gateway.errors import ApiError, Problem
 from keystore.answers import Answer, AnswerStore, Asked, Claim, Running, Stored, Unreadable
 from keystore.errors import DatabaseUnavailable, EnvelopeDamaged, IdempotencyReused, KeystoreError, SealingError
 from keystore.tenants import Tenant
@@ -21,8 +19,6 @@ from router.failure import CONSEQUENCES
 from router.reasons import Fault
 
 Result = TypeVar("Result")
-HEADER: Final = "idempotency-key"
-WELL_FORMED: Final = re.compile(r"[!-~]{1,255}")
 REPLAYED: Final = "x-wardgate-replayed"
 NOT_KEPT: Final = {"x-wardgate-idempotency": "not-kept"}  # of an answer that a repeat would not get again
 _OURS: Final = "x-wardgate-"
@@ -32,7 +28,6 @@ _DEFINITE: Final = frozenset(
     kind.value for kind, found in CONSEQUENCES.items() if found.fault is Fault.CALLER and not found.caller_may_retry
 )
 
-INVALID: Final = "The Idempotency-Key header must be sent once, with 1 to 255 visible ASCII characters."
 REUSED: Final = Problem(
     409,
     "idempotency_key_reused",
@@ -73,16 +68,6 @@ class Pace:
 
 
 CALM: Final = Pace()
-
-
-def key_of(scope: Scope) -> str | None:
-    """The request's key, None for nearly every request; raises ApiError 400 for one that is not well formed."""
-    sent = headers_named(scope, HEADER)
-    if not sent:
-        return None
-    if len(sent) > 1 or not WELL_FORMED.fullmatch(sent[0]):
-        raise bad_request(INVALID, code="invalid_idempotency_key")
-    return sent[0]
 
 
 def definite(problem: Problem) -> bool:
@@ -130,6 +115,8 @@ class Ticket:
         """Keep the answer, then tell it to all who wait; to be awaited before its last byte is sent. False when it is
         not kept and a repeat is asked again: it is too large, the database is away, or another process has taken over.
         Once begun it is done to its end, whoever leaves."""
+        if self._settled:
+            return False
         self._settled = True
         kept = {name: value for name, value in headers.items() if name.startswith(_OURS) or name in _ALSO}
         stored = Stored(self._claim.request_id, Answer(status, kept, body))

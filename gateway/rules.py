@@ -43,6 +43,7 @@ class Rules:
     overrides: Overrides = NO_OVERRIDES
     listed_hosts: Container[str] = frozenset()  # that the operator names: they may be at private addresses
     origins: frozenset[str] = frozenset()  # of pages that may call from a browser
+    operator: str | None = None  # the tenant whose keys plans lend
 
 
 def load_rules(settings: Settings) -> Rules:
@@ -53,7 +54,9 @@ def load_rules(settings: Settings) -> Rules:
     aliases = load_aliases({name: row for name, row in config.models.items() if "/" not in name})
     overrides = load_overrides({name: row for name, row in config.models.items() if "/" in name}, registry)
     plans, listed = load_plans(config.plans), _listed_hosts(config.providers, registry)
-    return Rules(registry, plans, config.limits, config.prices, aliases, overrides, listed, config.origins)
+    return Rules(
+        registry, plans, config.limits, config.prices, aliases, overrides, listed, config.origins, config.operator
+    )
 
 
 def _listed_hosts(rows: Mapping[str, Mapping[str, object]], registry: Registry) -> Container[str]:

@@ -15,6 +15,7 @@ from gateway.events import Events
 from gateway.habits import HabitKeeper, PaceKeeper
 from gateway.health import Sharing
 from gateway.keeping import DecisionKeeper
+from gateway.lending import Lending
 from gateway.live_check import LiveCheck
 from gateway.metrics import Metrics
 from gateway.pricing.keeping import PriceKeeper
@@ -65,6 +66,7 @@ class Services:
     admission: Admission
     budgets: Holder
     repeats: Repeats
+    lending: Lending
     journal: Journal
     shipper: Shipper
     sharing: Sharing | None  # None: there is no Redis

@@ -5,9 +5,9 @@ from urllib.parse import parse_qsl
 
 from gateway.admin.problems import problem_of
 from gateway.asgi import Receive, Scope, Send, send_body
-from gateway.calls import identify
 from gateway.errors import ApiError, bad_request
 from gateway.events import Endpoint
+from gateway.receiving import identify
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from gateway.usage_report import FIELDS, Rendered, UsageRefused, check_names, check_provider, read_wanted, rendered

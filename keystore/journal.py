@@ -8,7 +8,7 @@ power from `durable` on. Must not know what a line says, nor how it comes into t
 import asyncio
 import os
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -196,23 +196,25 @@ class Journal:
 
     # --- what has been read ------------------------------------------------------------------------------------------
 
-    async def release(self, before: int, kept: Collection[Record] = ()) -> None:
-        """Forget what is below `before`, but for the records to be kept: a segment of which nothing is needed goes, of
-        others only the records that are needed stay. OSError."""
-        if len(self._segments) > 1 and self._thread is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._release, before, list(kept))
-
-    def _release(self, before: int, kept: Collection[Record]) -> None:
-        for segment, following in pairwise(list(self._segments)):
+    def not_needed(self, before: int, kept: Collection[Record] = ()) -> list[tuple[Segment, list[Record]]]:
+        """The segments below `before` that can go, or become smaller, each with the `kept` records that stay."""
+        found = []
+        for segment, following in pairwise(self._segments):
             if following.first > before:
-                return
+                break
             mine = [record for record in kept if segment.first <= record.position < following.first]
             if not mine or segment.first not in self._shrunk:
-                shrink(segment, self._header, mine)
+                found.append((segment, mine))
+        return found
+
+    async def release(self, found: Sequence[tuple[Segment, list[Record]]]) -> None:
+        """Have nothing in these segments but the records that stay. OSError."""
+        for segment, mine in found:
+            await asyncio.get_running_loop().run_in_executor(self._thread, shrink, segment, self._header, mine)
+            if mine:
                 self._shrunk.add(segment.first)
-            if not mine:
+            elif segment in self._segments:
                 self._segments.remove(segment)
-                self._shrunk.discard(segment.first)
 
     async def close(self, *, finished: bool = False) -> None:
         """Write nothing more. A journal that is `finished` leaves no file; any other is left to whoever takes it over.

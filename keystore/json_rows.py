@@ -1,6 +1,6 @@
 """Many rows in one statement: a JSON array that the database itself takes apart.
 
-Owns the SELECT that turns such an array into a table's columns, on both databases. It costs this process a seventh of
+Owns the SELECT that turns such an array into a table's columns, on both databases. It costs this process a quarter of
 what binding each value does (docs/ledger.md), and SQLite's thread takes the interpreter once instead of once for each
 row. Must not know what the tables hold.
 """

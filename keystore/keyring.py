@@ -8,12 +8,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
+from typing import Final
 
 from keystore.budgets import NO_BUDGETS, TenantBudgets
 from keystore.holdings import Holding, by_name
 from keystore.providers import Provider, Registry, filled, host_of
 from keystore.resolve import Found, HeldName, Missing, Names, NameTable, Store, Unusable, Via, first_usable
 from keystore.secret import Secret
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -27,6 +31,11 @@ class Keyring:
     holdings: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by name
     choices: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by provider
     budgets: TenantBudgets = NO_BUDGETS
+    lent: Mapping[str, str] = _NOTHING  # by provider, where the key is another tenant's: whose
+
+    def owner(self, provider_id: str) -> str:
+        """The id of the tenant whose key for this provider is used."""
+        return self.lent.get(provider_id, self.tenant_id)
 
 
 @dataclass(frozen=True, slots=True)

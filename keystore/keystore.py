@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
@@ -125,6 +125,7 @@ class Keystore:
         create: bool,
         partial: bool = False,
         keeping: Keeping = A_DAY,
+        ledger_kept: timedelta | None = None,
         plan_budgets: Mapping[str, int] = NO_PLAN_BUDGETS,
         now: Clock = utc_now,
         random: Random = os.urandom,
@@ -132,7 +133,8 @@ class Keystore:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
         looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
-        `plan_budgets` are the plans' monthly budgets for the operator's keys, in nano-dollars."""
+        `ledger_kept` is how long rows of the ledger stay, `plan_budgets` are the plans' monthly budgets for the
+        operator's keys, in nano-dollars."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
@@ -178,7 +180,7 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
-            ledger=LedgerStore(database, now=now, settle=spent.counted),
+            ledger=LedgerStore(database, now=now, settle=spent.counted, kept=ledger_kept),
             budgets=budgets,
             budget_use=BudgetUse(database, now=now),
             budget_spent=spent,
@@ -289,6 +291,7 @@ class Keystore:
             await self.credentials.destroy_expired()
             await self.decisions.expire()
             await self.answers.expire()
+            await self.ledger.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

@@ -7,13 +7,13 @@ what they add to usage, and what others settle with them. Must not know how a jo
 import asyncio
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, and_, func, or_, select, update
+from sqlalchemy import Row, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +35,8 @@ Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[],
 transaction did not end well, so it leaves nothing behind outside the database: what it returns is called once the
 transaction is committed."""
 
+_EVERY: Final = timedelta(hours=1)
+_Inserted = Callable[[AsyncConnection, list[LedgerRow]], Awaitable[list[LedgerRow]]]
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
 _NAMES: Final = tuple(each.name for each in ledger.columns)
 _UNKNOWN: Final = (
@@ -46,11 +48,16 @@ _UNKNOWN: Final = (
 class LedgerStore:
     """DatabaseUnavailable when the database fails."""
 
-    def __init__(self, database: Database, *, now: Clock, settle: Settle | None = None) -> None:
+    def __init__(
+        self, database: Database, *, now: Clock, settle: Settle | None = None, kept: timedelta | None = None
+    ) -> None:
+        """`kept`: how long rows stay; None: for ever."""
         self._database = database
         self._partitions = Partitions(database)
         self._now = now
         self._settle = settle
+        self._kept = kept
+        self._looked_at: datetime | None = None
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -61,37 +68,46 @@ class LedgerStore:
         has no zone."""
         lines = [None if row is None else _checked(row) for row in rows]
         try:
-            await self._write(journal_id, first_position, lines)
-        except IntegrityError:  # another process dropped a month, of which these hold a row
+            await self._write(journal_id, first_position, lines, _inserted)
+        except IntegrityError:  # a request is there already, or another process dropped a month that is needed
             self._partitions.forget()
-            await self._write(journal_id, first_position, lines)
+            await self._write(journal_id, first_position, lines, _inserted_beside)
 
-    async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None]) -> None:
+    async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None], inserted: _Inserted) -> None:
         await self._partitions.ensure(row.began_at for row in lines if row)
         settled = None
         async with self._database.write() as connection:
-            position = await self._locked(connection, journal_id)
-            if first > position:
-                raise LedgerGap(f"journal {journal_id} is written up to line {position}; these begin at {first}")
-            if first + len(lines) <= position:
-                return
-            new = await _inserted(connection, [row for row in lines[position - first :] if row])
-            await ledger_usage.add(connection, new)
-            if self._settle and new:
-                settled = await self._settle(connection, new)
-            moved = {"position": first + len(lines), "updated_at": self._now()}
-            await connection.execute(update(journals).where(journals.c.journal_id == journal_id).values(moved))
+            position = await self._moved(connection, journal_id, first, first + len(lines))
+            if new := _in_order(row for row in lines[position - first :] if row):
+                new = await inserted(connection, new)
+            if new:
+                await ledger_usage.add(connection, new)
+                settled = await self._settle(connection, new) if self._settle else None
         if settled:
             settled()
 
+    async def _moved(self, connection: AsyncConnection, journal_id: str, first: int, end: int) -> int:
+        """Note that the journal is written up to `end`, and how far it was; its row is ours until the transaction
+        ends. Nearly always it was written up to `first`."""
+        own = journals.c.journal_id == journal_id
+        to = update(journals).where(own).values(position=end, updated_at=self._now())
+        if first < end and (await connection.execute(to.where(journals.c.position == first))).rowcount:
+            return first
+        position = await self._locked(connection, journal_id)
+        if first > position:
+            raise LedgerGap(f"journal {journal_id} is written up to line {position}; these begin at {first}")
+        if position < end:
+            await connection.execute(to)
+        return position
+
     async def _locked(self, connection: AsyncConnection, journal_id: str) -> int:
-        """How far the journal is written, its row ours until the transaction ends."""
+        """How far the journal is written, its row locked, and made where there is none."""
         own = select(journals.c.position).where(journals.c.journal_id == journal_id).with_for_update()
         position: int | None = (await connection.execute(own)).scalar()
         if position is None:
             first = {"journal_id": journal_id, "position": 0, "updated_at": self._now()}
-            insert = (sqlite if self._database.is_sqlite else postgresql).insert(journals)
-            await connection.execute(insert.on_conflict_do_nothing(), first)
+            made = (sqlite if self._database.is_sqlite else postgresql).insert(journals).on_conflict_do_nothing()
+            await connection.execute(made, first)
             position = (await connection.execute(own)).scalar_one()
         return position
 
@@ -151,6 +167,14 @@ class LedgerStore:
         told = (each for each in found if rows_kept or each.key.period == "month")
         return Reconciliation(day, rows_kept, tuple(told))
 
+    async def expire(self) -> None:
+        """Remove what is older than rows are kept; looks once an hour."""
+        now = self._now()
+        if self._kept is None or (self._looked_at is not None and now - self._looked_at < _EVERY):
+            return
+        done = await self.prune(self._kept)
+        self._looked_at = None if done.more else now
+
     async def prune(self, kept: timedelta) -> Pruned:
         """Remove rows that are older, some thousands at a time; usage stays."""
         return await ledger_pruning.prune(self._database, self._partitions, self._now() - kept)
@@ -172,28 +196,30 @@ def _carried_over(database: Database) -> bool:
     return not busy and bool(logged == carried)
 
 
-async def _inserted(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-    """Insert what is not there; which rows that was. Sorted, so that two writers never wait for each other in a circle
-    when they hold the same requests."""
-    unique = {row.request_id: row for row in reversed(rows)}  # of two, the first
-    wanted = [unique[request_id] for request_id in sorted(unique)]
-    if not wanted:
-        return []
-    if connection.dialect.name == "sqlite":
-        return await _inserted_alone(connection, wanted)
-    told: Any = (await connection.execute(_INSERT_TELLING, {ROWS: document(wanted)})).scalar()
+def _in_order(rows: Iterable[LedgerRow]) -> list[LedgerRow]:
+    """By id, of two of one id the first: two writers with the same requests never wait for each other in a circle."""
+    unique: dict[str, LedgerRow] = {}
+    for row in rows:
+        unique.setdefault(row.request_id, row)
+    return [unique[request_id] for request_id in sorted(unique)]
+
+
+async def _inserted(connection: AsyncConnection, rows: list[LedgerRow]) -> list[LedgerRow]:
+    """Insert them; IntegrityError when one of them is there."""
+    await connection.execute(_INSERT[connection.dialect.name == "sqlite"], {ROWS: document(rows)})
+    return rows
+
+
+async def _inserted_beside(connection: AsyncConnection, rows: list[LedgerRow]) -> list[LedgerRow]:
+    """Insert those that are not there; which."""
+    if connection.dialect.name == "sqlite":  # it has one writer: what is not there will not be in the next statement
+        found = await connection.execute(_THERE, {ROWS: document([row.request_id for row in rows])})
+        there = {tuple(row) for row in found}
+        new = [row for row in rows if (row.request_id, row.began_at) not in there]
+        return await _inserted(connection, new) if new else []
+    told: Any = (await connection.execute(_INSERT_TELLING, {ROWS: document(rows)})).scalar()
     made = frozenset(told or ())  # NULL: none
-    return wanted if len(made) == len(wanted) else [row for row in wanted if row.request_id in made]
-
-
-async def _inserted_alone(connection: AsyncConnection, wanted: list[LedgerRow]) -> list[LedgerRow]:
-    """SQLite has one writer, so what is not there now will not be there in the next statement."""
-    found = await connection.execute(_THERE, {ROWS: document([row.request_id for row in wanted])})
-    if there := {tuple(row) for row in found}:
-        wanted = [row for row in wanted if (row.request_id, row.began_at) not in there]
-    if wanted:
-        await connection.execute(_INSERT, {ROWS: document(wanted)})
-    return wanted
+    return [row for row in rows if row.request_id in made]
 
 
 def _read(row: Row[Any]) -> LedgerRow:
@@ -202,7 +228,10 @@ def _read(row: Row[Any]) -> LedgerRow:
 
 
 _FLAGS: Final = frozenset({"stream"})
-_INSERT: Final = sqlite.insert(ledger).from_select(_NAMES, selected(ledger, is_sqlite=True))
+_INSERT: Final = {
+    is_sqlite: insert(ledger).from_select(_NAMES, selected(ledger, is_sqlite=is_sqlite, flags=_FLAGS))
+    for is_sqlite in (True, False)
+}
 _MADE: Final = (
     postgresql.insert(ledger)
     .from_select(_NAMES, selected(ledger, is_sqlite=False, flags=_FLAGS))

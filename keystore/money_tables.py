@@ -97,6 +97,7 @@ usage = Table(
     Column("estimated", BigInteger, nullable=False),  # requests whose tokens were estimated
     PrimaryKeyConstraint("tenant_id", "period", "starts", "token_id", "provider", "model", "key_source", "outcome"),
     CheckConstraint("period IN ('day', 'month')", name="period"),
+    sqlite_with_rowid=False,  # rows stand in the order of their key: those of a tenant's month together
 )
 Index("ix_wardgate_usage_period_starts", usage.c.period, usage.c.starts)
 

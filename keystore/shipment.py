@@ -32,7 +32,12 @@ class RowStore(Protocol):
         ...
 
     async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
-        """Write lines, all or nothing; None is a line without a row. Lines that were written before are skipped."""
+        """Write lines, all or nothing; None is a line without a row. Lines that were written before are skipped, and a
+        request that is there stays as it is."""
+        ...
+
+    async def secured(self) -> bool:
+        """Whether all that was written survives a loss of power, so that no file is needed for it."""
         ...
 
 
@@ -90,12 +95,13 @@ class _Line:
 
 class Shipment:
     """Of one journal. `stored` is how far it is in the database; `open` are requests that began in what was read, and
-    did not end there."""
+    did not end there; `lost` counts those that never will."""
 
     def __init__(self, desk: Desk, journal_id: str, *, stored: int = 0) -> None:
         self.journal_id = journal_id
         self.stored = stored
         self.open: dict[str, Record] = {}
+        self.lost = 0
         self._desk = desk
         self._reader = Reader(desk.folder, journal_id)
         self._read_to = self._read_bytes = 0
@@ -118,11 +124,6 @@ class Shipment:
         return self._read_bytes - sum(line.size for line in self._batch)
 
     @property
-    def idle(self) -> bool:
-        """Nothing that was read waits for anything."""
-        return not (self._batch or self._aside or self._reading or self._unsure)
-
-    @property
     def waits_since(self) -> datetime | None:
         """When the first row that is in hand was written; None without one."""
         if not self._batch:
@@ -140,15 +141,15 @@ class Shipment:
                 await self._hand_over(before)
         await self._put_aside()
 
-    async def ship_lost(self) -> int:
+    async def ship_lost(self) -> None:
         """Bring the requests that never ended into the database, once all else is there: whoever would have ended them
-        is dead. How many; errors as of `ship`."""
+        is dead. Errors as of `ship`."""
         end = max(self._read_to, self.stored)
         records = sorted(self.open.values(), key=lambda record: record.position)
         self._batch += [_lost(record, end + number) for number, record in enumerate(records)]
+        self.lost += len(records)
         self.open = {}
         await self.ship()
-        return len(records)
 
     async def close(self) -> None:
         """Hold no file."""
@@ -314,7 +315,8 @@ class Shipment:
         if self.stored < before:
             self._reader.close()
             self._reader = Reader(self._desk.folder, self.journal_id)
-            self._batch, self.open, self._read_to, self._read_bytes = [], {}, 0, 0
+            self._batch, self.open, self.lost = [], {}, 0
+            self._read_to = self._read_bytes = 0
             raise RowsRefused(f"the database went back from line {before} of the journal to {self.stored}")
 
     def _dense(self, lines: Sequence[_Line], end: int) -> list[LedgerRow | None]:

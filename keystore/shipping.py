@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Final
 
 from keystore.clock import Clock
-from keystore.errors import JournalUnwritable, RowsRefused
+from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
 from keystore.journal import Journal
 from keystore.journal_files import FORMAT, Owned, is_blank, journals_in, read_header, remove, segments_of
 from keystore.shipment import BATCH_BYTES, Counts, Desk, Notice, RowStore, Shipment, Told
@@ -109,15 +109,23 @@ class Shipper:
             before = self._journal.position
             await self._journal.durable()  # what the power may still take away must not be in the database
             await self._own.ship(before=before)
-            with contextlib.suppress(OSError):  # tried again with the next batch
-                await self._journal.release(self._own.position, self._own.open.values())
+            await self._release()
+
+    async def _release(self) -> None:
+        """Delete what is not needed any more; what cannot be deleted now can with a later batch."""
+        with contextlib.suppress(OSError, DatabaseUnavailable):
+            idle = self._journal.not_needed(self._own.position, self._own.open.values())
+            if idle and await self._desk.store.secured():
+                await self._journal.release(idle)
 
     async def close(self, within_s: float) -> bool:
         """Ship what is left, as far as that is done in time, once `run` has ended; whether the journal is finished:
-        nothing in it waits, and nothing that began is without an end."""
+        nothing in it waits, nothing that began is without an end, and no loss of power takes it back."""
+        secured = False
         try:
             async with asyncio.timeout(within_s):
                 await self.flush()
+                secured = await self._desk.store.secured()
         except Exception as error:  # noqa: BLE001 - the process ends all the same, and the files stay
             self._failed(error)
         await self._own.close()
@@ -125,7 +133,7 @@ class Shipper:
             await orphan.shipment.close()
             orphan.owned.let_go()
         self._orphans = {}
-        return self._own.idle and not self.pending and not self._own.open
+        return secured and not self.pending and not self._own.open
 
     async def _tend_own(self) -> None:
         pause = self._pace.least_s
@@ -178,13 +186,15 @@ class Shipper:
         if orphan is None:
             return
         await orphan.shipment.ship()
-        lost = await orphan.shipment.ship_lost()
+        await orphan.shipment.ship_lost()
+        if not await self._desk.store.secured():
+            return  # the next time
         await orphan.shipment.close()
         await asyncio.to_thread(remove, self._journal.folder, journal_id)
         del self._orphans[journal_id]
         orphan.owned.let_go()
         self._desk.counts.taken_over += 1
-        self._desk.report(Notice(Told.TAKEN_OVER, journal_id, lost))
+        self._desk.report(Notice(Told.TAKEN_OVER, journal_id, orphan.shipment.lost))
 
     async def _taken(self, journal_id: str) -> _Orphan | None:
         """None for one whose owner lives, and for one that is not ours to finish."""

@@ -13,7 +13,7 @@ from gateway.admin.problems import invalid
 from gateway.asgi import Scope, headers_named
 from gateway.control.actions import ACTIONS
 from gateway.errors import ApiError
-from gateway.repeats import HEADER, WELL_FORMED
+from gateway.idempotency_key import HEADER, WELL_FORMED
 from gateway.tally import KEY
 from keystore.errors import DatabaseUnavailable, KeystoreError
 from keystore.idempotency import Stored, Ticket

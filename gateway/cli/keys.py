@@ -11,6 +11,7 @@ import typer
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
+from gateway.control.targets import check_said
 from keystore.credential_info import CredentialInfo
 from keystore.resolve import Found, provider_for_setting
 
@@ -90,6 +91,7 @@ def set_key(
     before: set[str | None] = set()
 
     async def work(at: Operation) -> CredentialInfo:
+        check_said(label, "the label")
         before.update(one.credential_id for one in await at.keystore.credentials.list(at.tenant))
         return await at.keystore.credentials.set(
             at.tenant,

@@ -18,6 +18,12 @@ class Kind(StrEnum):
     CONCURRENCY = "concurrency"  # requests at the same time: a lease each
 
 
+# Looked up once: in Python 3.11 an attribute of an enumeration costs more than counting does.
+REQUESTS: Final = Kind.REQUESTS
+TOKENS: Final = Kind.TOKENS
+CONCURRENCY: Final = Kind.CONCURRENCY
+
+
 class AwayError(Exception):
     """Redis did not answer in time, or not as it should."""
 
@@ -84,14 +90,14 @@ def longest(standings: Sequence[Standing]) -> Standing | None:
 
 def requests_a_minute(scope: str, identity: str, tenant: str, limit: int) -> Ask:
     """One request under the limit of a `scope` (tenant, token)."""
-    return Ask(Kind.REQUESTS, tenant, f"rpm:{scope}:{identity}", limit)
+    return Ask(REQUESTS, tenant, f"rpm:{scope}:{identity}", limit)
 
 
 def tokens_a_minute(scope: str, identity: str, tenant: str, limit: int, estimate: int) -> Ask:
     """`estimate` tokens under the limit of a `scope`."""
-    return Ask(Kind.TOKENS, tenant, f"tpm:{scope}:{identity}", limit, estimate)
+    return Ask(TOKENS, tenant, f"tpm:{scope}:{identity}", limit, estimate)
 
 
 def at_once(scope: str, identity: str, tenant: str, limit: int) -> Ask:
     """One lease under the concurrency of a `scope`."""
-    return Ask(Kind.CONCURRENCY, tenant, f"conc:{scope}:{identity}", limit)
+    return Ask(CONCURRENCY, tenant, f"conc:{scope}:{identity}", limit)

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.limiting.asks import NOTHING_ASKED, Ask, AwayError, Kind, Standing, Ticket, Verdict, longest
+from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, longest
+from gateway.limiting.beyond import Beyond, written
 from gateway.limiting.breaker import Breaker, State
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from gateway.limiting.shared import Answer
 
 TICK_S: Final = 1.0
-GATHER_S: Final = 0.01  # what is settled within so long is told in one batch
+GATHER_S: Final = 0.005  # what is settled within so long is told in one batch
 KEPT_MS: Final = LEASE_MS // 3  # a lease is held anew so often
 LONGEST_MS: Final = 6 * 3_600_000  # no request holds a lease for longer: whoever forgot to settle it
+TIDY_MS: Final = 1_000
+TELL_MS: Final = 1_000  # what was used beyond the share is told so often
 BATCH: Final = 500  # changes in one round trip
 
 
@@ -44,11 +47,13 @@ def silent(state: State, why: str) -> None:
 class Shared(Protocol):
     """The counts that all processes share; `shared.SharedLimits`."""
 
-    async def admit(self, asks: Sequence[Ask], holder: str) -> "Answer": ...
+    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> "Answer": ...
 
     async def apply(self, changes: Sequence[Change]) -> None: ...
 
     async def epoch(self, fresh: str) -> str: ...
+
+    async def exchange(self, name: str, text: str) -> list[str]: ...
 
     async def close(self) -> None: ...
 
@@ -72,6 +77,9 @@ class Limiter:
         self._clock = clock
         self._local = LocalLimits()
         self._outbox = Outbox()
+        self._beyond = Beyond()
+        self._tell_at = 0
+        self._tidy_at = 0
         self._breaker = Breaker(clock, chance, tell)
         self._held: dict[str, Ticket] = {}  # who holds a lease
         self._name = secrets.token_hex(6)
@@ -104,21 +112,31 @@ class Limiter:
 
     async def _by_redis(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         try:
-            admitted, standings = await shared.admit(asks, holder)
+            admitted, standings = await self._ask(shared, asks, holder)
         except AwayError as error:
             return self._redis_failed(error, asks, holder)
         self._breaker.answered()
         if admitted:
-            self._local.note(standings, holder, self._now(), self._parts())
-            return self._admitted(asks, holder, standings)
+            now = self._now()
+            self._local.note(standings, holder, now, self._parts())
+            return self._admitted(asks, holder, standings, now)
         return _refusal(standings)
+
+    async def _ask(self, shared: Shared, asks: Sequence[Ask], holder: str) -> "Answer":
+        """Ask, telling in the same round trip what waits for these limits: who ended a moment ago holds nothing now."""
+        changes = self._outbox.take_of(asks)
+        try:
+            return await shared.admit(asks, holder, changes)
+        except BaseException:
+            self._outbox.put_back(changes)
+            raise
 
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         ours = self._by_share(asks, holder, degraded=True)
         if ours.ticket is None:
             return ours
         try:
-            admitted, standings = await shared.admit(asks, holder)
+            admitted, standings = await self._ask(shared, asks, holder)
         except AwayError as error:
             self._failed(error)
             self._outbox.owe_all(asks)
@@ -140,6 +158,11 @@ class Limiter:
         return verdict
 
     def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
+        now, parts = self._now(), self._parts()
+        for ask in asks:
+            left_alone = self._beyond.take(ask, now, parts)
+            if left_alone:
+                self._local.force(ask, left_alone, now, parts)
         verdict = self._by_share(asks, holder, degraded=True)
         if verdict.ticket is not None:
             self._outbox.owe_all(asks)
@@ -148,17 +171,18 @@ class Limiter:
         return verdict
 
     def _by_share(self, asks: Sequence[Ask], holder: str, *, degraded: bool = False) -> Verdict:
-        admitted, standings = self._local.admit(asks, holder, self._now(), self._parts())
+        now = self._now()
+        admitted, standings = self._local.admit(asks, holder, now, self._parts())
         if admitted:
-            return self._admitted(asks, holder, standings, degraded=degraded)
+            return self._admitted(asks, holder, standings, now, degraded=degraded)
         return _refusal(standings, degraded=degraded)
 
     def _admitted(
-        self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], *, degraded: bool = False
+        self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], now: int, *, degraded: bool = False
     ) -> Verdict:
-        ticket = Ticket(asks, holder, self._now() + LONGEST_MS)
+        ticket = Ticket(asks, holder, now + LONGEST_MS)
         for ask in asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._held[holder] = ticket
                 break
         return Verdict(ticket, standings, None, 0, degraded)
@@ -171,9 +195,9 @@ class Limiter:
         self._held.pop(ticket.holder, None)
         now, parts = self._now(), self._parts()
         for ask in ticket.asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._local.drop(ask.key, ticket.holder)
-            elif ask.kind is Kind.TOKENS and tokens is not None and tokens != ask.amount:
+            elif ask.kind is TOKENS and tokens is not None and tokens != ask.amount:
                 self._local.force(ask, tokens - ask.amount, now, parts)
                 if self._shared is not None:
                     self._outbox.owe(ask, tokens - ask.amount)
@@ -186,7 +210,7 @@ class Limiter:
         ticket.settled = True
         self._held.pop(ticket.holder, None)
         for ask in ticket.asks:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self._local.drop(ask.key, ticket.holder)
             else:
                 self._local.force(ask, -ask.amount, self._now(), self._parts())
@@ -209,13 +233,12 @@ class Limiter:
     async def tend(self) -> None:
         """One round of `run`."""
         self._wake.clear()
-        self._local.forget(self._now())
+        self._tidy()
         kept = self._keep_leases()
         if self._shared is None:
             return
         try:
             if self._breaker.state is State.OPEN:
-                self._outbox.bound(self._used)
                 if self._breaker.is_due:
                     await self._come_back(self._shared)
             else:
@@ -223,16 +246,30 @@ class Limiter:
         except AwayError as error:
             self._failed(error)
 
+    def _tidy(self) -> None:
+        now = self._now()
+        if now >= self._tidy_at:
+            self._tidy_at = now + TIDY_MS
+            self._local.forget(now)
+            if self._breaker.state is State.OPEN:
+                self._outbox.bound(self._used)
+
     async def _catch_up(self, shared: Shared, kept: list[Change]) -> None:
         if self._in_doubt:
             await self._look(shared)
             self._in_doubt = False
-        await self._send(shared, kept)
+        await self._keep(shared, kept)
         await self._send(shared, self._outbox.take())
+        now, parts = self._now(), self._parts()
+        if parts > 1 and now >= self._tell_at:
+            self._tell_at = now + TELL_MS
+            told = await shared.exchange(self._name, written(self._local.beyond(now, parts)))
+            self._beyond.hear(told, now)
 
     async def _come_back(self, shared: Shared) -> None:
+        self._outbox.bound(self._used)
         await self._look(shared)
-        await self._send(shared, [Change(Verb.KEEP, ask, ticket.holder) for ticket, ask in self._leases()])
+        await self._keep(shared, [Change(Verb.KEEP, ask, ticket.holder) for ticket, ask in self._leases()])
         await self._send(shared, self._outbox.take())
         self._in_doubt = False
         self._breaker.returned()
@@ -243,6 +280,12 @@ class Limiter:
         if self._epoch and epoch != self._epoch:
             self._outbox.owe_instead([(ask, self._used(ask)) for ask in self._local.rates()])
         self._epoch = epoch
+
+    async def _keep(self, shared: Shared, kept: list[Change]) -> None:
+        await self._send(shared, kept)
+        for change in kept:
+            if str(change.what) not in self._held:  # it ended meanwhile, and may have been told before it was kept
+                self._outbox.end([change.ask], str(change.what))
 
     async def _send(self, shared: Shared, changes: list[Change]) -> None:
         for start in range(0, len(changes), BATCH):
@@ -268,7 +311,7 @@ class Limiter:
 
     def _leases(self) -> list[tuple[Ticket, Ask]]:
         tickets = self._held.values()
-        return [(ticket, ask) for ticket in tickets for ask in ticket.asks if ask.kind is Kind.CONCURRENCY]
+        return [(ticket, ask) for ticket in tickets for ask in ticket.asks if ask.kind is CONCURRENCY]
 
     async def close(self) -> None:
         """Tell Redis what waits, once, and leave."""

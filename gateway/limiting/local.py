@@ -7,7 +7,7 @@ keys are held. Must not know Redis, clocks or HTTP: the time in ms is passed in,
 from collections.abc import Sequence
 from typing import Final
 
-from gateway.limiting.asks import Ask, Kind, Standing
+from gateway.limiting.asks import CONCURRENCY, Ask, Standing
 from gateway.limiting.gcra import (
     AT_ONCE_AGAIN_MS,
     LEASE_MS,
@@ -29,11 +29,12 @@ FEWEST: Final = 1_000  # keys in a round
 class LocalLimits:
     """Counts by key. `parts`: into how many shares each limit is divided, this process's being one."""
 
-    __slots__ = ("_leases", "_rates", "_to_look_at")
+    __slots__ = ("_beyond", "_leases", "_rates", "_to_look_at")
 
     def __init__(self) -> None:
         self._rates: dict[str, tuple[int, int, Ask]] = {}  # key -> at, level, as last asked
         self._leases: dict[str, dict[str, int]] = {}  # key -> holder -> until, the first to end first
+        self._beyond: set[str] = set()  # keys of which more than the share was used, when last noted
         self._to_look_at: list[str] = []
 
     def __len__(self) -> int:
@@ -51,7 +52,7 @@ class LocalLimits:
         """For each the level, or the leases left, if it was taken; None where one refuses."""
         counts, rates = [], self._rates
         for kind, _, key, limit, amount in asks:
-            if kind is Kind.CONCURRENCY:
+            if kind is CONCURRENCY:
                 count = leases_of(limit, parts) - len(self._live(key, now)) - 1
                 if count < 0:
                     return None
@@ -67,7 +68,7 @@ class LocalLimits:
 
     def _taken(self, ask: Ask, count: int, holder: str, now: int, parts: int) -> Standing:
         kind, _, key, limit, _ = ask
-        if kind is Kind.CONCURRENCY:
+        if kind is CONCURRENCY:
             self.keep(key, holder, now)
             return Standing(ask, count, 0, 0)
         self._rates[key] = (now, count, ask)
@@ -75,7 +76,7 @@ class LocalLimits:
 
     def _standing(self, ask: Ask, now: int, parts: int) -> Standing:
         """How a limit stands, of which nothing was taken."""
-        if ask.kind is not Kind.CONCURRENCY:
+        if ask.kind is not CONCURRENCY:
             level = self._level(ask, now)
             retry = wait_ms(level, ask.limit, ask.amount, parts)
             return Standing(ask, remaining(level, ask.limit, parts), reset_ms(level, ask.limit), retry)
@@ -93,11 +94,13 @@ class LocalLimits:
         """Count what was admitted for all processes together, so that this one's share knows of it. `standings` are of
         all: the share has not used more than they did, whatever it lacked before."""
         for ask, _, full_in, _ in standings:
-            if ask.kind is Kind.CONCURRENCY:
+            if ask.kind is CONCURRENCY:
                 self.keep(ask.key, holder, now)
             else:
-                level = self.force(ask, ask.amount, now, parts)
-                self._rates[ask.key] = (now, min(level, full_in * ask.limit * parts), ask)
+                level = min(self.force(ask, ask.amount, now, parts), full_in * ask.limit * parts)
+                self._rates[ask.key] = (now, level, ask)
+                if level > burst(ask.limit, parts):
+                    self._beyond.add(ask.key)
 
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
@@ -122,6 +125,17 @@ class LocalLimits:
     def used(self, ask: Ask, now: int, parts: int = 1) -> int:
         """What is used of a minute's limit, in requests or tokens, rounded up."""
         return used(self._level(ask, now), parts)
+
+    def beyond(self, now: int, parts: int) -> dict[str, int]:
+        """By how much more than the share was used, by key, in requests or tokens; where it was."""
+        found = {}
+        for key in self._beyond:
+            kept = self._rates.get(key)
+            over = 0 if kept is None else leaked(kept[0], kept[1], kept[2].limit, now) - burst(kept[2].limit, parts)
+            if over > 0:
+                found[key] = used(over, parts)
+        self._beyond = set(found)
+        return found
 
     def rates(self) -> list[Ask]:
         """Every limit that is counted by the minute, as last asked."""

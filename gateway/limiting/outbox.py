@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from gateway.limiting.asks import Ask, Kind
+from gateway.limiting.asks import CONCURRENCY, Ask
 
-MOST_ENDED: Final = 50_000  # leases that wait to be given back; beyond it the oldest end by themselves
+MOST_ENDED: Final = 50_000  # leases that wait to be given back
 
 
 class Verb(StrEnum):
@@ -31,14 +31,15 @@ class Change(NamedTuple):
 class Outbox:
     """Changes that wait for the next batch."""
 
-    __slots__ = ("_amounts", "_ended")
+    __slots__ = ("_amounts", "_ended", "_ends")
 
     def __init__(self) -> None:
         self._amounts: dict[str, tuple[Ask, int]] = {}  # by key
-        self._ended: dict[tuple[str, str], Ask] = {}  # by key and holder
+        self._ended: dict[str, tuple[Ask, set[str]]] = {}  # by key: the holders
+        self._ends = 0
 
     def __len__(self) -> int:
-        return len(self._amounts) + len(self._ended)
+        return len(self._amounts) + self._ends
 
     def owe(self, ask: Ask, amount: int) -> None:
         """`amount` more (negative: less) was used than Redis knows."""
@@ -48,22 +49,33 @@ class Outbox:
     def owe_all(self, asks: Sequence[Ask], sign: int = 1) -> None:
         """A request was admitted without Redis; with -1, in vain."""
         for ask in asks:
-            if ask.kind is not Kind.CONCURRENCY:
+            if ask.kind is not CONCURRENCY:
                 self.owe(ask, sign * ask.amount)
 
     def end(self, asks: Sequence[Ask], holder: str) -> None:
-        """The leases of a holder are no longer held."""
+        """The leases of a holder are no longer held; where too many wait already, it ends by itself."""
         for ask in asks:
-            if ask.kind is Kind.CONCURRENCY:
-                self._ended[ask.key, holder] = ask
-                if len(self._ended) > MOST_ENDED:
-                    del self._ended[next(iter(self._ended))]
+            if ask.kind is CONCURRENCY and self._ends < MOST_ENDED:
+                self._ended.setdefault(ask.key, (ask, set()))[1].add(holder)
+                self._ends += 1
 
     def take(self) -> list[Change]:
         """All that waits, which waits no longer."""
-        changes = [Change(Verb.FORCE, ask, amount) for ask, amount in self._amounts.values() if amount]
-        changes += [Change(Verb.DROP, ask, holder) for (_, holder), ask in self._ended.items()]
-        self._amounts, self._ended = {}, {}
+        waiting = [ask for ask, _ in self._amounts.values()] + [ask for ask, _ in self._ended.values()]
+        return self.take_of(waiting)
+
+    def take_of(self, asks: Sequence[Ask]) -> list[Change]:
+        """What waits for these limits, which waits no longer."""
+        changes: list[Change] = []
+        for ask in asks:
+            if ask.kind is not CONCURRENCY:
+                owed = self._amounts.pop(ask.key, None)
+                if owed is not None and owed[1]:
+                    changes.append(Change(Verb.FORCE, *owed))
+            elif ask.key in self._ended:
+                ended, holders = self._ended.pop(ask.key)
+                self._ends -= len(holders)
+                changes += [Change(Verb.DROP, ended, holder) for holder in holders]
         return changes
 
     def put_back(self, changes: Sequence[Change]) -> None:
@@ -71,7 +83,7 @@ class Outbox:
         for change in changes:
             if isinstance(change.what, str):
                 if change.verb is Verb.DROP:
-                    self._ended[change.ask.key, change.what] = change.ask
+                    self.end([change.ask], change.what)
             elif change.what > 0:
                 self.owe(change.ask, change.what)
 

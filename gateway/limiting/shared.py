@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from gateway.limiting.asks import Ask, AwayError, Kind, Standing
+from gateway.limiting.asks import CONCURRENCY, Ask, AwayError, Standing
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.outbox import Change
 
@@ -30,6 +30,9 @@ FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
 CONNECTIONS: Final = FLIGHTS + 2  # what is told behind takes one, a trial one
 TOGETHER: Final = 128  # requests in one flight, at most
 EPOCH: Final = "wardgate:limit:epoch"  # is gone when Redis lost its data
+TOLD: Final = "wardgate:limit:{beyond}:by:"  # and the process's name
+TELLERS: Final = "wardgate:limit:{beyond}:tellers"
+TOLD_MS: Final = 5_000  # a process that tells nothing for so long is gone
 REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
 _LEASE: Final = str(LEASE_MS)
 _AWAY: Final = (RedisError, OSError, TimeoutError)
@@ -52,18 +55,21 @@ def redis_key(ask: Ask) -> str:
 class _Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("asks", "command", "future", "holder", "since")
+    __slots__ = ("_skipped", "asks", "command", "future", "holder", "since")
 
-    def __init__(self, asks: Sequence[Ask], holder: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, asks: Sequence[Ask], holder: str, changes: Sequence[Change], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.asks = asks
         self.holder = holder
-        self.command = _asking(asks, holder)
+        self.command = _asking(asks, holder, changes)
+        self._skipped = 1 + 3 * len(changes)
         self.future: asyncio.Future[Answer] = loop.create_future()
         self.since = loop.time()
 
     def answer(self, words: bytes) -> bool:
         """Tell the answer; False when it was admitted and nobody hears it any more."""
-        answer = _read(self.asks, words)
+        answer = _read(self.asks, words.split(), self._skipped)
         if not self.future.done():
             self.future.set_result(answer)
             return True
@@ -101,10 +107,11 @@ class SharedLimits:
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
 
-    async def admit(self, asks: Sequence[Ask], holder: str) -> Answer:
-        """Take all that is asked, or nothing. Raises AwayError within the timeout."""
+    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change] = ()) -> Answer:
+        """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits. Raises AwayError
+        within the timeout."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(asks, holder, loop)
+        waiting = _Waiting(asks, holder, changes, loop)
         self._waiting.append(waiting)
         if len(self._flights) < FLIGHTS:
             flight = loop.create_task(self._fly())
@@ -152,6 +159,24 @@ class SharedLimits:
         """The mark that Redis has kept since it last lost its data; `fresh` where it holds none. Raises AwayError."""
         kept = await self._in_time(self._redis.set(EPOCH, fresh, nx=True, get=True))
         return fresh if kept is None else str(kept, "ascii", "replace")
+
+    async def exchange(self, name: str, text: str) -> list[str]:
+        """Tell the other processes a text for the next seconds; theirs. Raises AwayError within the timeout."""
+        return await self._in_time(self._exchange(name, text))
+
+    async def _exchange(self, name: str, text: str) -> list[str]:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.set(TOLD + name, text, px=TOLD_MS)
+            pipe.sadd(TELLERS, name)
+            pipe.smembers(TELLERS)
+            tellers = {str(each, "ascii", "replace") for each in (await pipe.execute())[-1]} - {name}
+        if not tellers:
+            return []
+        told = dict(zip(tellers, await self._redis.mget([TOLD + each for each in tellers]), strict=True))
+        silent = [each for each, text_of in told.items() if text_of is None]
+        if silent:
+            await self._redis.srem(TELLERS, *silent)
+        return [str(each, "utf-8", "replace") for each in told.values() if each is not None]
 
     async def _in_time(self, work: Awaitable[Result]) -> Result:
         try:
@@ -201,14 +226,15 @@ async def deadline(at: float) -> AsyncIterator[None]:
             timer.cancel()
 
 
-def _asking(asks: Sequence[Ask], holder: str) -> Command:
-    words = [_LEASE]
+def _asking(asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Command:
+    keys, words = _changing(changes)
+    told = [words]
     for ask in asks:
-        if ask.kind is Kind.CONCURRENCY:
-            words.append(f"lease {ask.limit} {holder}")
+        if ask.kind is CONCURRENCY:
+            told.append(f"lease {ask.limit} {holder}")
         else:
-            words.append(f"rate {ask.limit} {ask.amount}")
-    return [redis_key(ask) for ask in asks], " ".join(words)
+            told.append(f"rate {ask.limit} {ask.amount}")
+    return keys + [redis_key(ask) for ask in asks], " ".join(told)
 
 
 def _changing(changes: Sequence[Change]) -> Command:
@@ -216,12 +242,11 @@ def _changing(changes: Sequence[Change]) -> Command:
     return [redis_key(change.ask) for change in changes], " ".join([_LEASE, *words])
 
 
-def _read(asks: Sequence[Ask], answer: bytes) -> Answer:
-    """The script's answer as records."""
-    admitted, *numbers = map(int, answer.split())
-    turn = iter(numbers)
+def _read(asks: Sequence[Ask], words: list[bytes], skipped: int) -> Answer:
+    """The script's answer as records; the first `skipped` words are not about what was asked."""
+    turn = map(int, words[skipped:])
     standings = [
         Standing(ask, remaining, reset_ms, None if retry_ms < 0 else retry_ms)
         for ask, remaining, reset_ms, retry_ms in zip(asks, turn, turn, turn, strict=True)
     ]
-    return admitted == 1, tuple(standings)
+    return words[0] == b"1", tuple(standings)

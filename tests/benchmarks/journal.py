@@ -39,6 +39,9 @@ class Nowhere:
     async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
         self.at[journal_id] = first_position + len(rows)
 
+    async def secured(self) -> bool:
+        return True
+
 
 def request(number: int) -> tuple[bytes, bytes]:
     """What a request appends, in full: when it begins, and when it has ended."""

@@ -11,7 +11,7 @@ from gateway.litellm_door import SWITCHES
 from tests.benchmarks import fetch
 from tests.benchmarks.children import HOST, Child, Program, child, free_port
 from tests.benchmarks.machine import Cores
-from tests.harness import RunningGateway
+from tests.harness import NO_LIMITS, RunningGateway
 
 KEY = "sk-stand-in-benchmark-0123456789"
 TENANT_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MINIMAX_API_KEY")  # what the benchmark's tenant holds
@@ -128,7 +128,8 @@ def prepared(folder: Path, upstream: str) -> tuple[RunningGateway, str]:
     """A gateway's folder with a tenant whose keys lead to the stand-in, and the tenant's token."""
     home = folder / "home"
     home.mkdir()
-    gateway = RunningGateway(home, CONFIG.format(host=upstream.removeprefix("http://")))
+    config = CONFIG.format(host=upstream.removeprefix("http://")) + f"\n[plans.team]\n{NO_LIMITS}"
+    gateway = RunningGateway(home, config)
     return gateway, gateway.tenant("benchmark", keys=dict.fromkeys(TENANT_KEYS, KEY))
 
 

@@ -14,24 +14,26 @@ import pytest
 from gateway.asgi import Scope
 from gateway.errors import ApiError, Problem
 from gateway.failures import problem_of
-from gateway.repeats import Pace, Replay, Ticket, definite, key_of
+from gateway.idempotency_key import key_of
+from gateway.repeats import Pace, Replay, Ticket, definite
 from keystore.answer_seal import MOST_BYTES
 from keystore.answers import LEASE
 from keystore.clock import utc_now
 from keystore.errors import DatabaseUnavailable, EnvelopeDamaged
+from keystore.providers import Registry
 from keystore.tenants import Tenant
 from router.failure import Failure, FailureKind
 from router.reasons import Fault
 from tests.gateway.repeating import BODY, ENDPOINT, QUICK, Replica, Upstream, opened, replica_of
-from tests.keystore.conftest import World
+from tests.keystore.conftest import FakeClock, World
 
 PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 async def replicas(world: World) -> AsyncIterator[list[Replica]]:
-    """Three on one database."""
-    made = [replica_of(await world.open()) for _ in range(3)]
+    """Two on one database."""
+    made = [replica_of(await world.open()) for _ in range(2)]
     yield made
     for one in made:
         await one.close()
@@ -80,8 +82,9 @@ async def without_table(world: World) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("spread", [1, 3])
 async def test_hundred_at_once_are_one_call_and_the_same_answer(
-    replicas: list[Replica], tenant: Tenant, upstream: Upstream, spread: int
+    replicas: list[Replica], tenant: Tenant, upstream: Upstream, world: World, spread: int
 ) -> None:
+    replicas.append(replica_of(await world.open()))
     sending = [asyncio.create_task(replicas[n % spread].send(tenant, upstream)) for n in range(100)]
     await eventually(lambda: upstream.running == 1)
     upstream.gate.set()
@@ -136,8 +139,8 @@ async def test_same_key_of_another_tenant_is_another_key(
     replicas: list[Replica], tenant: Tenant, upstream: Upstream
 ) -> None:
     other = await replicas[0].keystore.tenants.add("globex", "free")
-    sending = [asyncio.create_task(replicas[n % 3].send(tenant, upstream)) for n in range(6)]
-    sending += [asyncio.create_task(replicas[n % 3].send(other, upstream)) for n in range(6)]
+    sending = [asyncio.create_task(replicas[n % 2].send(tenant, upstream)) for n in range(6)]
+    sending += [asyncio.create_task(replicas[n % 2].send(other, upstream)) for n in range(6)]
     await eventually(lambda: upstream.running == 2)
     upstream.gate.set()
     answers = await asyncio.gather(*sending)
@@ -167,7 +170,7 @@ async def test_after_a_failure_the_next_one_asks_and_never_two_at_once(
 ) -> None:
     upstream.failing = 5
     upstream.gate.set()
-    sending = [replicas[n % 3].send(tenant, upstream) for n in range(30)]
+    sending = [replicas[n % 2].send(tenant, upstream) for n in range(30)]
     answers = await asyncio.gather(*sending, return_exceptions=True)
     assert (upstream.calls, upstream.most) == (6, 1)
     assert [type(one) for one in answers].count(ConnectionError) == 5
@@ -296,6 +299,21 @@ async def test_answer_that_is_too_large_is_told_to_who_waits_and_asked_again(
     assert (upstream.calls, replicas[0].repeats.counts["not_kept"]) == (2, 1)
 
 
+async def test_refusal_that_is_kept_comes_back_whole_with_our_headers_alone(
+    replicas: list[Replica], tenant: Tenant, upstream: Upstream
+) -> None:
+    begun = await replicas[0].repeats.begin(tenant, ENDPOINT, "k", BODY, request_id="req_1", within_s=60)
+    assert isinstance(begun, Ticket)
+    ours = {"x-wardgate-provider": "openai", "x-should-retry": "false", "content-type": "application/json"}
+    async with begun as ticket:
+        assert await ticket.done(400, {**ours, "x-request-id": "1", "request-id": "2", "connection": "close"}, b"{}")
+        assert not await ticket.done(200, {}, b"another")
+    for one in replicas:
+        again = await one.send(tenant, upstream)
+        assert again == Replay("req_1", 400, {**ours, "x-wardgate-replayed": "true"}, b"{}")
+    assert upstream.calls == 0
+
+
 async def test_stream_is_sent_once_and_never_again(replicas: list[Replica], tenant: Tenant, upstream: Upstream) -> None:
     first = asyncio.create_task(replicas[0].send(tenant, upstream, stream=True))
     await eventually(lambda: upstream.running == 1)
@@ -325,7 +343,7 @@ async def test_answer_that_does_not_open_is_asked_again_by_one(
     upstream.gate.set()
     first = await replicas[0].send(tenant, upstream)
     await replicas[0].keystore.sealing.rotate_tenant(tenant)
-    answers = await asyncio.gather(*(replicas[n % 3].send(tenant, upstream) for n in range(9)))
+    answers = await asyncio.gather(*(replicas[n % 2].send(tenant, upstream) for n in range(9)))
     assert upstream.calls == 2
     assert {one.body for one in answers} != {first.body} and len({one.body for one in answers}) == 1
     assert any(isinstance(error, EnvelopeDamaged) for one in replicas for error in one.reported)
@@ -413,7 +431,10 @@ def calls_in(folder: Path) -> list[str]:
     return calls.read_text().split() if calls.exists() else []
 
 
-async def test_processes_ask_once_and_answer_alike(world: World, tmp_path: Path) -> None:
+async def test_processes_ask_once_and_answer_alike(
+    postgres_url: str, tmp_path: Path, clock: FakeClock, registry: Registry
+) -> None:
+    world = World(postgres_url, tmp_path / "sealing.keys", clock, registry)
     keystore = await world.open()
     await keystore.tenants.add("acme", "free")
     processes = [await started(world, tmp_path, count, "answers") for count in (50, 50)]

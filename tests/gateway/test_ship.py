@@ -261,7 +261,8 @@ def test_environment_table_lists_every_setting_with_its_default() -> None:
     for name, cell in rows.items():
         default = getattr(Settings(), name.removeprefix("WARDGATE_").lower())
         if default is not None:
-            assert cell.strip("`") == str(default).replace("False", "false"), name
+            told = str(default).lower() if isinstance(default, bool) else str(default)
+            assert cell.strip("`") == told, name
         else:
             assert not cell.startswith("`") or name == "WARDGATE_CONFIG", name
 

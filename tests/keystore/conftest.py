@@ -165,6 +165,7 @@ class SharedPostgres:
             self.make()
 
     async def _emptied(self) -> bool:
+        await drop_months(self.url)
         if await shape_of(self.url) != await shape_of(named(self.dsn, self.template)):
             return False
         connection = await asyncpg.connect(self.url)
@@ -173,6 +174,17 @@ class SharedPostgres:
         finally:
             await connection.close()
         return True
+
+
+async def drop_months(dsn: str) -> None:
+    """Drop the ledger's partitions, which a test makes by writing rows."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        months = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass('wardgate_ledger')"
+        for (name,) in await connection.fetch(months):
+            await connection.execute(f"DROP TABLE {name}")
+    finally:
+        await connection.close()
 
 
 async def shape_of(dsn: str) -> list[tuple[str, ...]]:

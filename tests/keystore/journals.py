@@ -57,7 +57,8 @@ def ended(number: int, **facts: Any) -> bytes:
 @dataclass
 class Memory:
     """Stands where the ledger does, and shows what came twice. `fault` is asked before each write, `after` when it has
-    been committed; `refused` are request ids whose rows it does not take."""
+    been committed; `refused` are request ids whose rows it does not take. `cut` takes back what is not secured, as a
+    loss of power may; it is secured only when it is `sure`."""
 
     positions: dict[str, int] = field(default_factory=dict)
     rows: list[LedgerRow] = field(default_factory=list)
@@ -66,6 +67,16 @@ class Memory:
     fault: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
     asked: int = 0
+    sure: bool = True
+    kept: "tuple[dict[str, int], list[LedgerRow]]" = field(default_factory=lambda: ({}, []))
+
+    async def secured(self) -> bool:
+        if self.sure:
+            self.kept = dict(self.positions), list(self.rows)
+        return self.sure
+
+    def cut(self) -> None:
+        self.positions, self.rows = dict(self.kept[0]), list(self.kept[1])
 
     async def position(self, journal_id: str) -> int:
         self.asked += 1
@@ -173,6 +184,9 @@ class OnDisk:
             end = max(position, first_position + len(rows))
             connection.execute("REPLACE INTO at VALUES (?, ?)", (journal_id, end))
             connection.execute("COMMIT")
+
+    async def secured(self) -> bool:
+        return True
 
     def found(self) -> list[tuple[str, str, str, int]]:
         with self._open() as connection:

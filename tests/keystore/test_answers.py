@@ -194,8 +194,8 @@ async def test_answer_comes_back_byte_for_byte_and_small(
     answer = Answer(
         400, {"content-type": "application/json", "x-wardgate-key": "byok:é"}, b"\x00\xff na\n" * (size // 5)
     )
-    await answered(keystore, await asked(keystore, tenant), answer)
-    assert await keystore.answers.look(await asked(keystore, tenant)) == Stored("req_1", answer)
+    await answered(keystore, await asked(keystore, tenant, body=bytes(size)), answer)
+    assert await keystore.answers.look(await asked(keystore, tenant, body=bytes(size))) == Stored("req_1", answer)
     [(stored,)] = await world.sql("SELECT length(envelope) FROM wardgate_answers")
     assert stored < max(300, size / 10)
 

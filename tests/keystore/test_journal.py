@@ -187,13 +187,13 @@ async def test_released_segments_go_but_for_the_lines_that_are_needed(tmp_path: 
         journal.append(begun(number))
     found, _ = read(tmp_path, journal.journal_id)
     kept, before = [found[1], found[9]], len(segments_of(tmp_path, journal.journal_id))
-    await journal.release(15, kept)
-    await journal.release(15, kept)
+    await journal.release(journal.not_needed(15, kept))
+    assert journal.not_needed(15, kept) == []
     left, reader = read(tmp_path, journal.journal_id)
     assert [one.position for one in left if one.position < 12] == [1, 9] and reader.damage == []
     assert [one.position for one in left][-5:] == [15, 16, 17, 18, 19]
     assert 3 < len(segments_of(tmp_path, journal.journal_id)) < before
-    await journal.release(20)
+    await journal.release(journal.not_needed(20))
     left, _ = read(tmp_path, journal.journal_id)
     assert left[-1].position == 19 and len(segments_of(tmp_path, journal.journal_id)) == 1
     await journal.close(finished=True)

@@ -102,6 +102,45 @@ async def test_segments_go_when_they_are_shipped_and_what_began_in_them_stays(be
     assert bench.store.rows[-1] == row(0, State.ESTIMATED, outcome="lost")
 
 
+async def test_files_stay_until_the_database_is_sure(bench: Bench) -> None:
+    bench.store.sure = False
+    dead, journal = bench.journal(), bench.journal(segment_bytes=1_000)
+    dead.append(begun(100))
+    died(dead)
+    shipper = bench.shipper(journal)
+    for number in range(20):
+        journal.append(ended(number))
+    await shipper.flush()
+    await shipper.take_over()
+    assert len(segments_of(bench.folder, journal.journal_id)) > 5
+    assert (shipper.pending, shipper.orphans, shipper.counts.taken_over) == (0, 1, 0)
+    bench.store.cut()
+    with pytest.raises(RowsRefused, match="went back"):
+        journal.append(ended(20))
+        await shipper.flush()
+    await shipper.flush()
+    assert bench.store.is_exactly(range(21))
+    assert await shipper.close(1) is False
+    await journal.close(finished=False)
+    bench.store.sure = True
+    await bench.take_over()
+    assert bench.store.is_exactly([*range(21), 100]) and bench.files() == []
+
+
+async def test_what_is_not_on_the_disk_is_not_shipped(bench: Bench) -> None:
+    class Failing(Journal):
+        def _on_disk(self, work: object) -> None:
+            raise OSError(5, "Input/output error")
+
+    journal = Failing(bench.folder, database=DATABASE)
+    shipper = bench.shipper(journal)
+    journal.append(ended(1))
+    with pytest.raises(JournalUnwritable, match="did not reach the disk"):
+        await shipper.flush()
+    assert bench.store.rows == [] and shipper.pending == 1
+    died(journal)
+
+
 async def test_failure_after_the_commit_brings_nothing_twice(bench: Bench) -> None:
     bench.store.after = Once(DatabaseUnavailable("the answer never came"))
     journal = bench.journal()
@@ -141,9 +180,10 @@ async def test_journal_that_comes_back_after_it_was_shipped_brings_nothing_twice
         journal.append(line)
     died(journal)
     shutil.copytree(bench.folder, tmp_path / "copy")
-    for _ in range(3):
-        await bench.take_over()
+    for new in (3, 1, 1):  # a lost request is brought again, and the store knows it
+        shipper = await bench.take_over()
         assert bench.files() == [] and bench.store.is_exactly([1, 2, 3])
+        assert shipper.counts.shipped == new
         shutil.copytree(tmp_path / "copy", bench.folder, dirs_exist_ok=True)
 
 
@@ -164,8 +204,9 @@ async def test_database_that_goes_back_in_time_is_told_what_is_still_there(bench
     died(journal)
 
 
-async def test_flush_that_is_cancelled_anywhere_loses_nothing(bench: Bench) -> None:
-    journal = bench.journal(sync=True, segment_bytes=2_000)
+@pytest.mark.parametrize("sync", [True, False])
+async def test_flush_that_is_cancelled_anywhere_loses_nothing(sync: bool, bench: Bench) -> None:
+    journal = bench.journal(sync=sync, segment_bytes=2_000)
     shipper = bench.shipper(journal, batch_bytes=1_000)
     for number in range(60):
         journal.append(ended(number))
@@ -174,6 +215,8 @@ async def test_flush_that_is_cancelled_anywhere_loses_nothing(bench: Bench) -> N
             await asyncio.sleep(0)
         flushing.cancel()
         await asyncio.wait({flushing})
+        missing = number + 1 - len(bench.store.rows)
+        assert missing <= shipper.pending, "what was read and not shipped waits still"
     assert await shipper.close(5) is True
     await journal.close(finished=True)
     assert bench.store.is_exactly(range(60))
@@ -526,7 +569,8 @@ async def test_takeover_goes_on_where_the_database_was_away(bench: Bench) -> Non
 
 # --- all of it together --------------------------------------------------------------------------------------------
 
-STEPS = st.lists(st.sampled_from(["begin", "end", "end", "flush", "away", "after", "die", "tear"]), max_size=60)
+KINDS = ["begin", "begin", "end", "end", "flush", "flush", "away", "after", "die", "tear", "cut", "sure", "unsure"]
+STEPS = st.lists(st.sampled_from(KINDS), max_size=60)
 
 
 @settings(max_examples=60, deadline=None)
@@ -561,7 +605,11 @@ async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_b
             bench.store.fault = Once(DatabaseUnavailable("away"), 2)
         elif step == "after":
             bench.store.after = Once(DatabaseUnavailable("no answer"))
-        elif step in ("die", "tear"):
+        elif step in ("sure", "unsure"):
+            bench.store.sure = step == "sure"
+        elif step in ("die", "tear", "cut"):
+            if step == "cut":
+                bench.store.cut()
             lost |= set(running_now)
             running_now = []
             died(journal)
@@ -572,6 +620,7 @@ async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_b
             shipper = bench.shipper(journal, batch_bytes=batch_bytes)
     died(journal)
     bench.store.fault = bench.store.after = lambda: None
+    bench.store.sure = True
     await bench.take_over()
     assert bench.store.is_exactly(done | lost | set(running_now))
     assert {one.request_id for one in bench.store.rows if one.outcome == "lost"} == {

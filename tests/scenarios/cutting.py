@@ -8,7 +8,7 @@ import json
 import re
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -22,21 +22,33 @@ RESET = b"\x01\x00\x00\x00\x00\x00\x00\x00"  # SO_LINGER of 0 s
 @dataclass(frozen=True)
 class Case:
     """`pieces` are written one by one, `pause_s` before each; `end` is "whole", or a way to break off. With `raw` they
-    are the answer as it is, head and all."""
+    are the answer as it is, head and all. `then` is what the next request of the same case gets, where that differs."""
 
     pieces: Sequence[bytes]
     end: str = "whole"
     pause_s: float = 0.0
     raw: bool = False
+    then: "Case | None" = None
+
+
+@dataclass
+class Play:
+    """One request of a case as it was answered: its head, and how many of the pieces were written."""
+
+    head: bytes
+    case: Case
+    written: int = 0
 
 
 @dataclass
 class Cutting:
-    """`asked` counts the requests of each case, `heads` are all that came, `gone` when the gateway left a case."""
+    """`asked` counts the requests of each case, `plays` are what they got, `heads` are all that came, `gone` when the
+    gateway left a case."""
 
     url: str = ""
     cases: dict[int, Case] = field(default_factory=dict)
     asked: Counter[int] = field(default_factory=Counter)
+    plays: dict[int, list[Play]] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
     gone: dict[int, float] = field(default_factory=dict)
     standing: int = 0
@@ -59,9 +71,13 @@ class Cutting:
         self.heads.append(head)
         found = CASE.search(body)
         number = int(found[1]) if found else 0
-        self.asked[number] += 1
         case = self.cases.get(number) or Case([plain_answer(head)], raw=True)
-        playing = asyncio.ensure_future(self._play(case, reader, writer))
+        for _ in range(self.asked[number]):
+            case = case.then or case
+        self.asked[number] += 1
+        play = Play(head, case)
+        self.plays.setdefault(number, []).append(play)
+        playing = asyncio.ensure_future(self._play(play, writer))
         leaving, left = asyncio.ensure_future(reader.read(1)), False
         try:
             await asyncio.wait((playing, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -77,7 +93,8 @@ class Cutting:
             leaving.cancel()
             await asyncio.gather(playing, leaving, return_exceptions=True)
 
-    async def _play(self, case: Case, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _play(self, play: Play, writer: asyncio.StreamWriter) -> bool:
+        case = play.case
         if not case.raw:
             size = sum(map(len, case.pieces))
             told = b"content-length: %d" % (size + 1000) if case.end == "limit" else b"transfer-encoding: chunked"
@@ -87,6 +104,7 @@ class Cutting:
                 await asyncio.sleep(case.pause_s)
             plain = case.raw or case.end == "limit"
             writer.write(piece if plain else b"%x\r\n%b\r\n" % (len(piece), piece))
+            play.written += 1
             await writer.drain()
         return await self._end(case, writer)
 
@@ -133,6 +151,8 @@ def answer(document: object, status: str = "200 OK", headers: bytes = b"") -> by
 
 
 OPENAI_USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+ANTHROPIC_USAGE = {"input_tokens": 3, "output_tokens": 2}
+GEMINI_USAGE = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
 PLAIN = {
     "openai": {
         "id": "c",
@@ -149,11 +169,11 @@ PLAIN = {
         "model": "c",
         "stop_reason": "end_turn",
         "content": [{"type": "text", "text": "ok"}],
-        "usage": {"input_tokens": 3, "output_tokens": 2},
+        "usage": ANTHROPIC_USAGE,
     },
     "gemini": {
         "candidates": [{"content": {"parts": [{"text": "ok"}], "role": "model"}, "finishReason": "STOP", "index": 0}],
-        "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5},
+        "usageMetadata": GEMINI_USAGE,
     },
 }
 
@@ -171,34 +191,37 @@ def openai_chunk(content: str | None = None, reason: str | None = None, **more: 
     return json.dumps(head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} | more)
 
 
-def openai_stream(words: Sequence[str]) -> list[bytes]:
-    """Events up to the one that ends the answer, which is the last but two."""
-    usage = json.dumps({"id": "chatcmpl-9", "object": "chat.completion.chunk", "choices": [], "usage": OPENAI_USAGE})
-    datas = [*map(openai_chunk, words), openai_chunk(reason="stop"), usage, "[DONE]"]
+def openai_stream(words: Sequence[str], usage: Mapping[str, object] | None = OPENAI_USAGE) -> list[bytes]:
+    """Events up to the one that ends the answer, which is the last but two. Without `usage` nobody is told of any."""
+    counts = json.dumps({"id": "chatcmpl-9", "object": "chat.completion.chunk", "choices": [], "usage": usage})
+    datas = [*map(openai_chunk, words), openai_chunk(reason="stop"), *[counts][: usage is not None], "[DONE]"]
     return [b"data: " + data.encode() + b"\n\n" for data in datas]
 
 
-def anthropic_stream(words: Sequence[str]) -> list[bytes]:
+def anthropic_stream(words: Sequence[str], used: Mapping[str, object] = ANTHROPIC_USAGE) -> list[bytes]:
     start: dict[str, object] = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
-    usage = {"input_tokens": 3, "output_tokens": 1}
+    usage = {**used, "output_tokens": 1}
     block = {"index": 0, "content_block": {"type": "text", "text": ""}}
     datas: list[dict[str, object]] = [
         {"type": "message_start", "message": start | {"usage": usage, "stop_reason": None}},
         {"type": "content_block_start", **block},
         *[{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in words],
         {"type": "content_block_stop", "index": 0},
-        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": used["output_tokens"]},
+        },
         {"type": "message_stop"},
     ]
     return [f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode() for data in datas]
 
 
-def gemini_stream(words: Sequence[str]) -> list[bytes]:
+def gemini_stream(words: Sequence[str], used: Mapping[str, object] = GEMINI_USAGE) -> list[bytes]:
     def candidate(text: str, **more: object) -> dict[str, object]:
         return {"candidates": [{"index": 0, "content": {"parts": [{"text": text}], "role": "model"}, **more}]}
 
-    usage = {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}}
-    datas = [*map(candidate, words), candidate("", finishReason="STOP") | usage]
+    datas = [*map(candidate, words), candidate("", finishReason="STOP") | {"usageMetadata": used}]
     return [b"data: " + json.dumps(data).encode() + b"\r\n\r\n" for data in datas]
 
 

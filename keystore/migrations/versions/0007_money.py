@@ -105,6 +105,7 @@ def _usage() -> None:
         *(sa.Column(name, sa.BigInteger(), nullable=False) for name in sums),
         sa.PrimaryKeyConstraint(*key, name=op.f("pk_wardgate_usage")),
         sa.CheckConstraint("period IN ('day', 'month')", name=op.f("ck_wardgate_usage_period")),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_wardgate_usage_period_starts", "wardgate_usage", ["period", "starts"])
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,9 +13,10 @@ from sqlalchemy import text
 from gateway.budgeting.burying import Burying
 from gateway.budgeting.holder import Held, Holder, Refused, Reservation
 from keystore.budget_spent import BudgetSpent, Crossed
-from keystore.budget_use import BudgetUse
+from keystore.budget_use import Ask, BudgetUse, Short, Slot
 from keystore.budgets import NANO, Budget, BudgetStore, plan_budget, usd
 from keystore.engine import Database
+from keystore.errors import DatabaseUnavailable
 from keystore.ledger_row import LedgerRow, State
 from keystore.tenants import Tenant, TenantStore
 from tests.keystore.conftest import FakeClock, World
@@ -58,6 +59,42 @@ def row(number: int, at: datetime, cost: int, holds: tuple[Held, ...] = (), **ot
         "holds": holds,
     }
     return LedgerRow(**(known | other))  # type: ignore[arg-type]
+
+
+class ShakyUse(BudgetUse):
+    """Fails once, before its transaction (`lost`) or after it was committed (`unheard`), or while it is `away`."""
+
+    failing = ""
+    away = False
+
+    def _once(self, when: str) -> None:
+        if self.away or self.failing == when:
+            self.failing = ""
+            raise DatabaseUnavailable
+
+    async def ping(self) -> None:
+        self._once("away")
+        await super().ping()
+
+    async def renew(self, holder: str) -> bool:
+        self._once("away")
+        return await super().renew(holder)
+
+    async def lease(self, holder: str, asks: Sequence[Ask]) -> dict[Slot, int] | Short:
+        self._once("lost")
+        found = await super().lease(holder, asks)
+        self._once("unheard")
+        return found
+
+    async def give_back(self, holder: str, amounts: Mapping[Slot, int]) -> None:
+        self._once("lost")
+        await super().give_back(holder, amounts)
+        self._once("unheard")
+
+    async def join(self, holder: str, holds: Mapping[Slot, int]) -> None:
+        self._once("lost")
+        await super().join(holder, holds)
+        self._once("unheard")
 
 
 @dataclass

@@ -57,3 +57,90 @@ async def test_calls_at_the_same_time_share_leases(town: Town) -> None:
     found = await asyncio.gather(*(town.reserve(one, 1_000, budget) for _ in range(100)))
     assert all(isinstance(each, Reservation) for each in found)
     assert one.holder.counts.leases <= 3
+
+
+async def test_lower_amount_binds_what_is_leased_already(town: Town) -> None:
+    one, before, now = town.process(), managed(100_000), managed(500)
+    await town.spend(one, 400, before)
+    assert one.holder.reserve_now([before], 200, town.world.clock()) is not None
+    assert (await town.refused(one, 200, now)).budget is now
+    _, held = await town.book(now)
+    assert held == 200, "what was free is given back"
+
+
+async def test_refusals_cost_no_transaction(town: Town) -> None:
+    one, budget = town.process(), managed(100)
+    await town.spend(one, 90, budget)
+    await town.refused(one, 50, budget)
+    leases = one.holder.counts.leases
+    for _ in range(20):
+        assert (await town.refused(one, 50, budget)).spent_nano == 90
+    assert one.holder.counts.leases == leases
+    await town.reserved(one, 10, budget)
+    town.ticks.advance(2)
+    await town.refused(one, 50, budget)
+    assert one.holder.counts.leases > leases
+
+
+async def test_what_others_do_not_use_is_waited_for(town: Town) -> None:
+    one, other, budget = town.process(), town.process(), managed(100)
+    town.settle(other, await town.reserved(other, 80, budget), 0)
+
+    async def pause(seconds: float) -> None:
+        town.ticks.advance(seconds)
+        await other.holder.tend()
+
+    one.holder._pause = pause
+    await town.reserved(one, 90, budget)
+
+
+async def test_call_waits_once(town: Town) -> None:
+    one, other, budget = town.process(), town.process(), managed(100)
+    await town.reserved(other, 80, budget)
+    before = town.ticks()
+    await town.refused(one, 90, budget)
+    waited = town.ticks()
+    assert 2 <= waited - before <= 3
+    town.ticks.advance(2)
+    await town.refused(one, 90, budget)
+    assert town.ticks() == waited + 2
+
+
+async def test_what_nobody_uses_is_given_back(town: Town) -> None:
+    one, budget = town.process(), managed(100_000)
+    town.settle(one, await town.reserved(one, 10, budget), 0)
+    for _ in range(29):
+        town.ticks.advance(1)
+        await one.holder.tend()
+    assert (await town.book(budget))[1] > 0
+    for _ in range(2):
+        town.ticks.advance(1)
+        await one.holder.tend()
+    assert await town.book(budget) == (0, 0)
+    assert one.holder.reserved() == {} and one.holder._places == {}
+
+
+async def test_call_that_costs_more_than_was_thought_is_booked_as_it_is(town: Town) -> None:
+    one, budget = town.process(), managed(1_000)
+    await town.spend(one, 900, budget)
+    town.settle(one, await town.reserved(one, 50, budget), 300)
+    await town.ship(one.journal)
+    await one.holder.close()
+    assert await town.book(budget) == (1_200, 0)
+    assert (one.holder.counts.overruns, one.holder.counts.overrun_nano >= 200) == (1, True)
+
+
+async def test_call_is_settled_once(town: Town) -> None:
+    one, budget = town.process(), managed(1_000)
+    reservation = await town.reserved(one, 50, budget)
+    assert one.holder.settle(reservation, 20) != ()
+    assert one.holder.settle(reservation, 20) == ()
+
+
+async def test_periods_are_apart(town: Town) -> None:
+    one, today = town.process(), await town.own(100)
+    await town.spend(one, 100, today)
+    await town.refused(one, 1, today)
+    town.ticks.advance(86_400)
+    await town.spend(one, 100, today)
+    await town.refused(one, 1, today)

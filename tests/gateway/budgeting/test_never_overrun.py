@@ -4,24 +4,23 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.budgeting.burying import Burying
 from gateway.budgeting.holder import Holder, Reservation
-from keystore.budget_use import BudgetUse
 from keystore.budgets import Budget
 from keystore.errors import DatabaseUnavailable
 from keystore.ledger_row import LedgerRow
-from tests.gateway.budgeting.conftest import Process, Town, managed, row
+from tests.gateway.budgeting.conftest import Process, ShakyUse, Town, managed, row
 
 PROCESSES = 3
 EXAMPLES = int(os.environ.get("WARDGATE_BUDGET_TALES", "6"))
 BOUNDED = settings(
     max_examples=EXAMPLES,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a tale takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 Step = tuple[str, int, int]  # what, which process, how much
@@ -41,33 +40,6 @@ TROUBLE = st.lists(
     ),
     max_size=30,
 )
-
-
-class ShakyUse(BudgetUse):
-    """Fails once when told to, before its transaction or after it was committed."""
-
-    failing = ""
-
-    def _once(self, when: str) -> None:
-        if self.failing == when:
-            self.failing = ""
-            raise DatabaseUnavailable
-
-    async def lease(self, *args: Any) -> Any:
-        self._once("lost")
-        found = await super().lease(*args)
-        self._once("unheard")
-        return found
-
-    async def give_back(self, *args: Any) -> None:
-        self._once("lost")
-        await super().give_back(*args)
-        self._once("unheard")
-
-    async def join(self, *args: Any) -> None:
-        self._once("lost")
-        await super().join(*args)
-        self._once("unheard")
 
 
 @dataclass

@@ -71,5 +71,5 @@ def test_processes_admit_the_limit_with_redis_and_never_more_once_it_is_killed()
         after, states = burst(replicas, LIMIT)
         assert states == {"open"}
         refilled = LIMIT * (time.monotonic() - began) / 60
-        # A process that was faster than another used more than its share, which the other cannot know.
+        # What one process used beyond its share in the last second the others have not heard of yet.
         assert after <= refilled + LIMIT // 4

@@ -1,0 +1,128 @@
+"""Bulk waits its turn and loses no place, however a wait ends."""
+
+import asyncio
+
+import pytest
+
+from gateway.limiting.asks import Ask, Verdict
+from gateway.limiting.limiter import Limiter
+from gateway.limiting.waiting import Left, Waited, WaitingRoom, bulk_asks
+from tests.gateway.limiting.test_limiter import Clock, conc, rpm, tpm
+
+LONG_S = 20.0
+
+
+def room(places: int = 1, most_each: int = 10) -> WaitingRoom:
+    return WaitingRoom(Limiter(clock=Clock()), places=places, most=20, most_each=most_each)
+
+
+def entering(waiting_room: WaitingRoom, tenant: str, *asks: Ask, patience_s: float = LONG_S) -> "asyncio.Task[Waited]":
+    return asyncio.create_task(waiting_room.enter(tenant, asks, patience_s))
+
+
+async def settled() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_bulk_waits_for_requests_that_do_not_and_goes_when_one_ends() -> None:
+    waiting_room = room()
+    with waiting_room.interactive(), waiting_room.interactive():
+        bulk = entering(waiting_room, "a", rpm(9))
+        await settled()
+        assert not bulk.done()
+        assert len(waiting_room) == 1
+    assert (await bulk).left is Left.ADMITTED
+
+
+async def test_one_tenants_flood_does_not_keep_another_waiting() -> None:
+    waiting_room = room()
+    order: list[str] = []
+
+    async def work(tenant: str) -> None:
+        assert (await waiting_room.enter(tenant, [rpm(1_000, tenant)], LONG_S)).left is Left.ADMITTED
+        order.append(tenant)
+        await asyncio.sleep(0)
+        waiting_room.leave()
+
+    await asyncio.gather(*(work("flood") for _ in range(10)), work("calm"))
+    assert order.index("calm") <= 2
+
+
+async def test_wait_ends_when_its_patience_does_and_keeps_no_place() -> None:
+    waiting_room = room()
+    with waiting_room.interactive():
+        assert await waiting_room.enter("a", [rpm(9)], 0.01) == Waited(Left.EXPIRED, None)
+        assert len(waiting_room) == 0
+    assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.ADMITTED
+
+
+async def test_refusal_of_the_limits_is_told_when_the_wait_ends() -> None:
+    waiting_room = room()
+    assert (await waiting_room.enter("a", [rpm(1)], LONG_S)).left is Left.ADMITTED
+    waiting_room.leave()
+    left, verdict = await waiting_room.enter("a", [rpm(1)], 0.01)
+    assert left is Left.EXPIRED
+    assert verdict is not None
+    assert verdict.retry_ms == 60_000
+    assert (await waiting_room.enter("b", [rpm(1, "b")], LONG_S)).left is Left.ADMITTED
+
+
+async def test_bulk_goes_when_its_limit_admits_it() -> None:
+    waiting_room = WaitingRoom(Limiter())  # 20 ms a request
+    for _ in range(3_001):
+        left, verdict = await waiting_room.enter("a", [rpm(3_000)], LONG_S)
+        assert left is Left.ADMITTED
+        assert verdict is not None
+        waiting_room.leave()
+
+
+async def test_lease_that_ends_is_taken_by_bulk_that_waits_for_it() -> None:
+    limiter = Limiter()
+    waiting_room = WaitingRoom(limiter)
+    held: Verdict = await limiter.admit([conc(1)])
+    bulk = entering(waiting_room, "a", conc(1))
+    await settled()
+    assert not bulk.done()
+    assert held.ticket is not None
+    limiter.settle(held.ticket)
+    assert (await bulk).left is Left.ADMITTED
+
+
+async def test_too_many_are_turned_away_and_what_never_fits_is_refused() -> None:
+    waiting_room = room(most_each=1)
+    assert (await waiting_room.enter("a", [tpm(10, 11)], LONG_S)).left is Left.REFUSED
+    with waiting_room.interactive():
+        first = entering(waiting_room, "a", rpm(9))
+        await settled()
+        assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.FULL
+    assert (await first).left is Left.ADMITTED
+
+
+async def test_tenant_that_is_paused_waits_and_others_do_not() -> None:
+    waiting_room = room(places=9)
+    waiting_room.pause(frozenset({"a"}))
+    paused, other = entering(waiting_room, "a", rpm(9)), entering(waiting_room, "b", rpm(9, "b"))
+    assert (await other).left is Left.ADMITTED
+    assert not paused.done()
+    waiting_room.pause(frozenset())
+    assert (await paused).left is Left.ADMITTED
+
+
+@pytest.mark.parametrize("called", [False, True], ids=["while it waits", "as its turn comes"])
+async def test_place_is_not_lost_when_a_caller_leaves(called: bool) -> None:
+    waiting_room = room()
+    with waiting_room.interactive():
+        bulk = entering(waiting_room, "a", rpm(9))
+        await settled()
+        if not called:
+            bulk.cancel()
+    bulk.cancel()
+    assert isinstance((await asyncio.gather(bulk, return_exceptions=True))[0], asyncio.CancelledError)
+    assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.ADMITTED
+    assert waiting_room._turns.running == 1
+
+
+@pytest.mark.parametrize(("limit", "for_bulk"), [(0, 0), (1, 1), (2, 1), (4, 3), (8, 6), (100, 75)])
+def test_bulk_leaves_some_of_the_concurrency_to_others(limit: int, for_bulk: int) -> None:
+    assert bulk_asks([rpm(9), conc(limit)]) == (rpm(9), conc(for_bulk))
