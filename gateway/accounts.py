@@ -85,6 +85,7 @@ class Account:
     tally: Tally
     began: datetime
     decision: Decision | None = None
+    usage: TokenUsage | None = None  # estimated where nobody counted
     charge: Charge | None = None
     estimated: bool = False
     asking: Candidate | None = None  # somebody was asked and has not answered
@@ -155,11 +156,11 @@ class Account:
         if attempt.outcome != _CANCELLED:
             self.asking = None
 
-    def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
+    def note(self, usage: TokenUsage, served: Candidate | None, *, estimated: bool = False) -> None:
         """What was used of the model that served; its price is the tally's cost."""
         tally = self.tally
-        tally.usage, self.estimated = usage, estimated
-        if usage is None or served is None or self.decision is None:
+        self.usage, self.estimated = usage, estimated
+        if served is None or self.decision is None:
             return
         self.charge = priced(tally, self.decision, usage, served)
         nano = None if self.charge is None else self.charge.nano
@@ -169,7 +170,7 @@ class Account:
         """Write the terminal line, and wait until it is on the disk where an answer was given."""
         if not self.settled:
             self.settle()
-            if self.tally.usage is not None:
+            if self.usage is not None:
                 await self.accounts.journal.durable()
 
     def settle(self) -> None:
@@ -184,14 +185,14 @@ class Account:
         except KeystoreError as error:
             self.accounts.report(self.tally.request_id, error)
         if self.leave is not None:
-            usage = self.tally.usage
+            usage = self.usage
             self.leave(0 if usage is None else usage.input_tokens + usage.output_tokens)
 
     def _terminal(self) -> bytes:
         tally = self.tally
-        if self.asking is not None and tally.usage is None and self.decision is not None:
+        if self.asking is not None and self.usage is None and self.decision is not None:
             self.note(TokenUsage(_estimated_input(self.decision.query.needs), 0), self.asking, estimated=True)
-        usage = tally.usage
+        usage = self.usage
         outcome = tally.outcome or (Outcome.OK if tally.status == 200 else Outcome.REFUSED)
         if usage is None:
             row = self._begun(State.RELEASED, outcome) | {"cost_nano": 0}

@@ -13,12 +13,13 @@ from gateway.deciding import RuleBook, refused
 from gateway.errors import ApiError
 from gateway.events import Decided, TokenUsage
 from gateway.fronts import COUNT_FRONT, Front, retold
+from gateway.idempotency_key import key_of
 from gateway.openai_shape import encode
 from gateway.paths import wording_of
 from gateway.pins import Pin, Pins
 from gateway.receiving import Admitted, decided, identify, keyring_of, read_request, receive_raw, receive_request
 from gateway.relay import relay_stream
-from gateway.repeats import NOT_KEPT, Replay, Ticket, definite, key_of
+from gateway.repeats import NOT_KEPT, Replay, Ticket, definite
 from gateway.seen import parse
 from gateway.services import Services
 from gateway.surface import EMBEDDINGS, RESPONSES
@@ -269,6 +270,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, produced
     """Note usage and its cost at the price of the model that served; no cost where the price is unknown, as that of
     searches, which nobody counts. What nobody counted to its end is estimated from what was `produced`, in tokens. What
     was really used is what the tenant's next request is reckoned with."""
+    tally.usage = usage
     if tally.account is None:
         return  # nothing is spent
     served, whole = served_by(decision, tally), tally.outcome is None

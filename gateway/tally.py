@@ -37,7 +37,7 @@ class Account(Protocol):
     measure: Callable[[], None] | None
     leave: Callable[[int | None], None] | None
 
-    def note(self, usage: TokenUsage | None, served: Candidate | None, *, estimated: bool = False) -> None:
+    def note(self, usage: TokenUsage, served: Candidate | None, *, estimated: bool = False) -> None:
         """What was used of the model that served."""
 
     async def reserve(self, candidate: Candidate) -> Problem | None:

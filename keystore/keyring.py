@@ -31,7 +31,7 @@ class Keyring:
     holdings: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by name
     choices: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by provider
     budgets: TenantBudgets = NO_BUDGETS
-    lent: Mapping[str, str] = _NOTHING  # by provider, where the key is another tenant's: whose
+    lent: Mapping[str, str] = field(default_factory=lambda: _NOTHING)  # by provider: whose key it is, where not its own
 
     def owner(self, provider_id: str) -> str:
         """The id of the tenant whose key for this provider is used."""

@@ -12,7 +12,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
-from router.money import nano_of
+from router.money import MOST, nano_of
 from router.prices import STANDS_IN, PriceClass, Prices, ServiceTier, prices_at
 
 # A fee that few models have: without a price there is none.
@@ -88,8 +88,9 @@ class Charge:
 
     @property
     def nano(self) -> int | None:
-        """The sum of the lines, each in whole nano-dollars; None when `usd` is."""
-        return None if self.usd is None else sum(line.nano or 0 for line in self.lines)
+        """The sum of the lines, each in whole nano-dollars; None when `usd` is. At most what a database holds: nine
+        billion dollars."""
+        return None if self.usd is None else min(sum(line.nano or 0 for line in self.lines), MOST)
 
 
 def charge(prices: Prices, usage: Usage) -> Charge:

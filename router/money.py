@@ -3,6 +3,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
+MOST: Final = 2**63 - 1  # that a database's whole numbers hold
 _NANO: Final = Decimal("1e-9")
 
 

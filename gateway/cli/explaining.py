@@ -19,6 +19,7 @@ from gateway.cli.decision_tables import print_decision, print_request
 from gateway.control.gate import Operation
 from gateway.control.targets import check_said
 from gateway.deciding import RuleBook, decide
+from gateway.lending import Lending, operator_of
 from gateway.pricing.live import live_catalogue
 from gateway.receipts import record_of
 from router.explain import to_json
@@ -61,7 +62,8 @@ def _would(tenant: str, request: ChatRequest, target: str) -> Mapping[str, Any]:
     """What would be decided now."""
 
     async def work(at: Operation) -> Mapping[str, Any]:
-        keyring = await at.keystore.keyring(at.tenant)
+        lending = Lending(at.keystore, await operator_of(at.keystore, at.rules.operator))
+        keyring = await lending.keyring(at.tenant, at.rules.plans.get(at.tenant.plan))
         catalogue = await live_catalogue(at.keystore, at.rules)
         book = RuleBook(at.rules.registry, at.rules.plans, catalogue, at.rules.aliases)
         return to_json(decide(request, at.tenant, keyring, book, datetime.now(UTC).date()))

@@ -1,6 +1,7 @@
 """Each surface to a provider that speaks it: the bytes that arrive there and the bytes that come back, by port."""
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -116,8 +117,14 @@ OWN = {
     "user-agent": "canary/1",
     "traceparent": "00-canary",
     "x-wardgate-canary": "1",
-    "idempotency-key": "canary",
 }
+
+
+def canaries() -> dict[str, str]:
+    """What a caller says to the gateway and no provider hears, with a key of its own each time."""
+    return OWN | {"idempotency-key": f"canary-{uuid.uuid4()}"}
+
+
 EXPECTED = {"host", "content-type", "content-length", "accept", "accept-encoding", "user-agent"}
 
 
@@ -137,7 +144,7 @@ def test_the_callers_fields_arrive_byte_for_byte_and_the_answer_comes_back_so(
     before = scene.gateway.metric("wardgate_tokens_total")
     ours = b'"models": ["%s"], "provider": {"sort": "price"}, "wardgate": {}' % case.model.encode()
     body = body_of(case, stream=streamed, more=ours)
-    answer = scene.post(case.path, token, body, OWN)
+    answer = scene.post(case.path, token, body, canaries())
     assert answer.status_code == 200, answer.text
     assert sha(answer.content) == sha(answer_of(upstream))
     sent = scene.sent(case.provider)
@@ -231,7 +238,7 @@ def test_anthropics_headers_and_its_beta_query_travel_and_nothing_else(
 ) -> None:
     given, expected = TRAVELLING[name]
     scene.at["anthropic"].plain(told.MESSAGE_PLAIN if path == "/v1/messages" else b'{ "input_tokens":  14 }')
-    answer = scene.post(path, token, {"model": CLAUDE, "max_tokens": 9, **ASKED}, given | OWN, query)
+    answer = scene.post(path, token, {"model": CLAUDE, "max_tokens": 9, **ASKED}, given | canaries(), query)
     assert answer.status_code == 200 and answer.content == answer_of(scene.at["anthropic"]), answer.text
     assert "x-wardgate-estimated" not in answer.headers
     sent = scene.sent("anthropic")

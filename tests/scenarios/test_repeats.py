@@ -1,0 +1,105 @@
+"""`Idempotency-Key` over the wire: the SDKs of OpenAI and Anthropic, both lanes, replays, streams and refusals."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from gateway.sandbox.server import SandboxServer
+from tests.harness import RunningGateway, sandbox_config
+
+KEYS = {f"{name}_API_KEY": f"sk-sandbox-{name.lower()}" for name in ("MINIMAX", "ANTHROPIC", "OPENAI")}
+PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+MODELS = ("minimax/MiniMax-M2", "anthropic/claude-haiku-4-5")
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory, running_sandbox: SandboxServer) -> Iterator[httpx.Client]:
+    with RunningGateway(tmp_path_factory.mktemp("repeats"), sandbox_config(running_sandbox.url)) as gateway:
+        token = gateway.tenant("acme", "team", KEYS)
+        with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {token}"}, timeout=60) as http:
+            yield http
+
+
+def body(path: str, model: str, **more: Any) -> dict[str, Any]:
+    said = [{"role": "user", "content": "Say the word"}]
+    asked = (
+        {"input": "Say the word", "store": False} if path == "/v1/responses" else {"messages": said, "max_tokens": 50}
+    )
+    return {"model": model, **asked, **more}
+
+
+def ours(answer: httpx.Response) -> dict[str, str]:
+    return {name: value for name, value in answer.headers.items() if name.startswith("x-wardgate-")}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("path", PATHS)
+def test_repeat_is_answered_alike_and_asked_once(
+    client: httpx.Client, sandbox: SandboxServer, path: str, model: str
+) -> None:
+    named = {"idempotency-key": f"{path}-{model}"}
+    first, second = (client.post(path, json=body(path, model), headers=named) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200), first.text
+    assert second.content == first.content
+    assert ours(second) == ours(first) | {"x-wardgate-replayed": "true"}
+    assert len(sandbox.requests()) == 1
+    other = client.post(path, json=body(path, model, temperature=0.5), headers=named)
+    assert other.status_code == 409 and "idempotency" in other.text.lower()
+    again = client.post(path, json=body(path, model))
+    assert again.status_code == 200 and "x-wardgate-replayed" not in again.headers
+
+
+def test_stream_is_sent_once(client: httpx.Client, sandbox: SandboxServer) -> None:
+    named = {"idempotency-key": "stream"}
+    asked = body(PATHS[0], MODELS[0], stream=True)
+    first, second = (client.post(PATHS[0], json=asked, headers=named) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 409)
+    assert second.json()["error"]["code"] == "idempotency_stream_ended"
+    assert second.headers["x-should-retry"] == "false"
+    assert len(sandbox.requests()) == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("path", PATHS)
+def test_refusal_by_the_provider_comes_back_byte_for_byte_and_a_failure_does_not(
+    client: httpx.Client, sandbox: SandboxServer, path: str, model: str
+) -> None:
+    named = {"idempotency-key": f"refused-{path}-{model}"}
+    sandbox.script("status=500", "status=400")
+    failed, refused, again = (client.post(path, json=body(path, model), headers=named) for _ in range(3))
+    assert (failed.status_code, refused.status_code, again.status_code) == (502, 400, 400)
+    assert again.content == refused.content
+    assert ours(again) == ours(refused) | {"x-wardgate-replayed": "true"}
+    assert again.headers["x-should-retry"] == refused.headers["x-should-retry"] == "false"
+    assert len(sandbox.requests()) == 2
+
+
+def test_key_that_is_not_well_formed_is_refused(client: httpx.Client) -> None:
+    answer = client.post(PATHS[0], json=body(PATHS[0], MODELS[0]), headers={"idempotency-key": "a b"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_idempotency_key")
+
+
+def test_refusal_by_us_is_looked_at_anew(client: httpx.Client) -> None:
+    answers = [
+        client.post(PATHS[0], json=body(PATHS[0], "no/such-model"), headers={"idempotency-key": "m"}) for _ in range(2)
+    ]
+    assert [one.status_code for one in answers] == [404, 404]
+    assert "x-wardgate-replayed" not in answers[1].headers
+
+
+def test_sdk_repeats_by_header(client: httpx.Client, sandbox: SandboxServer) -> None:
+    token = client.headers["authorization"].removeprefix("Bearer ")
+    with openai.OpenAI(base_url=client.base_url.join("/v1"), api_key=token) as sdk:
+        answers = [
+            sdk.chat.completions.create(
+                model=MODELS[0],
+                messages=[{"role": "user", "content": "Hello"}],
+                extra_headers={"Idempotency-Key": "of-the-sdk"},
+            )
+            for _ in range(2)
+        ]
+    assert answers[0].id == answers[1].id
+    assert len(sandbox.requests()) == 1
