@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,32 @@ def test_failover_stream_and_refusal_are_told(running: RunningGateway, sandbox: 
     assert {one["outcome"] for one in record["attempts"]} == {"rate_limited"}
     malformed = running.post(CHAT, token, {"model": 7})
     assert running.get(f"/v1/requests/{id_of(malformed)}", token).status_code == 404
+
+
+def test_receipt_has_a_line_for_each_class_and_every_attempt(running: RunningGateway, sandbox: SandboxServer) -> None:
+    token, other = running.tenant("acme", keys=KEYS), running.tenant("beta", keys=KEYS)
+    answers = [running.post(CHAT, token, ASK) for _ in range(3)]
+    sandbox.script("status=429", match={"key": "sk-sandbox-openai"}, repeat=True)
+    answers.append(running.post(CHAT, token, ASK | {"model": "openai/gpt-4o", "models": ["minimax/MiniMax-M2"]}))
+    records = [kept(running, token, id_of(answer)) for answer in answers]
+    for answer, record in zip(answers, records, strict=True):
+        receipt = record["receipt"]
+        assert (receipt["request_id"], receipt["state"]) == (id_of(answer), "settled")
+        assert receipt["cost_usd"] == answer.headers["x-wardgate-cost-usd"]
+        assert sum(line["cost_nano"] for line in receipt["lines"]) == receipt["cost_nano"] > 0
+        assert {"input", "output"} <= {line["class"] for line in receipt["lines"]}
+        named = [(one["provider"], one["model"], one["outcome"], one["status"]) for one in receipt["attempts"]]
+        assert named == [(o["provider"], o["model"], o["outcome"], o["status"]) for o in record["attempts"]]
+        assert (receipt["key_source"], receipt["setting_key"]) == ("byok", "MINIMAX_2_7_API_KEY")
+        assert running.get(f"/v1/requests/{id_of(answer)}", other).status_code == 404
+    assert [one["status"] for one in records[-1]["receipt"]["attempts"]] == [429, 200]
+    used = running.get("/v1/usage", token).json()["total"]["cost_usd"]
+    assert Decimal(used).scaleb(9) == sum(record["receipt"]["cost_nano"] for record in records)
+    assert running.cli("ledger", "check").returncode == 0
+    alter(running, "DELETE FROM wardgate_ledger")
+    record = running.get(f"/v1/requests/{id_of(answers[0])}", token).json()
+    assert record == records[0] | {"receipt": None}
+    assert running.cli("ledger", "check").returncode == 3
 
 
 def test_record_holds_no_prompt_and_no_key(running: RunningGateway) -> None:
