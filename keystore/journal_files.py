@@ -246,11 +246,8 @@ class Reader:
         while before is None or self.position < before:
             if self._file == _NONE and not self._open_next():
                 return []
-            ended = before is None
+            ended = before is None or self._next_segment() is not None  # asked first: then this one grows no more
             data = self._lines(most)
-            if not data and not ended:
-                ended = self._next_segment() is not None
-                data = self._lines(most)  # it may have grown just before the next one was begun
             if found := list(self._records(data, before)):
                 return found
             if not data:

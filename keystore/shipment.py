@@ -6,6 +6,7 @@ refused this one. Must not know whose journal it is, nor when to try again.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -19,8 +20,9 @@ from keystore.journal_files import Reader, Record, intend_aside, intended_aside,
 from keystore.ledger_row import LedgerRow, State
 
 LOST: Final = "lost"  # the outcome of a request whose process died
-BATCH_BYTES: Final = 512 * 1024
+BATCH_BYTES: Final = 1024 * 1024  # some 700 requests: twice as many cost a tenth less, and stop the loop for longer
 _MOST_HELD: Final = 4  # batches in memory, while every row of them is refused
+_AT_A_TIME: Final = 200  # lines that are looked at without a pause: half a millisecond
 _TRIES: Final = 3  # of a batch, before its rows are tried one by one
 
 
@@ -106,6 +108,7 @@ class Shipment:
         self._reader = Reader(desk.folder, journal_id)
         self._read_to = self._read_bytes = 0
         self._reading: asyncio.Future[list[Record]] | None = None
+        self._records: deque[Record] = deque()  # read, and not looked at yet
         self._batch: list[_Line] = []
         self._aside: list[dict[str, object]] = []  # what is to be set aside before anything else
         self._refused = 0  # times that the database was there and refused the batch
@@ -161,6 +164,18 @@ class Shipment:
 
     async def _read(self, before: int | None) -> bool:
         """Have more lines in hand; False at the end. What a cancelled call had read comes with the next."""
+        if not self._records:
+            self._records.extend(await self._read_file(before))
+            self._note_damage()
+        if not self._records:
+            return False
+        while self._records:
+            for _ in range(min(_AT_A_TIME, len(self._records))):
+                self._sort(self._records.popleft())
+            await asyncio.sleep(0)  # requests go on meanwhile
+        return True
+
+    async def _read_file(self, before: int | None) -> list[Record]:
         if self._reading is None:
             reading = asyncio.to_thread(self._reader.read, before=before, most=self._desk.batch_bytes)
             self._reading = asyncio.ensure_future(reading)
@@ -170,13 +185,10 @@ class Shipment:
             self._reading = None
             raise JournalUnwritable(f"the journal in {self._desk.folder} cannot be read: {error.strerror}") from error
         self._reading = None
-        self._note_damage()
-        for record in records:
-            self._sort(record)
-        self._read_to, self._read_bytes = self._reader.position, self._reader.size
-        return bool(records)
+        return records
 
     def _sort(self, record: Record) -> None:
+        self._read_to, self._read_bytes = record.position + 1, self._read_bytes + record.size
         try:
             row = LedgerRow.of_line(record.payload)
         except ValueError as error:
@@ -315,6 +327,7 @@ class Shipment:
         if self.stored < before:
             self._reader.close()
             self._reader = Reader(self._desk.folder, self.journal_id)
+            self._records.clear()
             self._batch, self.open, self.lost = [], {}, 0
             self._read_to = self._read_bytes = 0
             raise RowsRefused(f"the database went back from line {before} of the journal to {self.stored}")

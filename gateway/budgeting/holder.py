@@ -7,12 +7,12 @@ the database it is used up, then hard budgets refuse. Must not know what a call 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from gateway.budgeting.slices import Slice
 from gateway.budgeting.standing import Standing
@@ -20,9 +20,10 @@ from keystore.budget_use import Ask, BudgetUse, HolderGone, Short, Slot
 from keystore.budgets import Budget
 from keystore.errors import DatabaseUnavailable
 
+Result = TypeVar("Result")
 Held = tuple[str, str, int]  # who holds how much of which budget for a row of the ledger: LedgerRow.holds
 
-_ANSWER_S: Final = 3.0  # a lease that takes longer has failed
+_ANSWER_S: Final = 5.0  # a lease that takes longer has failed
 _DRY_S: Final = 1.0  # after a refusal more than was left is not asked for so long
 _PATIENT_S: Final = 30.0  # a call waits for what other processes do not use, at most once in so long
 _PAUSES_S: Final = (0.25, 0.5, 0.75, 1.0)  # between its looks
@@ -116,6 +117,7 @@ class Holder:
         self._pause = pause
         self._places: dict[tuple[str, date], _Place] = {}
         self._running: set[asyncio.Task[Reservation | Refused]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
         self.standing = Standing(use, self, clock)
         self.counts = Counts()
 
@@ -233,30 +235,43 @@ class Holder:
 
     async def _lease(self, wants: Sequence[_Want], most: int) -> Short | None:
         """One lease for all that lack something. DatabaseUnavailable when it does not answer."""
-        try:
-            async with asyncio.timeout(_ANSWER_S):
-                while True:
-                    await self.standing.assure()
-                    name, asks = self.standing.name, self._asks(wants, most)
-                    if not asks:
-                        return None
-                    self.counts.leases += 1
-                    answer = await self._use.lease(name, asks)
-                    if name == self.standing.name:  # else it was got for a name that is buried
-                        break
-        except HolderGone:
-            self.standing.gone()
-            return await self._lease(wants, most)
-        except TimeoutError:
-            self.standing.doubt()
-            raise DatabaseUnavailable("the budgets' database does not answer") from None
-        except DatabaseUnavailable:
-            self.standing.doubt()
-            raise
+        while True:
+            await self._in_time(self.standing.assure())
+            name, asks = self.standing.name, self._asks(wants, most)
+            if not asks:
+                return None
+            self.counts.leases += 1
+            try:
+                answer = await self._in_time(self._use.lease(name, asks))
+            except HolderGone:
+                self.standing.gone()
+                continue
+            if name == self.standing.name:  # else it was got for a name that is given up
+                break
         if isinstance(answer, Short):
             return answer
         self._got(answer, wants, most)
         return None
+
+    async def _in_time(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What `work` gives, or DatabaseUnavailable when that takes too long. It is not cancelled then: a transaction
+        that is cancelled half-way may keep SQLite's lock. Nothing it does later counts, since its name is given up."""
+        task = asyncio.ensure_future(work)
+        self._asking.add(task)
+        task.add_done_callback(self._answered)
+        done, _ = await asyncio.wait({task}, timeout=_ANSWER_S)
+        try:
+            if not done:
+                raise DatabaseUnavailable("the budgets' database does not answer")
+            return task.result()
+        except DatabaseUnavailable:
+            self.standing.doubt()
+            raise
+
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was told, or nobody waits for it any more
 
     def _asks(self, wants: Sequence[_Want], most: int) -> list[Ask]:
         now, asks = self._clock(), []

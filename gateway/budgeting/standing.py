@@ -64,7 +64,8 @@ class Standing:
     def doubt(self) -> None:
         """It is not certain what the database knows: begin anew, but not now."""
         self._joined = False
-        self._away_until = self._clock() + _AWAY_S
+        if not self.away:  # those who ask meanwhile do not put it off
+            self._away_until = self._clock() + _AWAY_S
 
     def gone(self) -> None:
         """This process was taken for dead: what is held is not held any more."""

@@ -39,12 +39,12 @@ class Beyond:
                 self._others.setdefault(key, []).append(amount)
 
     def take(self, ask: Ask, now: int, parts: int) -> int:
-        """What of a limit this process must leave alone, once: its part of what others used beyond theirs."""
+        """What of a limit this process must leave alone, once: all that others used beyond theirs. Who else has
+        something left is not known, so each leaves the whole: together they admit what is left at most."""
         told = self._others.pop(ask.key, None)
         if told is None:
             return 0
-        mine = -(-sum(told) // max(1, parts - len(told)))
-        return max(0, mine - ask.limit * (now - self._heard_at) // (PERIOD_MS * parts))
+        return max(0, sum(told) - ask.limit * (now - self._heard_at) // (PERIOD_MS * parts))
 
 
 def _read(text: str) -> Iterable[tuple[str, int]]:

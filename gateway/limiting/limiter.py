@@ -86,7 +86,7 @@ class Limiter:
         self._count = 0
         self._keep_at = 0
         self._epoch = ""
-        self._in_doubt = True  # whether Redis still has its data
+        self._in_doubt = True  # whether Redis still has its data; until it is known, both must agree
         self._wake = asyncio.Event()
 
     @property
@@ -103,12 +103,12 @@ class Limiter:
         if self._shared is None:
             return self._by_share(asks, holder)
         match self._breaker.state:
-            case State.CLOSED:
-                return await self._by_redis(self._shared, asks, holder)
-            case State.RETURNING:
-                return await self._by_both(self._shared, asks, holder)
             case State.OPEN:
                 return self._without_redis(asks, holder)
+            case State.CLOSED if not self._in_doubt:
+                return await self._by_redis(self._shared, asks, holder)
+            case State.CLOSED | State.RETURNING:
+                return await self._by_both(self._shared, asks, holder)
 
     async def _by_redis(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         try:
@@ -132,9 +132,11 @@ class Limiter:
             raise
 
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
+        if self._breaker.state is State.CLOSED:
+            self._leave_alone(asks)
         ours = self._by_share(asks, holder, degraded=True)
         if ours.ticket is None:
-            return ours
+            return self._unless_whole(ours, asks)
         try:
             admitted, standings = await self._ask(shared, asks, holder)
         except AwayError as error:
@@ -158,16 +160,24 @@ class Limiter:
         return verdict
 
     def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
-        now, parts = self._now(), self._parts()
-        for ask in asks:
-            left_alone = self._beyond.take(ask, now, parts)
-            if left_alone:
-                self._local.force(ask, left_alone, now, parts)
+        self._leave_alone(asks)
         verdict = self._by_share(asks, holder, degraded=True)
         if verdict.ticket is not None:
             self._outbox.owe_all(asks)
-        elif verdict.retry_ms is None and all(ask.amount <= ask.limit for ask in asks):
-            return verdict._replace(retry_ms=self._breaker.next_trial_ms)  # more than a share, less than the limit
+        return self._unless_whole(verdict, asks)
+
+    def _leave_alone(self, asks: Sequence[Ask]) -> None:
+        """Before the share decides alone: what others used beyond theirs is not there any more."""
+        now, parts = self._now(), self._parts()
+        for ask in asks:
+            amount = self._beyond.take(ask, now, parts)
+            if amount:
+                self._local.force(ask, amount, now, parts)
+
+    def _unless_whole(self, verdict: Verdict, asks: Sequence[Ask]) -> Verdict:
+        """What is more than a share, and not more than the limit, is to come again when Redis may decide."""
+        if verdict.retry_ms is None and all(ask.amount <= ask.limit for ask in asks):
+            return verdict._replace(retry_ms=max(TIDY_MS, self._breaker.next_trial_ms))
         return verdict
 
     def _by_share(self, asks: Sequence[Ask], holder: str, *, degraded: bool = False) -> Verdict:
@@ -256,7 +266,8 @@ class Limiter:
 
     async def _catch_up(self, shared: Shared, kept: list[Change]) -> None:
         if self._in_doubt:
-            await self._look(shared)
+            if await self._look(shared):
+                self._breaker.returned()
             self._in_doubt = False
         await self._keep(shared, kept)
         await self._send(shared, self._outbox.take())
@@ -274,12 +285,14 @@ class Limiter:
         self._in_doubt = False
         self._breaker.returned()
 
-    async def _look(self, shared: Shared) -> None:
-        """Where Redis lost its data, all that this process's share has used is owed, not only what Redis missed."""
+    async def _look(self, shared: Shared) -> bool:
+        """Whether Redis lost its data: then all that this process's share has used is owed, not what Redis missed."""
         epoch = await shared.epoch(secrets.token_hex(8))
-        if self._epoch and epoch != self._epoch:
+        lost = self._epoch not in ("", epoch)
+        if lost:
             self._outbox.owe_instead([(ask, self._used(ask)) for ask in self._local.rates()])
         self._epoch = epoch
+        return lost
 
     async def _keep(self, shared: Shared, kept: list[Change]) -> None:
         await self._send(shared, kept)
@@ -322,6 +335,7 @@ class Limiter:
     def _failed(self, error: AwayError) -> None:
         self._in_doubt = True
         self._breaker.failed(str(error))
+        self._wake.set()
 
     def _used(self, ask: Ask) -> int:
         return self._local.used(ask, self._now(), self._parts())

@@ -133,14 +133,8 @@ async def test_other_process_hears_of_it(world: World, keystore: Keystore, acme:
 async def test_new_budget_counts_what_its_period_has_seen(world: World, keystore: Keystore, acme: Tenant) -> None:
     made = await keystore.tokens.create(acme)
     columns = "tenant_id, period, starts, token_id, provider, model, key_source, outcome, cost_nano, requests"
-    zeroes: tuple[str, ...] = (
-        "input_tokens",
-        "output_tokens",
-        "cached_input_tokens",
-        "cache_write_tokens",
-        "reasoning_tokens",
-    )
-    zeroes = (*zeroes, "unpriced", "estimated")
+    kinds = ("input", "output", "cached_input", "cache_write", "reasoning")
+    zeroes = (*(f"{kind}_tokens" for kind in kinds), "unpriced", "estimated")
     seen = [
         ("month", "2026-11-01", made.id, "managed", 700),
         ("month", "2026-11-01", "another", "managed", 50),

@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 import sys
 import tempfile
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from keystore.journal_files import (
     journals_in,
     parsed,
     read_header,
+    remove,
     segments_of,
 )
 from tests.keystore.journals import DATABASE, begun, died, ended
@@ -166,6 +169,33 @@ def test_journal_of_a_living_process_is_nobody_elses(tmp_path: Path) -> None:
     assert taken is not None and Owned.take(tmp_path, journal.journal_id) is None
     taken.let_go()
     died(other)
+
+
+def test_of_many_that_want_a_journal_one_has_it_also_while_it_is_deleted(tmp_path: Path) -> None:
+    holders, most = [0], [0]
+    journal_id = str(uuid.uuid4())
+
+    def want(_: int) -> None:
+        for _ in range(1_500):
+            if owned := Owned.take(tmp_path, journal_id):
+                holders[0] += 1
+                segments_of(tmp_path, journal_id)  # something to do, so that others come meanwhile
+                most[0] = max(most[0], holders[0])
+                holders[0] -= 1
+                remove(tmp_path, journal_id)  # another may begin anew from here on
+                owned.let_go()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(want, range(4)))
+    assert most == [1]
+
+
+def test_lock_goes_last_when_a_journal_is_deleted(tmp_path: Path) -> None:
+    journal_id = written(tmp_path, [ended(1)])
+    (tmp_path / f"{journal_id}.strange").mkdir()
+    with pytest.raises(OSError):
+        remove(tmp_path, journal_id)
+    assert (tmp_path / f"{journal_id}.lock").exists() and segments_of(tmp_path, journal_id) == []
 
 
 async def test_finished_journal_leaves_nothing_and_a_closed_one_takes_nothing(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -66,6 +66,7 @@ class ShakyUse(BudgetUse):
 
     failing = ""
     away = False
+    meanwhile: Callable[[], Awaitable[None]] | None = None  # what happens once while a lease is on its way
 
     def _once(self, when: str) -> None:
         if self.away or self.failing == when:
@@ -84,6 +85,9 @@ class ShakyUse(BudgetUse):
         self._once("lost")
         found = await super().lease(holder, asks)
         self._once("unheard")
+        if self.meanwhile is not None:
+            first, self.meanwhile = self.meanwhile, None
+            await first()
         return found
 
     async def give_back(self, holder: str, amounts: Mapping[Slot, int]) -> None:

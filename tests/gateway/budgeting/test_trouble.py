@@ -58,7 +58,7 @@ async def test_who_lives_is_never_buried(town: Town) -> None:
 async def test_after_an_outage_everybody_may_speak_first(town: Town) -> None:
     one, other, budget = town.process(), town.process(), managed(100)
     await town.reserved(one, 100, budget)
-    await live(town, 10, one, other)
+    await live(town, 12, one, other)
     town.ticks.advance(600)  # nobody reached the database
     await live(town, 20, other)
     await live(town, 30, one, other)
@@ -105,8 +105,10 @@ async def test_without_the_database_what_is_held_is_used_up(town: Town) -> None:
     assert (await town.refused(one, 10, budget)).why is Why.UNAVAILABLE
     assert one.holder.counts.leases == leases, "nor is it asked at once again"
     use.away = False
-    town.ticks.advance(2)
-    assert isinstance(await town.reserve(one, 10, budget), Reservation)
+    for _ in range(2):  # those who ask in between do not put it off
+        town.ticks.advance(0.6)
+        again = await town.reserve(one, 10, budget)
+    assert isinstance(again, Reservation)
 
 
 async def test_what_is_held_is_used_for_as_long_as_nobody_can_bury_it(town: Town) -> None:
@@ -123,15 +125,32 @@ async def test_what_is_held_is_used_for_as_long_as_nobody_can_bury_it(town: Town
 async def test_lease_that_never_answered(town: Town, failing: str) -> None:
     """Nobody knows whether it was done: what it may hold comes back, and what calls reserved stays held."""
     (one, use), other, budget = shaky(town), town.process(), managed(1_000)
-    reservation = await town.reserved(one, 300, budget)
+    reservation, other_call = await town.reserved(one, 300, budget), await town.reserved(one, 50, budget)
+    town.settle(one, other_call, 0)
     use.failing = failing
     assert (await town.refused(one, 600, budget)).why is Why.UNAVAILABLE
-    await live(town, 65, one, other)
+    await live(town, 2, one, other)
+    assert one.holder.reserve_now([budget], 1, town.world.clock()) is None, "what was free is not certain any more"
+    await live(town, 63, one, other)
     assert await town.book(budget) == (0, 300)
     town.settle(one, reservation, 300)
     await town.ship(one.journal)
     await live(town, 31, one, other)
     assert await town.book(budget) == (300, 0)
+
+
+async def test_lease_for_a_name_that_was_given_up_meanwhile(town: Town) -> None:
+    (one, use), other, budget = shaky(town), town.process(), managed(1_000)
+
+    async def begin_anew() -> None:
+        one.holder.standing.doubt()
+        await live(town, 2, one)
+
+    use.meanwhile = begin_anew
+    await town.reserved(one, 100, budget)
+    await live(town, 65, one, other)
+    assert one.burying.buried + other.burying.buried == 1
+    assert await town.book(budget) == (0, 100)
 
 
 async def test_returning_that_never_answered(town: Town) -> None:

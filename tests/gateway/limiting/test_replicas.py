@@ -125,7 +125,8 @@ async def test_no_second_burst_is_admitted_when_redis_dies(
             after += len(await world.burst(10 * LIMIT // REPLICAS, rpm(LIMIT)))
         assert world.states() == {State.OPEN}
         leaked = LIMIT * 3 // 60
-        assert LIMIT - before <= after + REPLICAS
+        if by_one == 0:
+            assert LIMIT - before <= after + REPLICAS
         assert after <= LIMIT - before + leaked
         world.let_pass(60)
         assert len(await world.burst(LIMIT, rpm(LIMIT))) <= LIMIT
@@ -247,8 +248,10 @@ async def test_what_is_larger_than_a_share_is_told_when_redis_is_tried_again(
 ) -> None:
     async with worlds(fresh_redis, direct) as (world, link):
         await link.down()
+        await world.burst(6, rpm(LIMIT), only=0)
         for _ in range(6):
-            refused = await world.limiters[0].admit([tpm(1_000, 900)])
+            await world.limiters[0].tend()
+        refused = await world.limiters[0].admit([tpm(1_000, 900)])
         assert (refused.degraded, refused.retry_ms) == (True, 5_000)
         assert (await world.limiters[0].admit([tpm(1_000, 1_001)])).retry_ms is None
         await link.up()

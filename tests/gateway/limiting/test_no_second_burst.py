@@ -1,0 +1,149 @@
+"""However Redis comes and goes, and whoever is asked, the replicas together admit what one limiter would.
+
+Here Redis is the counts in process behind a switch, which `test_same_meaning.py` shows to be the same as the script's;
+so many histories can be played. One tank of the whole limit is debited by every request that was admitted: it never
+overflows. Before Redis goes, processes have told each other what they used beyond their shares, and it is away for long
+enough for every process to notice.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.limiting.asks import Ask, AwayError
+from gateway.limiting.breaker import TRIALS
+from gateway.limiting.gcra import PERIOD_MS, leaked
+from gateway.limiting.limiter import Limiter
+from gateway.limiting.local import LocalLimits
+from gateway.limiting.outbox import Change, Verb
+from gateway.limiting.shared import Answer
+from tests.gateway.limiting.test_limiter import Clock, rpm
+
+REPLICAS = 4
+LIMIT = 120
+
+
+class Redis:
+    """What all processes share, with a switch."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.is_up = True
+        self.life = 0
+        self.lose()
+
+    def lose(self) -> None:
+        """Start again with nothing."""
+        self.life += 1
+        self.counts = LocalLimits()
+        self.mark = ""
+        self.told: dict[str, str] = {}
+
+
+class Line:
+    """One process's connection: it fails while Redis is down, and once more when Redis was started anew."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+        self.life = redis.life
+
+    def now(self) -> int:
+        lives, self.life = (self.life, self.redis.life), self.redis.life
+        if not self.redis.is_up or lives[0] != lives[1]:
+            raise AwayError("down")
+        return int(self.redis.clock.now * 1000)
+
+    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Answer:
+        await self.apply(changes)
+        return self.redis.counts.admit(asks, holder, self.now())
+
+    async def apply(self, changes: Sequence[Change]) -> None:
+        now = self.now()
+        for change in changes:
+            if change.verb is Verb.FORCE:
+                self.redis.counts.force(change.ask, int(change.what), now)
+
+    async def epoch(self, fresh: str) -> str:
+        self.now()
+        self.redis.mark = self.redis.mark or fresh
+        return self.redis.mark
+
+    async def exchange(self, name: str, text: str) -> list[str]:
+        self.now()
+        self.redis.told[name] = text
+        return [each for other, each in self.redis.told.items() if other != name]
+
+    async def close(self) -> None: ...
+
+
+class Step(NamedTuple):
+    """What happens: so many requests at one replica, or `ms` that go by; or Redis goes, comes, comes back empty."""
+
+    what: str
+    who: int = 0
+    much: int = 0
+
+
+STEPS = st.one_of(
+    st.builds(Step, st.just("ask"), st.integers(0, REPLICAS - 1), st.integers(1, 2 * LIMIT)),
+    st.builds(Step, st.just("pass"), st.just(0), st.sampled_from([1, 500, 3_000, 6_000, 16_000, 40_000])),
+    st.sampled_from([Step("down"), Step("up"), Step("up empty")]),
+)
+
+
+class World:
+    """Four replicas, one Redis, and the tank."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.redis = Redis(self.clock)
+        self.limiters = [
+            Limiter(lambda unheard: Line(self.redis), replicas=lambda: REPLICAS, clock=self.clock, chance=lambda: 0.5)
+            for _ in range(REPLICAS)
+        ]
+        self.at, self.level = int(self.clock.now * 1000), 0
+
+    async def pass_by(self, ms: int) -> None:
+        self.clock.now += ms / 1000
+        for _ in range(2):  # one tells, the other hears
+            for limiter in self.limiters:
+                limiter._tell_at = 0
+                await limiter.tend()
+
+    async def ask(self, who: int, times: int) -> None:
+        for _ in range(times):
+            if (await self.limiters[who].admit([rpm(LIMIT)])).admitted:
+                now = int(self.clock.now * 1000)
+                self.level = leaked(self.at, self.level, LIMIT, now) + PERIOD_MS
+                self.at = now
+
+    async def play(self, step: Step) -> None:
+        if step.what == "ask":
+            await self.ask(step.who, step.much)
+        elif step.what == "pass":
+            await self.pass_by(step.much)
+        elif step.what == "down":
+            await self.pass_by(0)
+            self.redis.is_up = False
+        elif not self.redis.is_up:
+            for _ in range(TRIALS):
+                await self.pass_by(500)
+            if step.what == "up empty":
+                self.redis.lose()
+            self.redis.is_up = True
+        assert self.level <= PERIOD_MS * (LIMIT + REPLICAS), self.level / PERIOD_MS - LIMIT
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(STEPS, max_size=15))
+def test_replicas_together_are_one_limiter_however_redis_comes_and_goes(steps: list[Step]) -> None:
+    async def story() -> None:
+        world = World()
+        await world.pass_by(0)
+        for step in steps:
+            await world.play(step)
+
+    asyncio.run(story())

@@ -1,0 +1,112 @@
+"""The operator's keys: lent where the plan has such models, never instead of a tenant's own, and held to a budget."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.config import ConfigError, parse_config
+from gateway.sandbox.server import SandboxServer
+from keystore.keystore import Keystore
+from tests.harness import RunningGateway, eventually, sandbox_config
+
+CHAT = "/v1/chat/completions"
+HELLO = [{"role": "user", "content": "Hello"}]
+MINI: dict[str, Any] = {"model": "openai/gpt-4o-mini", "messages": HELLO, "max_tokens": 50}
+OPERATORS, OWN = "sk-sandbox-operators-own-1", "sk-sandbox-tenants-own-22"
+MANAGED = '[managed]\ntenant = "house"\n'
+
+
+@pytest.fixture
+def lending(tmp_path: Path, sandbox: SandboxServer) -> Iterator[RunningGateway]:
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
+        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED)) as running:
+        yield running
+
+
+def who(sandbox: SandboxServer) -> str:
+    return sandbox.app.journal.requests()[-1].key_tail
+
+
+def test_plan_without_own_keys_is_lent_the_operators(lending: RunningGateway, sandbox: SandboxServer) -> None:
+    token = lending.tenant("acme", "free")
+    answer = lending.post(CHAT, token, MINI)
+    assert (answer.status_code, answer.headers["x-wardgate-key"]) == (200, "managed:canonical")
+    assert OPERATORS.endswith(who(sandbox))
+    listed = httpx.get(f"{lending.url}/v1/models", headers={"authorization": f"Bearer {token}"}).json()
+    assert "openai/gpt-4o-mini" in {one["id"] for one in listed["data"]}
+    other = lending.post(CHAT, token, MINI | {"model": "openai/gpt-4o"})
+    assert (other.status_code, other.json()["error"]["code"]) == (403, "plan_model_not_allowed")
+    usage: Any = {}
+
+    def told() -> bool:
+        nonlocal usage
+        asked = httpx.get(f"{lending.url}/v1/usage?by=key_source", headers={"authorization": f"Bearer {token}"})
+        usage = {row["key_source"]: row for row in asked.json()["rows"]}
+        return "managed" in usage
+
+    eventually(told)
+    assert usage["managed"]["requests"] == 1 and usage["managed"]["cost_usd"] == answer.headers["x-wardgate-cost-usd"]
+
+
+def test_own_key_comes_first_and_is_never_stood_in_for(lending: RunningGateway, sandbox: SandboxServer) -> None:
+    own = lending.tenant("own", "pro", {"OPENAI_API_KEY": OWN})
+    answer = lending.post(CHAT, own, MINI)
+    assert answer.headers["x-wardgate-key"] == "byok:canonical" and OWN.endswith(who(sandbox))
+    rejected = lending.post(CHAT, own, MINI | {"messages": [{"role": "user", "content": "[sandbox: status=401] Hi"}]})
+    assert rejected.status_code in (401, 403, 424) and len(sandbox.app.journal.requests()) == 2
+    lent = lending.tenant("lent", "pro")
+    assert lending.post(CHAT, lent, MINI).headers["x-wardgate-key"] == "managed:canonical"
+
+
+def test_nobody_is_lent_anything_where_nobody_lends(gateway: RunningGateway) -> None:
+    refused = gateway.post(CHAT, gateway.tenant("acme", "free"), MINI)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "provider_key_missing")
+
+
+def test_plans_budget_holds_what_the_operator_spends(tmp_path: Path, sandbox: SandboxServer) -> None:
+    """A cent a month: calls that may cost a third of a cent each."""
+    plan = '[plans.free]\nmanaged_budget_usd_per_month = "0.01"\n'
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
+        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + plan)) as running:
+        token = running.tenant("acme", "free")
+        dear = MINI | {"max_tokens": 15_000}
+        answers = [running.post(CHAT, token, dear) for _ in range(3)]
+        assert [one.status_code for one in answers] == [200, 200, 200]  # settled to the little that they cost
+        refused = running.post(CHAT, token, MINI | {"max_tokens": 16_384, "n": 2})
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["fault"]) == (429, "insufficient_quota", "plan")
+        assert refused.headers["x-should-retry"] == "false" and error["budget"]["whose"] == "plan"
+        assert "The plan's budget of 0.01 USD a month for the operator's keys" in error["message"]
+
+
+def test_use_of_a_lent_key_is_the_operators(lending: RunningGateway) -> None:
+    token = lending.tenant("acme", "free")
+    assert lending.post(CHAT, token, MINI).status_code == 200
+
+    async def used(keystore: Keystore) -> set[str]:
+        return {tenant.slug for tenant in await keystore.tenants.list() if await keystore.use.of(tenant.id)}
+
+    eventually(lambda: lending.operate(used) != set())
+    assert lending.operate(used) == {"house"}
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [({"tenants": "x"}, 'did you mean "tenant"'), ({"tenant": ""}, "slug"), ({"tenant": 3}, "slug")],
+)
+def test_what_managed_cannot_be_is_said(table: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_config({"managed": table})
+
+
+def test_operator_that_is_not_there_stops_the_start(tmp_path: Path, sandbox: SandboxServer) -> None:
+    with (
+        pytest.raises(ConfigError, match="wardgate tenant add house"),
+        RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED)),
+    ):
+        pass
