@@ -131,8 +131,7 @@ class BudgetUse:
         async with self._database.write() as connection:
             seen = update(budget_holders).where(budget_holders.c.holder == holder).values(seen_at=self._now())
             lives = bool((await connection.execute(seen)).rowcount)
-            empty = (budget_holds.c.holder == holder, budget_holds.c.amount_nano <= 0)
-            await connection.execute(delete(budget_holds).where(*empty))
+            await _forget_empty(connection, holder)
         return lives
 
     async def holders(self) -> dict[str, datetime]:
@@ -210,6 +209,17 @@ async def rows_of(connection: AsyncConnection, slots: Collection[Slot]) -> dict[
         for row in await connection.execute(select(budget_use).where(those)):
             found[Slot(row.budget_key, row.starts)] = row
     return found
+
+
+async def _forget_empty(connection: AsyncConnection, holder: str) -> None:
+    """Holds of nothing are deleted; those that another transaction is at are left for the next time, so that this one,
+    which does not hold the budgets' rows, waits for nobody."""
+    empty = (budget_holds.c.holder == holder, budget_holds.c.amount_nano <= 0)
+    key = tuple_(budget_holds.c.budget_key, budget_holds.c.starts)
+    free = select(budget_holds.c.budget_key, budget_holds.c.starts).where(*empty).limit(_AT_ONCE)
+    slots = [tuple(row) for row in await connection.execute(free.with_for_update(skip_locked=True))]
+    if slots:
+        await connection.execute(delete(budget_holds).where(*empty, key.in_(slots)))
 
 
 async def _hold_holder(connection: AsyncConnection, holder: str) -> None:

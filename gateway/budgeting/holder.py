@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 Held = tuple[str, str, int]  # who holds how much of which budget for a row of the ledger: LedgerRow.holds
 
 _ANSWER_S: Final = 5.0  # a lease that takes longer has failed
+_LEASES: Final = 8  # at a time: more would only wait in the database, until they count as failed
 _DRY_S: Final = 1.0  # after a refusal more than was left is not asked for so long
 _PATIENT_S: Final = 30.0  # a call waits for what other processes do not use, at most once in so long
 _PAUSES_S: Final = (0.25, 0.5, 0.75, 1.0)  # between its looks
@@ -118,6 +119,7 @@ class Holder:
         self._places: dict[tuple[str, date], _Place] = {}
         self._running: set[asyncio.Task[Reservation | Refused]] = set()
         self._asking: set[asyncio.Task[Any]] = set()
+        self._leasing = asyncio.Semaphore(_LEASES)
         self.standing = Standing(use, self, clock)
         self.counts = Counts()
 
@@ -234,7 +236,11 @@ class Holder:
         return None
 
     async def _lease(self, wants: Sequence[_Want], most: int) -> Short | None:
-        """One lease for all that lack something. DatabaseUnavailable when it does not answer."""
+        """One lease for all that lack something, few at a time. DatabaseUnavailable when it does not answer."""
+        async with self._leasing:
+            return await self._lease_now(wants, most)
+
+    async def _lease_now(self, wants: Sequence[_Want], most: int) -> Short | None:
         while True:
             await self._in_time(self.standing.assure())
             name, asks = self.standing.name, self._asks(wants, most)

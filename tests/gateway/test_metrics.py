@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import metrics_document
+from gateway.budgeting.holder import Why
 from gateway.events import (
     AttemptEnded,
     Endpoint,
@@ -32,6 +33,7 @@ from gateway.events import (
     RouteRefused,
     TokenUsage,
 )
+from gateway.limiting.asks import Kind as Limit
 from gateway.metric_specs import SPECS, Kind
 from gateway.metrics import Metrics
 from gateway.metrics_server import MetricsPortError, MetricsServer
@@ -247,6 +249,8 @@ def test_every_metric_is_on_the_page_with_the_labels_of_its_spec() -> None:
         subject(event)
     subject.set_build(version="0.1.0", catalogue="c1", registry="r1")
     subject.price_refreshed(PriceOutcome.LIVE)
+    subject.limited(Limit.TOKENS)
+    subject.budget_refused(Why.SPENT)
     subject.watch_health(lambda ill: len(ill))
     families = {family.name: family for family in text_string_to_metric_families(subject.render().decode())}
     for spec in SPECS:

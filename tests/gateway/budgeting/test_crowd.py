@@ -40,8 +40,8 @@ async def one(url: str, callers: int = CALLERS) -> dict[str, Any]:
     return found
 
 
-async def test_crowd_of_processes(world: World) -> None:
-    database = Database(world.url)
+async def test_crowd_of_processes(pg_world: World) -> None:
+    world, database = pg_world, Database(pg_world.url)
     await database.use_wal()
     told = await asyncio.gather(*(one(world.url) for _ in range(PROCESSES)))
     budgets = [plan_budget(f"t{number}", AMOUNT) for number in range(TENANTS)]
