@@ -9,6 +9,7 @@ import asyncio
 
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.browsers import Browsers
+from gateway.budget_endpoint import Budgets
 from gateway.calls import Calls, CountTokens
 from gateway.catalogue_endpoints import Models, Requests, Route
 from gateway.edge import Edge
@@ -73,6 +74,7 @@ def places(services: Services) -> list[Place]:
         ("/route", "POST", Route(services)),
         ("/requests/{request_id}", "GET", Requests(services)),
         ("/usage", "GET", Usage(services)),
+        ("/budgets", "GET", Budgets(services)),
     ]
     found = [Place(path, "GET", Live()) for path in ("/", "/livez", "/healthz")]
     found.append(Place("/readyz", "GET", Ready(services)))

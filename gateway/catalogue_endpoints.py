@@ -1,5 +1,5 @@
 """What a tenant may ask about itself without spending: `GET /v1/models[/{id}]`, `POST /v1/route`, and
-`GET /v1/requests/{id}`: the decision that was made."""
+`GET /v1/requests/{id}`: the decision that was made, and its receipt."""
 
 import orjson
 
@@ -9,6 +9,7 @@ from gateway.deciding import usable_offers
 from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
 from gateway.fronts import CHAT_FRONT
+from gateway.receipts import record_of
 from gateway.receiving import decided, identify, keyring_of, receive_request
 from gateway.services import Services
 from gateway.tally import KEY, Tally
@@ -78,7 +79,7 @@ class Route:
 
 
 class Requests:
-    """`GET /v1/requests/{id}`: what was decided for a request of this tenant, the attempts, and how it ended."""
+    """`GET /v1/requests/{id}`: what was decided for a request of this tenant, how it ended, and what it cost."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -89,7 +90,7 @@ class Requests:
         admitted = await identify(scope, self._services, tally)
         wanted = scope["path_params"]["request_id"]
         try:
-            kept = await self._services.keystore.decisions.get(wanted, tenant_id=admitted.tenant.id)
+            record = await record_of(self._services.keystore, wanted, tenant_id=admitted.tenant.id)
         except (DecisionUnknown, DatabaseUnavailable) as error:
             raise ApiError(problem_of(error)) from None
-        await send_body(send, 200, kept.document, head=scope["method"] == "HEAD")
+        await send_body(send, 200, record, head=scope["method"] == "HEAD")

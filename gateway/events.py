@@ -25,6 +25,7 @@ class Endpoint(StrEnum):
     ROUTE = "route"
     REQUESTS = "requests"
     USAGE = "usage"
+    BUDGETS = "budgets"
     OPS = "ops"
     ADMIN = "admin"
     KEYS = "keys"  # self-service

@@ -1,6 +1,6 @@
 """The parts of a path, as they are declared and documented."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Path
 
@@ -14,3 +14,7 @@ TokenId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{12}$", description="The id 
 AliasName = Annotated[str, Path(max_length=63, description="An alias for models, e.g. fast.")]
 ProviderId = Annotated[str, Path(max_length=64, description="A provider, e.g. minimax.")]
 RequestId = Annotated[str, Path(pattern=r"^req_[0-9a-f]{32}$", description="`x-wardgate-request-id` of the answer.")]
+Spend = Annotated[
+    Literal["managed", "byok"], Path(description="Whose keys are paid with: the operator's, or the tenant's own.")
+]
+Period = Annotated[Literal["day", "month"], Path(description="How long a budget lasts before it begins anew, UTC.")]

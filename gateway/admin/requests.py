@@ -1,19 +1,64 @@
-"""What was decided for a request, over HTTP, for the operator."""
+"""What was decided for a request and what it cost, over HTTP, for the operator."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
+from pydantic import Field
 
 from gateway.admin.calls import OfCall
 from gateway.admin.parts import RequestId
 from gateway.admin.shapes import Told
 from gateway.control.gate import Operation
+from gateway.receipts import record_of
+
+
+class ChargeLine(Told):
+    """So many units of one class; `price_usd` is for one, and null where it is not known."""
+
+    price_class: Annotated[str, Field(alias="class")]
+    units: str
+    price_usd: str | None
+    cost_nano: int | None
+    cost_usd: str | None
+
+
+class AttemptLine(Told):
+    """Somebody who was asked; `outcome` and `status` are null where the ledger does not say them."""
+
+    provider: str | None
+    model: str | None
+    outcome: str | None
+    status: int | None
+    duration_ms: int
+
+
+class ReceiptOut(Told):
+    """What a request cost: the total is the sum of the lines, and null where the cost of one is not known."""
+
+    object: Literal["receipt"] = "receipt"
+    request_id: str
+    began_at: datetime
+    state: Literal["settled", "released", "estimated"]
+    outcome: str
+    provider: str | None
+    model: str | None
+    key_source: str | None
+    key_via: str | None
+    setting_key: str | None
+    catalogue: str | None
+    lines: list[ChargeLine]
+    attempts: list[AttemptLine]
+    dropped: list[str]
+    currency: Literal["USD"] = "USD"
+    cost_nano: int | None
+    cost_usd: str | None
 
 
 class RequestOut(Told):
-    """A request that has ended: what was decided, the attempts, and how it ended. Never a prompt, never a key."""
+    """A request that has ended: what was decided, the attempts, and how it ended. Never a prompt, never a key.
+    `receipt` is null until the ledger has the row, about a second later."""
 
     object: Literal["request"] = "request"
     id: str
@@ -31,12 +76,13 @@ class RequestOut(Told):
     served: Mapping[str, Any]
     attempts: list[Mapping[str, Any]]
     decision: Mapping[str, Any]
+    receipt: ReceiptOut | None
 
 
 async def show_request(call: OfCall, request_id: RequestId) -> RequestOut:
-    """What was decided for a request of any tenant, kept for a while."""
+    """What was decided for a request of any tenant, kept for a while, and its receipt once the ledger has its row."""
 
     async def work(at: Operation) -> bytes:
-        return (await at.keystore.decisions.get(request_id)).document
+        return await record_of(at.keystore, request_id)
 
     return RequestOut.model_validate(orjson.loads(await call.run(work, target=request_id)))

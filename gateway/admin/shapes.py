@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from gateway.budgeting.telling import AMOUNT
 from keystore.acceptance import MAX_GRACE, MAX_WEIGHT
 
 
@@ -58,6 +59,7 @@ SLUG: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 TENANT: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 PROVIDER: Final = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 BATCH: Final = r"^[0-9a-f-]{36}$"
+TOKEN_ID: Final = r"^[0-9A-Za-z]{12}$"  # noqa: S105 - a form
 ACTION: Final = r"^[a-z_]+\.[a-z_]+$"
 # What each asks for, in words: a caller need not read expressions.
 FORMS: Final[Mapping[str, str]] = MappingProxyType(
@@ -66,6 +68,8 @@ FORMS: Final[Mapping[str, str]] = MappingProxyType(
         TENANT: "it must be 1 to 64 of A-Z, a-z, 0-9, '-' and '_', and begin with a letter or digit",
         PROVIDER: "it must be 1 to 64 of a-z, 0-9, '_', '.' and '-', and begin with a letter or digit",
         BATCH: "it must be the id of a batch, as GET /admin/keys/moves lists them",
+        TOKEN_ID: "it must be the id of a token: 12 characters",
+        AMOUNT: "it must be dollars such as 49.90, with at most nine decimals",
         ACTION: "it must be the name of an action, such as key.set",
     }
 )

@@ -9,6 +9,7 @@ from typing import Final
 from gateway.admin import (
     aliases,
     audit,
+    budgets,
     doctor,
     imports,
     keys,
@@ -29,6 +30,7 @@ TAGS: Final = MappingProxyType(
         "tenants": "Who may use the gateway, and on which plan.",
         "keys": "Tenants' provider keys. Values go in and never come out.",
         "tokens": "What applications authenticate with. A token is shown once, when it is made.",
+        "budgets": "What tenants and their tokens may spend, and what is left of it.",
         "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
         "prices": "Price releases: what is live, what would change, and what goes live.",
         "sealing": "The root keys that wrap every tenant's data key.",
@@ -41,6 +43,7 @@ TAGS: Final = MappingProxyType(
 )
 _TENANT: Final = "/admin/tenants/{tenant}"
 _KEY: Final = _TENANT + "/keys/{setting_key}"
+_BUDGET: Final = _TENANT + "/budgets/{spend}/{period}"
 _TOKEN: Final = "/admin/tokens/{token_id}"  # noqa: S105 - a path
 _PROVIDER: Final = "/admin/providers/{provider_id}"
 _RELEASE: Final = "/admin/prices/releases/{release}"
@@ -67,6 +70,9 @@ ROWS: Final = (
     Row("GET", _TENANT + "/aliases", "alias.list", aliases.list_aliases, "List a tenant's aliases", "tenants"),
     Row("PUT", _TENANT + "/aliases/{name}", "alias.set", aliases.set_alias, "Set an alias", "tenants"),
     Row("DELETE", _TENANT + "/aliases/{name}", "alias.remove", aliases.remove_alias, "Remove an alias", "tenants"),
+    Row("GET", _TENANT + "/budgets", "budget.list", budgets.list_budgets, "List a tenant's budgets", "budgets"),
+    Row("PUT", _BUDGET, "budget.set", budgets.set_budget, "Set a budget", "budgets"),
+    Row("DELETE", _BUDGET, "budget.remove", budgets.remove_budget, "Remove a budget", "budgets"),
     Row("GET", "/admin/plans", "plan.list", plans.list_plans, "List plans", "tenants"),
     Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
     Row(

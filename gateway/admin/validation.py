@@ -15,6 +15,7 @@ from gateway.admin.problems import ProviderUnknown, invalid
 from gateway.admin.shapes import FORMS
 from gateway.errors import ApiError
 from keystore.errors import (
+    BudgetUnknown,
     CredentialUnknown,
     DecisionUnknown,
     KeystoreError,
@@ -33,6 +34,8 @@ IN_PATH: Final[Mapping[str, type[KeystoreError]]] = MappingProxyType(
         "request_id": DecisionUnknown,
         "provider_id": ProviderUnknown,
         "release": PriceReleaseUnknown,
+        "spend": BudgetUnknown,
+        "period": BudgetUnknown,
     }
 )
 

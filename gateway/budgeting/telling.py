@@ -18,12 +18,12 @@ from keystore.tenants import Tenant
 from router.money import nano_of
 from router.plans import Plans
 
-AMOUNT: Final = r"^\d{1,10}(\.\d{1,9})?$"  # dollars
+AMOUNT: Final = r"^[0-9]{1,10}(\.[0-9]{1,9})?$"  # dollars
 
 
 def amount_of(text: str) -> Decimal:
     """The dollars that a text says. BudgetInvalid."""
-    if not re.fullmatch(AMOUNT, text, re.ASCII):
+    if not re.fullmatch(AMOUNT, text):
         raise BudgetInvalid(f'an amount is dollars, like "49.90", with at most nine decimals, not {text!r}')
     return Decimal(text)
 

@@ -13,6 +13,7 @@ from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
 from keystore.budget_use import BudgetState
 from keystore.budgets import Budget, Period, Spend
+from keystore.token_format import token_id_of
 
 app = typer.Typer(help="What tenants and their tokens may spend in a day or a month.", no_args_is_help=True)
 OfPeriod = Annotated[Period, typer.Option("--period", help="How long it lasts before it begins anew, UTC.")]
@@ -36,14 +37,14 @@ def set_budget(
     as_json: AsJson = False,
 ) -> None:
     """Set a budget in place of the one there is for the same; what was spent in the present period counts."""
-    dollars = amount_of(amount)
+    dollars, token_id = amount_of(amount), token_id_of(token.strip())
 
     async def work(at: Operation) -> BudgetState:
         set_now = at.keystore.budgets.set
-        budget = await set_now(at.tenant, period.value, spend.value, dollars, token_id=token, hard=hard)
+        budget = await set_now(at.tenant, period.value, spend.value, dollars, token_id=token_id, hard=hard)
         return await state_of(at.keystore, budget, datetime.now(UTC))
 
-    target = target_of(spend, period, token)
+    target = target_of(spend, period, token_id)
     state = operate("budget.set", work, tenant=slug, target=target, describe=lambda one: defined(one.budget))
     if as_json:
         print_json(told(state))
@@ -77,11 +78,12 @@ def _cells(row: Mapping[str, object]) -> list[object]:
 @app.command("remove")
 def remove_budget(slug: Slug, period: OfPeriod, spend: OfSpend, token: OfToken = "", as_json: AsJson = False) -> None:
     """Remove a budget; nothing of what was spent is forgotten. A plan's budget is a field of the plan's row."""
+    token_id = token_id_of(token.strip())
 
     async def work(at: Operation) -> Budget:
-        return await at.keystore.budgets.remove(at.tenant, period.value, spend.value, token_id=token)
+        return await at.keystore.budgets.remove(at.tenant, period.value, spend.value, token_id=token_id)
 
-    target = target_of(spend, period, token)
+    target = target_of(spend, period, token_id)
     row = defined(operate("budget.remove", work, tenant=slug, target=target, describe=defined))
     if as_json:
         print_json(row | {"removed": True})

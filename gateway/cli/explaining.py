@@ -21,6 +21,7 @@ from gateway.control.targets import check_said
 from gateway.deciding import RuleBook, decide
 from gateway.lending import Lending, operator_of
 from gateway.pricing.live import live_catalogue
+from gateway.receipts import record_of
 from router.explain import to_json
 
 QUESTION = {"role": "user", "content": "Hello."}
@@ -75,8 +76,7 @@ def _made(request_id: str, tenant: str | None) -> Mapping[str, Any]:
 
     async def work(at: Operation) -> Mapping[str, Any]:
         tenant_id = at.found.id if at.found else None
-        kept = await at.keystore.decisions.get(request_id, tenant_id=tenant_id)
-        found: Mapping[str, Any] = json.loads(kept.document)
+        found: Mapping[str, Any] = json.loads(await record_of(at.keystore, request_id, tenant_id=tenant_id))
         return found
 
     return operate("request.show", work, tenant=tenant, target=request_id)

@@ -79,10 +79,11 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "provider": Late("names", "provider_app", "Provider rows."),
         "plan": Late("plans", "app", "Plan rows."),
         "price": Late("prices", "app", "Price releases."),
+        "ledger": Late("ledger", "app", "The ledger: one row for each request."),
         "budget": Late("budgets", "app", "What tenants and their tokens may spend in a day or a month."),
         "usage": Late(
             "usage",
-            "usage",
+            "app",
             "Show what was used, and what it cost: a table and a chart, JSON, or CSV. Days and months are UTC.",
         ),
     }

@@ -10,6 +10,7 @@ import typer
 
 from gateway.cli.bars import Bar, bar_lines
 from gateway.cli.console import AsJson, operate, print_json, print_table
+from gateway.cli.receipts import show_receipt
 from gateway.config import ConfigError
 from gateway.control.gate import Operation
 from gateway.usage_report import (
@@ -34,7 +35,13 @@ _ALWAYS: Final = ("requests", "prompt_tokens", "completion_tokens", "total_token
 _BY: Final = "With commas between: " + ", ".join(Group)
 
 
+app = typer.Typer(invoke_without_command=True)
+app.command("receipt")(show_receipt)
+
+
+@app.callback()
 def usage(
+    ctx: typer.Context,
     tenant: Annotated[str | None, typer.Option(help="Of one tenant, by slug; all when left out.")] = None,
     since: Annotated[str | None, typer.Option(help="The first day, UTC; the first of this month if left out.")] = None,
     until: Annotated[str | None, typer.Option(help="The day behind the last.")] = None,
@@ -51,6 +58,10 @@ def usage(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False,
 ) -> None:
     """Show what was used, and what it cost: a table and a chart, JSON, or CSV. Days and months are UTC."""
+    if ctx.invoked_subcommand is not None:
+        if any(_was_given(ctx, name) for name in ctx.params):
+            raise typer.BadParameter(f"options of `usage` mean nothing before `{ctx.invoked_subcommand}`")
+        return
     if as_json and csv:
         raise typer.BadParameter("--json and --csv are two forms; ask for one")
     named = {"since": since, "until": until, "day": day, "month": month, "by": by, "model": model}
@@ -65,6 +76,11 @@ def usage(
         _print(wanted.question, page, tenant)
     if page.has_more:
         typer.echo(f"These are the first {limit} rows of more; --limit shows up to {MOST}.", err=True)
+
+
+def _was_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _asked(given: dict[str, str], tenant: str | None) -> tuple[Wanted, UsagePage]:

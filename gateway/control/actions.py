@@ -42,6 +42,8 @@ _ROWS = (
     Action("tenant.explain", _READ, target=Target.MODEL),
     Action("request.show", _READ, target=Target.REQUEST),
     Action("usage.show", _READ),
+    Action("usage.receipt", _READ, target=Target.REQUEST),
+    Action("ledger.check", _READ),
     Action("budget.list", _READ),
     Action("budget.set", _WRITE, target=Target.BUDGET),
     Action("budget.remove", _WRITE, target=Target.BUDGET),

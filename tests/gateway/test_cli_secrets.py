@@ -26,6 +26,7 @@ SECRETS = (
 GOOD = {
     "slug": "acme", "setting_key": "MINIMAX_API_KEY", "version": "1", "token_id": "AAAAAAAAAAAA", "kek_id": "k1",
     "provider_id": "minimax", "old": "minimax", "new": "minimax_3", "plan": "team", "tenant": "acme", "model": "auto",
+    "amount": "1", "period": "day", "spend": "byok", "day": "2026-11-21", "request_id": "req_" + "0" * 32,
     "file": "next.toml", "batch": "00000000-0000-4000-8000-000000000000",
 }  # fmt: skip
 SERVES = {"serve", "demo", "sandbox"}
@@ -44,7 +45,9 @@ def commands(group: Any = None, before: tuple[str, ...] = ()) -> Iterator[tuple[
         words = (*before, name)
         if hasattr(command, "commands"):
             yield from commands(command, words)
-        elif name not in SERVES:
+        if hasattr(command, "commands") and not command.invoke_without_command:
+            continue
+        if name not in SERVES:
             yield words, command
 
 

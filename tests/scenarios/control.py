@@ -63,8 +63,9 @@ class Control:
         """All that a write of the control plane could change, but for when tokens were last used."""
         tenants = self.everything("/admin/tenants", 200)
         keys = [self.everything(f"/admin/tenants/{tenant['slug']}/keys", 200) for tenant in tenants]
+        budgets = [self.everything(f"/admin/tenants/{tenant['slug']}/budgets", 200) for tenant in tenants]
         tokens = [token | {"last_used_at": None} for token in self.everything("/admin/tokens", 200)]
-        return [tenants, keys, tokens]
+        return [tenants, keys, budgets, tokens]
 
 
 def prepared(gateway: RunningGateway) -> Control:
@@ -150,5 +151,7 @@ def filled(path: str, **parts: str) -> str:
         "name": "fast",
         "request_id": NO_REQUEST,
         "release": "999999999",
+        "spend": "managed",
+        "period": "day",
     } | parts
     return re.sub(r"\{(\w+)\}", lambda part: known[part[1]], path)

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def id_of(answer: httpx.Response) -> str:
 
 
 def kept(gateway: RunningGateway, token: str, request_id: str, path: str = "/v1/requests/") -> dict[str, Any]:
-    """The record, as soon as it is there."""
-    eventually(lambda: gateway.get(path + request_id, token).status_code == 200, 5)
+    """The record, as soon as it is there with its receipt."""
+    eventually(lambda: gateway.get(path + request_id, token).json().get("receipt") is not None)
     found: dict[str, Any] = gateway.get(path + request_id, token).json()
     return found
 
@@ -108,6 +109,32 @@ def test_failover_stream_and_refusal_are_told(running: RunningGateway, sandbox: 
     assert running.get(f"/v1/requests/{id_of(malformed)}", token).status_code == 404
 
 
+def test_receipt_has_a_line_for_each_class_and_every_attempt(running: RunningGateway, sandbox: SandboxServer) -> None:
+    token, other = running.tenant("acme", keys=KEYS), running.tenant("beta", keys=KEYS)
+    answers = [running.post(CHAT, token, ASK) for _ in range(3)]
+    sandbox.script("status=429", match={"key": "sk-sandbox-openai"}, repeat=True)
+    answers.append(running.post(CHAT, token, ASK | {"model": "openai/gpt-4o", "models": ["minimax/MiniMax-M2"]}))
+    records = [kept(running, token, id_of(answer)) for answer in answers]
+    for answer, record in zip(answers, records, strict=True):
+        receipt = record["receipt"]
+        assert (receipt["request_id"], receipt["state"]) == (id_of(answer), "settled")
+        assert receipt["cost_usd"] == answer.headers["x-wardgate-cost-usd"]
+        assert sum(line["cost_nano"] for line in receipt["lines"]) == receipt["cost_nano"] > 0
+        assert {"input", "output"} <= {line["class"] for line in receipt["lines"]}
+        named = [(one["provider"], one["model"], one["outcome"], one["status"]) for one in receipt["attempts"]]
+        assert named == [(o["provider"], o["model"], o["outcome"], o["status"]) for o in record["attempts"]]
+        assert (receipt["key_source"], receipt["setting_key"]) == ("byok", "MINIMAX_2_7_API_KEY")
+        assert running.get(f"/v1/requests/{id_of(answer)}", other).status_code == 404
+    assert [one["status"] for one in records[-1]["receipt"]["attempts"]] == [429, 200]
+    used = running.get("/v1/usage", token).json()["total"]["cost_usd"]
+    assert Decimal(used).scaleb(9) == sum(record["receipt"]["cost_nano"] for record in records)
+    assert running.cli("ledger", "check").returncode == 0
+    alter(running, "DELETE FROM wardgate_ledger")
+    record = running.get(f"/v1/requests/{id_of(answers[0])}", token).json()
+    assert record == records[0] | {"receipt": None}
+    assert running.cli("ledger", "check").returncode == 3
+
+
 def test_record_holds_no_prompt_and_no_key(running: RunningGateway) -> None:
     token = running.tenant("acme", keys=KEYS)
     body = ASK | {"user": "CANARY-USER", "metadata": {"CANARY": "META"}, "stop": ["CANARY-STOP"]}
@@ -132,6 +159,7 @@ def test_explain_prints_what_was_decided(gateway: RunningGateway) -> None:
     ):
         assert words in told.stdout, told.stdout
     assert json.loads(gateway.cli("explain", "--request", request_id, "--tenant", "acme", "--json").stdout) == record
+    assert record["receipt"]["cost_usd"] == record["served"]["cost_usd"]
     refused = gateway.cli("explain", "--request", request_id, "--tenant", "beta")
     assert (refused.returncode, "kept for 24 hours" in refused.stderr) == (1, True)
     assert gateway.cli("explain", "--request", request_id, "--model", "auto").returncode == 2
