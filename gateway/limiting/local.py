@@ -99,6 +99,12 @@ class LocalLimits:
                 level = self.force(ask, ask.amount, now, parts)
                 self._rates[ask.key] = (now, min(level, full_in * ask.limit * parts), ask)
 
+    def learn(self, standings: Sequence[Standing], now: int) -> None:
+        """A limit of all processes together refused: the part of it that they used is used of this one's share too."""
+        for ask, _, full_in, _ in standings:
+            if ask.kind is not Kind.CONCURRENCY:
+                self._rates[ask.key] = (now, max(self._level(ask, now), full_in * ask.limit), ask)
+
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
         level = forced(self._level(ask, now), ask.limit, amount, parts)
