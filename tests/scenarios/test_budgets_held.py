@@ -44,7 +44,8 @@ def bound(gateway: RunningGateway, slug: str, amount_nano: int) -> str:
 def told() -> Case:
     """An answer that costs COST."""
     usage = {"prompt_tokens": READ, "completion_tokens": WROTE, "total_tokens": READ + WROTE}
-    return Case([answer({**PLAIN["openai"], "usage": usage})], raw=True)
+    good: dict[str, Any] = PLAIN["openai"]  # type: ignore[assignment]
+    return Case([answer(good | {"usage": usage})], raw=True)
 
 
 async def spend(gateway: RunningGateway) -> int:
