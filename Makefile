@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clients clients-lock docs setup format lock clean
+.PHONY: help run test soak check bench clients clients-lock docs setup format lock clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
 	@echo "make test    every test, with a real PostgreSQL and a real Valkey that it starts itself"
+	@echo "make soak    the ledger against the upstream's own truth under five minutes of mixed load (SOAK_S=300)"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make bench   benchmarks: ratios between sides of the same run"
 	@echo "make clients the clients that people use, each in an environment of its own, against one gateway"
@@ -21,6 +22,10 @@ run: $(VENV)/.runtime
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS)
+
+SOAK_S ?= 300
+soak: $(VENV)/.dev
+	WARDGATE_SOAK_S=$(SOAK_S) $(BIN)/python -m pytest -s -p no:xdist tests/scenarios/test_ledger_truth.py -k valkey
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -57,11 +57,18 @@ def served(folder: Path, sandbox: SandboxServer, limits: str, *arguments: str) -
     """Started with `limits` as rows of `[limits]`, ended with the block."""
     gateway = RunningGateway(folder, sandbox_config(sandbox.url, f"[limits]\n{limits}\n"))
     token = gateway.tenant("acme", "team", {"MINIMAX_API_KEY": "sk-sandbox-a"})
+    with process_of(gateway, token, *arguments) as running:
+        yield running
+
+
+@contextmanager
+def process_of(gateway: RunningGateway, token: str, *arguments: str) -> Iterator[Served]:
+    """A process over the folder and the database of a gateway that is not started itself; `token` is one of its."""
     env = gateway.environment() | {"WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", "PATH": os.environ["PATH"]}
     command = [str(Path(sys.executable).with_name("wardgate")), "serve", *arguments]
-    log = folder / "log"
+    log = gateway.folder / "log"
     with log.open("w") as out:
-        process = subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, env=env, cwd=gateway.folder, stdout=out, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr is not None
         said = process.stderr.readline()

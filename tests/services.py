@@ -60,7 +60,8 @@ except subprocess.TimeoutExpired:
     server.kill()
     server.wait()
 teller.join(5)  # else its mark could fall into the folder while that is being removed
-shutil.rmtree(home, ignore_errors=True)
+if not order["stays"]:
+    shutil.rmtree(home, ignore_errors=True)
 """
 
 
@@ -97,17 +98,21 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the guard is asked to run: a command, as whom, in which directory of its own, stopped by which signal."""
+    """What the guard is asked to run: a command, as whom, in which directory of its own, stopped by which signal. Its
+    files go with it, unless they are to stay for another start."""
 
     command: Sequence[str]
     home: Path
     identity: Identity
     stop_signal: signal.Signals
+    stays: bool = False
 
     def to_json(self) -> str:
         """The order as the guard reads it."""
         order = {"command": list(self.command), "home": str(self.home), "env": _environment(self.home)}
-        return json.dumps({**order, "identity": self.identity.arguments(), "stop_signal": int(self.stop_signal)})
+        return json.dumps(
+            {**order, "identity": self.identity.arguments(), "stop_signal": int(self.stop_signal), "stays": self.stays}
+        )
 
 
 def unprivileged() -> Identity:
@@ -124,18 +129,48 @@ def postgres() -> Iterator[str]:
     if url := os.environ.get(DATABASE_URL_VARIABLE):
         yield url
         return
-    identity = unprivileged()
-    with _home(identity) as home:
-        binaries = _reachable(_postgres_binaries(), home, identity)
-        _run_initdb(binaries, home, identity)
+    with stoppable_postgres() as server:
+        yield server.dsn
+
+
+class Stoppable:
+    """A PostgreSQL of one's own that can be away for a while."""
+
+    def __init__(self, binaries: Path, home: Path, identity: Identity) -> None:
+        self.dsn = f"postgresql://postgres@/postgres?host={home}"
         command = [str(binaries / "postgres"), "-D", str(home / "data"), "-k", str(home)]
         for setting in ("listen_addresses=", "fsync=off", "synchronous_commit=off", "full_page_writes=off"):
             command += ["-c", setting]
         command += ["-c", "max_connections=200"]
-        is_ready = [str(binaries / "pg_isready"), "-q", "-h", str(home)]
-        with _guarded(Order(command, home, identity, signal.SIGINT)):
-            _wait_until(lambda: _succeeds(is_ready, home), home)
-            yield f"postgresql://postgres@/postgres?host={home}"
+        self._order = Order(command, home, identity, signal.SIGINT, stays=True)
+        self._is_ready = [str(binaries / "pg_isready"), "-q", "-h", str(home)]
+        self._running = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Returns when it answers. ServiceFailedError says why it does not."""
+        home = self._order.home
+        (home / "exited").unlink(missing_ok=True)
+        self._running.enter_context(_guarded(self._order))
+        _wait_until(lambda: _succeeds(self._is_ready, home), home)
+
+    def stop(self) -> None:
+        """Every connection is closed; the data stay."""
+        self._running.close()
+
+
+@contextlib.contextmanager
+def stoppable_postgres() -> Iterator[Stoppable]:
+    """As `postgres`, always one of one's own; yields it running."""
+    identity = unprivileged()
+    with _home(identity) as home:
+        binaries = _reachable(_postgres_binaries(), home, identity)
+        _run_initdb(binaries, home, identity)
+        server = Stoppable(binaries, home, identity)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """Admits a request under all of its limits at once, or says which one refuses and for how long.
 
 With Redis it decides there, in one round trip. This process's own share (limit / replicas) is kept beside it: it is
-debited by all that this process admits, whoever decided, so the shares together never hold more than the whole limit
-does, and can take over at any moment without a second burst. When Redis is back it is first told what was admitted
+debited by all that this process admits, whoever decided, and where Redis refuses it is as full as the whole, so it can
+take over at any moment without a second burst. When Redis is back it is first told what was admitted
 without it, and for as long as other processes may not have done so, both must agree. Without Redis the share is all
 there is.
 Owns the order of these steps. Must not know HTTP, nor how anything is counted.
@@ -120,6 +120,7 @@ class Limiter:
             now = self._now()
             self._local.note(standings, holder, now, self._parts())
             return self._admitted(asks, holder, standings, now)
+        self._local.learn(standings, self._now())
         return _refusal(standings)
 
     async def _ask(self, shared: Shared, asks: Sequence[Ask], holder: str) -> "Answer":

@@ -102,6 +102,12 @@ class LocalLimits:
                 if level > burst(ask.limit, parts):
                     self._beyond.add(ask.key)
 
+    def learn(self, standings: Sequence[Standing], now: int) -> None:
+        """A limit of all processes together refused: the part of it that they used is used of this one's share too."""
+        for ask, _, full_in, _ in standings:
+            if ask.kind is not CONCURRENCY:
+                self._rates[ask.key] = (now, max(self._level(ask, now), full_in * ask.limit), ask)
+
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
         level = forced(self._level(ask, now), ask.limit, amount, parts)

@@ -43,12 +43,13 @@ class Play:
 @dataclass
 class Cutting:
     """`asked` counts the requests of each case, `plays` are what they got, `heads` are all that came, `gone` when the
-    gateway left a case."""
+    gateway left a case. A case in `paced` has a piece written for each release of its semaphore."""
 
     url: str = ""
     cases: dict[int, Case] = field(default_factory=dict)
     asked: Counter[int] = field(default_factory=Counter)
     plays: dict[int, list[Play]] = field(default_factory=dict)
+    paced: dict[int, asyncio.Semaphore] = field(default_factory=dict)
     heads: list[bytes] = field(default_factory=list)
     gone: dict[int, float] = field(default_factory=dict)
     standing: int = 0
@@ -76,8 +77,9 @@ class Cutting:
             case = case.then or case
         self.asked[number] += 1
         play = Play(head, case)
+        pace = self.paced.get(number)
         self.plays.setdefault(number, []).append(play)
-        playing = asyncio.ensure_future(self._play(play, writer))
+        playing = asyncio.ensure_future(self._play(play, writer, pace))
         leaving, left = asyncio.ensure_future(reader.read(1)), False
         try:
             await asyncio.wait((playing, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -93,7 +95,7 @@ class Cutting:
             leaving.cancel()
             await asyncio.gather(playing, leaving, return_exceptions=True)
 
-    async def _play(self, play: Play, writer: asyncio.StreamWriter) -> bool:
+    async def _play(self, play: Play, writer: asyncio.StreamWriter, pace: asyncio.Semaphore | None) -> bool:
         case = play.case
         if not case.raw:
             size = sum(map(len, case.pieces))
@@ -102,6 +104,8 @@ class Cutting:
         for piece in case.pieces:
             if case.pause_s:
                 await asyncio.sleep(case.pause_s)
+            if pace is not None:
+                await pace.acquire()
             plain = case.raw or case.end == "limit"
             writer.write(piece if plain else b"%x\r\n%b\r\n" % (len(piece), piece))
             play.written += 1
@@ -200,18 +204,14 @@ def openai_stream(words: Sequence[str], usage: Mapping[str, object] | None = OPE
 
 def anthropic_stream(words: Sequence[str], used: Mapping[str, object] = ANTHROPIC_USAGE) -> list[bytes]:
     start: dict[str, object] = {"id": "m", "type": "message", "role": "assistant", "model": "c", "content": []}
-    usage = {**used, "output_tokens": 1}
+    usage, told = {**used, "output_tokens": 1}, {"output_tokens": used["output_tokens"]}
     block = {"index": 0, "content_block": {"type": "text", "text": ""}}
     datas: list[dict[str, object]] = [
         {"type": "message_start", "message": start | {"usage": usage, "stop_reason": None}},
         {"type": "content_block_start", **block},
         *[{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in words],
         {"type": "content_block_stop", "index": 0},
-        {
-            "type": "message_delta",
-            "delta": {"stop_reason": "end_turn"},
-            "usage": {"output_tokens": used["output_tokens"]},
-        },
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told},
         {"type": "message_stop"},
     ]
     return [f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode() for data in datas]
