@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clients clients-lock docs setup format lock clean
+.PHONY: help run cluster test check bench clients clients-lock docs setup format lock clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
+	@echo "make cluster three gateways, PostgreSQL, Valkey, a sandbox provider and a proxy on this machine (docs/scaling.md)"
 	@echo "make test    every test, with a real PostgreSQL and a real Valkey that it starts itself"
 	@echo "make check   format, lint, types, import contracts"
 	@echo "make bench   benchmarks: ratios between sides of the same run"
@@ -18,6 +19,9 @@ help:
 
 run: $(VENV)/.runtime
 	@$(BIN)/wardgate demo $(ARGS)
+
+cluster: $(VENV)/.dev
+	@$(BIN)/python -m ops.cluster up $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS)
