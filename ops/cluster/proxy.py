@@ -27,7 +27,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(slots=True, eq=False)
 class Backend:
-    """One replica as the proxy sees it: connections that it took, of them open now, and those that it did not let in."""
+    """One replica as the proxy sees it: connections that it took, those open now, those that it did not let in."""
 
     name: str
     port: int
@@ -68,10 +68,10 @@ class Backend:
 class Proxy:
     """A context manager. `refused` counts connections that no replica could be found for."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, wait_s: float = WAIT_S) -> None:
         self.backends: list[Backend] = []
         self.refused = 0
-        self._port, self._next = port, 0
+        self._port, self._wait_s, self._next = port, wait_s, 0
         self._server: asyncio.Server | None = None
         self._looking: dict[Backend, asyncio.Task[None]] = {}
         self._relays: set[asyncio.Task[None]] = set()
@@ -152,7 +152,7 @@ class Proxy:
     async def _connected(self) -> tuple[Backend, Streams] | None:
         """The next replica that is ready and lets us in; nothing was sent to any other. None when none did in time."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + WAIT_S
+        until = loop.time() + self._wait_s
         while loop.time() < until:
             for backend in self._in_turn():
                 try:
@@ -170,7 +170,7 @@ class Proxy:
         return ready[turn:] + ready[:turn]
 
     async def _refuse(self, writer: asyncio.StreamWriter) -> None:
-        message = f"no replica was ready within {WAIT_S:.0f} s"
+        message = f"no replica was ready within {self._wait_s:g} s"
         body = json.dumps({"error": {"message": message, "type": "proxy_error", "code": "no_replica"}}).encode()
         head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
         with contextlib.suppress(OSError):
