@@ -42,10 +42,10 @@ class Backend:
         async with asyncio.timeout(CONNECT_S):
             return await asyncio.open_connection(LOOPBACK, self.port)
 
-    async def look(self) -> None:
+    async def look(self, answer_s: float = ANSWER_S) -> None:
         """Ask `/readyz`: 200 is ready, all else is not; no word at all only when it is said several times."""
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(answer_s):
                 said = await self._status()
         except TimeoutError:
             self.mute += 1
