@@ -6,10 +6,15 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
+<<<<<<< HEAD
 .PHONY: help run test soak check bench clients clients-lock docs setup format lock clean
+=======
+.PHONY: help run cluster test check bench clients clients-lock docs setup format lock clean
+>>>>>>> h-cluster
 
 help:
 	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
+	@echo "make cluster three gateways, PostgreSQL, Valkey, a sandbox provider and a proxy on this machine (docs/scaling.md)"
 	@echo "make test    every test, with a real PostgreSQL and a real Valkey that it starts itself"
 	@echo "make soak    the ledger against the upstream's own truth under five minutes of mixed load (SOAK_S=300)"
 	@echo "make check   format, lint, types, import contracts"
@@ -19,6 +24,9 @@ help:
 
 run: $(VENV)/.runtime
 	@$(BIN)/wardgate demo $(ARGS)
+
+cluster: $(VENV)/.dev
+	@$(BIN)/python -m ops.cluster up $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS)

@@ -108,7 +108,7 @@ def test_every_module_begins_with_a_docstring() -> None:
 
 
 def test_no_module_is_longer_than_a_room() -> None:
-    ours = [(name, text) for name, text in modules() if name.split("/")[0] in PACKAGES]
+    ours = [(name, text) for name, text in modules() if name.split("/")[0] in (*PACKAGES, "ops")]
     lengths = {name: len(text.splitlines()) for name, text in ours}
     too_long = {name: lines for name, lines in lengths.items() if lines > LONGER.get(name, MOST_LINES)}
     assert too_long == {}, "find the second noun and give it a module of its own"

@@ -1,5 +1,6 @@
 """The distribution: three import names of its own, locked and hashed requirements, nothing that can be uploaded."""
 
+import ast
 import json
 import re
 import subprocess
@@ -64,6 +65,20 @@ def test_wheel_holds_the_three_packages_with_their_data_and_nothing_else(tmp_pat
         path.relative_to(PROJECT).as_posix() for package in PACKAGES for path in (PROJECT / package).rglob("*.py")
     }
     assert sources <= names
+
+
+def imported(source: str) -> set[str]:
+    """The top-level names that a module imports anywhere in it."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name.split(".")[0] for name in names}
+
+
+def test_nothing_that_is_installed_needs_what_is_not() -> None:
+    sources = [path for package in PACKAGES for path in (PROJECT / package).rglob("*.py")]
+    assert [path for path in sources if imported(path.read_text(encoding="utf-8")) & {"ops", "tests"}] == []
+    assert imported("def f():\n  from ops.cluster import state") == {"ops"}
 
 
 # --- what pyproject.toml says ----------------------------------------------------------------------------------------
