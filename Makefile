@@ -6,11 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-<<<<<<< HEAD
-.PHONY: help run test soak check bench clients clients-lock docs setup format lock clean
-=======
-.PHONY: help run cluster test check bench clients clients-lock docs setup format lock clean
->>>>>>> h-cluster
+.PHONY: help run cluster test soak check bench clients clients-lock docs setup format lock clean
 
 help:
 	@echo "make run     serve http://127.0.0.1:8080 with a demo tenant and a sandbox provider"
