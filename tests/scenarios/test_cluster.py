@@ -16,7 +16,7 @@ from tests.scenarios.cluster_load import Load, Row, loaded, settled_ledger, told
 
 REPLICAS = int(os.environ.get("WARDGATE_REPLICAS", "2"))
 ROLLS = int(os.environ.get("WARDGATE_ROLLS", "2"))
-KILLS = int(os.environ.get("WARDGATE_KILLS", "3"))
+KILLS = int(os.environ.get("WARDGATE_KILLS", "2"))
 
 
 @pytest.fixture
