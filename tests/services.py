@@ -52,7 +52,7 @@ def tell():
         (home / "exited").touch()
 teller = threading.Thread(target=tell, daemon=True)
 teller.start()
-sys.stdin.buffer.read()
+said = sys.stdin.buffer.read()
 server.send_signal(order["stop_signal"])
 try:
     server.wait(10)
@@ -60,7 +60,7 @@ except subprocess.TimeoutExpired:
     server.kill()
     server.wait()
 teller.join(5)  # else its mark could fall into the folder while that is being removed
-if not order["stays"]:
+if said != b"stay":
     shutil.rmtree(home, ignore_errors=True)
 """
 
@@ -98,8 +98,8 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What the guard is asked to run: a command, as whom, in which directory of its own, stopped by which signal. Its
-    files go with it, unless they are to stay for another start."""
+    """What the guard is asked to run: a command, as whom, in which directory of its own, stopped by which signal. With
+    `stays` its files are kept for another start, unless our own process was killed."""
 
     command: Sequence[str]
     home: Path
@@ -305,6 +305,8 @@ def _guarded(order: Order) -> Iterator[None]:
         yield
     finally:
         assert guard.stdin is not None
+        if order.stays:
+            guard.stdin.write(b"stay")
         guard.stdin.close()
         guard.wait(STOP_DEADLINE_S)
 
