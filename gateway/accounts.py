@@ -165,6 +165,8 @@ class Account:
         self.charge = priced(tally, self.decision, usage, served)
         nano = None if self.charge is None else self.charge.nano
         tally.cost_usd = None if nano is None else usd_of(nano)
+        if estimated and not tally.stream:
+            tally.headers["x-wardgate-estimated"] = "usage"
 
     async def close(self) -> None:
         """Write the terminal line, and wait until it is on the disk where an answer was given."""

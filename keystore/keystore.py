@@ -204,7 +204,7 @@ class Keystore:
         )
 
     async def keyring(self, tenant: Tenant) -> Keyring:
-        """What `tenant` can use now, from both stores in at most three statements, or as it is remembered; every
+        """What `tenant` can use now, from both stores in at most four statements, or as it is remembered; every
         envelope was opened once."""
         return await self._remembered.keyring(tenant)
 

@@ -132,10 +132,11 @@ def test_failures_go_by_the_one_table(scene: Scene, status: str, said: object, c
     assert reply.headers["x-wardgate-provider"] == "cohere" and "Key-cohere" not in reply.text
 
 
-def test_answer_without_a_count_has_no_usage_and_no_cost(scene: Scene) -> None:
+def test_answer_without_a_count_has_no_usage_and_a_cost_that_is_said_to_be_estimated(scene: Scene) -> None:
     scene.upstream.plain(json.dumps({"embeddings": ANSWERS[GEMINI]["embeddings"]}))
     reply = scene.gateway.post(PATH, scene.token(), {"model": GEMINI, "input": ["a", "b"]})
-    assert "usage" not in reply.json() and "x-wardgate-cost-usd" not in reply.headers
+    assert "usage" not in reply.json() and reply.headers["x-wardgate-estimated"] == "usage"
+    assert float(reply.headers["x-wardgate-cost-usd"]) > 0
 
 
 def test_large_answer_is_told_whole(scene: Scene) -> None:
