@@ -47,21 +47,23 @@ class Replicas:
         self.number = 1  # processes that serve, this one included, as last seen
 
     async def beat(self, kek_ids: tuple[str, ...]) -> None:
-        """Say that this process lives, holds these root keys and serves these prices, unless it was said just now."""
+        """Say that this process lives, holds these root keys and serves these prices, unless it was said just now; see
+        how many there are."""
         now, catalogue = self._now(), self.catalogue
-        if self._said and self._said[:2] == (kek_ids, catalogue) and now - self._said[2] < _EVERY:
-            return
-        mine = replicas.c.replica_id == self._id
+        if self._said is None or self._said[:2] != (kek_ids, catalogue) or now - self._said[2] >= _EVERY:
+            await self._say(kek_ids, catalogue, now)
+            self._said = (kek_ids, catalogue, now)
+        self.number = max(1, len(await self.live()))
+
+    async def _say(self, kek_ids: tuple[str, ...], catalogue: str, now: datetime) -> None:
+        ours = {"kek_ids": " ".join(kek_ids), "catalogue": catalogue, "seen_at": now}
+        seen = update(replicas).where(replicas.c.replica_id == self._id).values(**ours)
         async with self._database.write() as connection:
-            ours = {"kek_ids": " ".join(kek_ids), "catalogue": catalogue, "seen_at": now}
-            seen = update(replicas).where(mine).values(**ours)
             if not (await connection.execute(seen)).rowcount:
                 row = {"replica_id": self._id, "name": f"{socket.gethostname()}:{os.getpid()}", "started_at": now}
                 row["version"] = version("wardgate")
                 await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _KEPT))
                 await connection.execute(insert(replicas).values(**row, **ours))
-        self._said = (kek_ids, catalogue, now)
-        self.number = max(1, len(await self.live()))
 
     async def forget(self) -> None:
         """This process stops."""
