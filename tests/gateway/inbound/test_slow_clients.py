@@ -159,9 +159,10 @@ def test_finished_answer_that_is_not_taken_ends_too(server: Running) -> None:
 @contextmanager
 def crowd(server: Running, count: int, first: bytes, **options: int) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
-        held = [stack.enter_context(server.connect(**options)) for _ in range(count)]
-        for connection in held:
-            connection.sendall(first)
+        held = []
+        for _ in range(count):  # each speaks at once: a connection without a request is closed for that
+            held.append(stack.enter_context(server.connect(**options)))
+            held[-1].sendall(first)
         yield held
 
 
