@@ -18,8 +18,9 @@ import orjson
 
 from gateway.events import Outcome
 from keystore.errors import did_you_mean
+from keystore.ledger_usage import Sums
 from keystore.providers import Provider
-from keystore.usage import Group, Sums, UsagePage, UsageQuestion
+from keystore.usage import Group, UsagePage, UsageQuestion
 from router.query import KeySource
 
 MOST: Final = 5_000  # rows of one answer

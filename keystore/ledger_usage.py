@@ -31,7 +31,9 @@ class Key(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """How much. Tokens that nobody counted are not in it; nor is a cost that nobody knows, which `unpriced` counts."""
+    """Of requests, tokens and nano-dollars. Cached and stored tokens are inside input, reasoning inside output. Tokens
+    that nobody counted are not in it; nor is a cost that nobody knows, which `unpriced` counts. Tokens of `estimated`
+    requests were estimated."""
 
     requests: int = 0
     input_tokens: int = 0

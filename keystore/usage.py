@@ -5,7 +5,7 @@ is whole nano-dollars. Must not know HTTP, nor how a row is written.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Select, Text, cast, func, literal, null, select, tuple_, union_all
 
 from keystore.engine import Database
+from keystore.ledger_usage import Sums
 from keystore.money_tables import usage
 from keystore.tables import tenants
 
@@ -55,28 +56,6 @@ class UsageQuestion:
     where: tuple[tuple[Group, str], ...] = ()
     after: tuple[str, ...] | None = None
     limit: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """Of requests, tokens and nano-dollars. Cached and stored tokens are inside input, reasoning inside output. The
-    cost of `unpriced` requests is known to nobody and not in `cost_nano`; tokens of `estimated` ones were estimated."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost_nano: int = 0
-    unpriced: int = 0
-    estimated: int = 0
-
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(*(getattr(self, name) + getattr(other, name) for name in _SUMS))
-
-
-_SUMS: Final = tuple(each.name for each in fields(Sums))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +109,7 @@ def _statement(question: UsageQuestion, tenant_id: str | None, *, is_sqlite: boo
     groups = _named(grouped, question.by, is_sqlite=is_sqlite).cte("found")
     keys: list[Any] = [groups.c[group.value] for group in question.by]
     order = keys if is_sqlite else [key.collate(_BYTES) for key in keys]
-    sums = [groups.c[name] for name in _SUMS]
+    sums = [groups.c[name] for name in Sums._fields]
     page = select(literal(1).label(_IS_ROW), *keys, *sums).order_by(*order).limit(question.limit + 1)
     if question.after is not None:
         page = page.where(tuple_(*order) > tuple_(*map(literal, question.after)))
@@ -146,7 +125,7 @@ def _grouped(question: UsageQuestion, tenant_id: str | None, *, is_sqlite: bool)
     ]
     found = parts[0].subquery() if len(parts) == 1 else union_all(*parts).subquery()
     keys = [found.c[group.value] for group in question.by]
-    return select(*keys, *[func.sum(found.c[name]).label(name) for name in _SUMS]).group_by(*keys)
+    return select(*keys, *[func.sum(found.c[name]).label(name) for name in Sums._fields]).group_by(*keys)
 
 
 def _part(
@@ -155,7 +134,7 @@ def _part(
     """The rows of one segment: a range of the primary key for a tenant, of the index of periods for all."""
     period, begin, end = segment
     keys = [_key(group, is_sqlite=is_sqlite).label(group.value) for group in question.by]
-    part = select(*keys, *[usage.c[name] for name in _SUMS])
+    part = select(*keys, *[usage.c[name] for name in Sums._fields])
     part = part.where(usage.c.period == period, usage.c.starts >= begin, usage.c.starts < end)
     if tenant_id is not None:
         part = part.where(usage.c.tenant_id == tenant_id)
@@ -190,7 +169,7 @@ def _named(grouped: Select[Any], by: Sequence[Group], *, is_sqlite: bool) -> Sel
 
 def _sums(row: Any) -> Sums:
     """PostgreSQL adds whole numbers up to decimal ones."""
-    return Sums(**{name: int(getattr(row, name)) for name in _SUMS})
+    return Sums(**{name: int(getattr(row, name)) for name in Sums._fields})
 
 
 def _row(row: Any, by: Sequence[Group]) -> UsageRow:

@@ -24,8 +24,9 @@ from gateway.usage_report import (
     read_wanted,
 )
 from keystore.errors import counted
+from keystore.ledger_usage import Sums
 from keystore.providers import Provider
-from keystore.usage import Group, Sums, UsagePage, UsageQuestion, UsageRow
+from keystore.usage import Group, UsagePage, UsageQuestion, UsageRow
 
 MOST: Final = 100_000  # rows
 MOST_BARS: Final = 20  # of a chart that is not of days or months
@@ -184,7 +185,7 @@ def _by_time(question: UsageQuestion, page: UsagePage, time: Group) -> list[tupl
     place = question.by.index(time)
     found: dict[str, Sums] = {}
     for row in page.rows:
-        found[row.keys[place]] = found.get(row.keys[place], Sums()) + row.sums
+        found[row.keys[place]] = found.get(row.keys[place], Sums()).plus(row.sums)
     return [(name, found.get(name, Sums())) for name in _all_times(sorted(found), time)]
 
 

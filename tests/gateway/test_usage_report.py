@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from dataclasses import asdict, fields
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -27,12 +26,13 @@ from gateway.usage_report import (
     read_wanted,
     rendered,
 )
+from keystore.ledger_usage import Sums
 from keystore.providers import Registry, load_registry
-from keystore.usage import Group, Sums, UsagePage, UsageQuestion, UsageRow
+from keystore.usage import Group, UsagePage, UsageQuestion, UsageRow
 
 TODAY = date(2026, 11, 21)
 COUNTS = st.one_of(st.integers(0, 3), st.integers(0, 2**55))
-SUMS = st.builds(Sums, **{each.name: COUNTS for each in fields(Sums)})
+SUMS = st.builds(Sums, **dict.fromkeys(Sums._fields, COUNTS))
 
 
 def asked(**given: str) -> UsageQuestion:
@@ -50,8 +50,8 @@ def page(*rows: UsageRow, has_more: bool = False) -> UsagePage:
 
 
 def added(sums: Any) -> Sums:
-    found = [asdict(each) for each in sums]
-    return Sums(**{each.name: sum(one[each.name] for one in found) for each in fields(Sums)})
+    found = list(sums)
+    return Sums(*(sum(getattr(one, name) for one in found) for name in Sums._fields))
 
 
 # --- the question ----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -16,11 +16,12 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from keystore.engine import Database, parse_url
 from keystore.errors import DatabaseUnavailable
+from keystore.ledger_usage import Sums
 from keystore.money_tables import usage
-from keystore.usage import Group, Sums, UsagePage, UsageQuestion, UsageStore, _statement, segments
+from keystore.usage import Group, UsagePage, UsageQuestion, UsageStore, _statement, segments
 from tests.keystore.conftest import World
 
-NAMES = [each.name for each in fields(Sums)]
+NAMES = list(Sums._fields)
 COLUMN = {Group.TENANT: "tenant_id", Group.TOKEN: "token_id"}
 NOVEMBER = UsageQuestion(date(2026, 11, 1), date(2026, 12, 1), (Group.DAY,))
 ALL_YEAR = UsageQuestion(date(2026, 1, 1), date(2027, 1, 1), (Group.MONTH,))
@@ -29,7 +30,7 @@ ALL_YEAR = UsageQuestion(date(2026, 1, 1), date(2027, 1, 1), (Group.MONTH,))
 def row(day: date, tenant: str = "t1", **values: Any) -> dict[str, Any]:
     """A day's sums."""
     names = {"token_id": "tok1", "provider": "minimax", "model": "MiniMax-M2", "key_source": "byok", "outcome": "ok"}
-    known = {"tenant_id": tenant, "period": "day", "starts": day} | names | asdict(Sums(requests=1)) | values
+    known = {"tenant_id": tenant, "period": "day", "starts": day} | names | Sums(requests=1)._asdict() | values
     assert len(known) == len(usage.c)
     return known
 
@@ -65,7 +66,7 @@ async def all_pages(store: UsageStore, question: UsageQuestion, tenant_id: str |
 
 
 def added(sums: Iterable[Sums]) -> Sums:
-    rows = [asdict(each) for each in sums]
+    rows = [each._asdict() for each in sums]
     return Sums(**{name: sum(row[name] for row in rows) for name in NAMES})
 
 
