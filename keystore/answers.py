@@ -23,6 +23,7 @@ from keystore.engine import Database
 from keystore.errors import EnvelopeDamaged, IdempotencyReused, SealingError
 from keystore.idempotency import KEPT, hash_of_key, mac_of_request
 from keystore.money_tables import answers
+from keystore.old_rows import delete_in_rounds
 from keystore.sealing import NONCE_BYTES, WrappedKey
 from keystore.servicekeys import ServiceKeys
 from keystore.tenantkeys import TenantKeys
@@ -35,7 +36,6 @@ LEASE: Final = timedelta(seconds=15)  # after which a process that says nothing 
 _RUNNING: Final = 0  # the status of a request that was not answered yet
 _LARGE: Final = 64 * 1024  # bytes from which on an answer is packed and opened in a thread
 _DELETED: Final = 200  # rows of one transaction: some of them are large
-_ROUNDS: Final = 20  # transactions of one call
 _RENEWED: Final = 500  # rows of one statement
 _EVERY: Final = timedelta(seconds=10)
 
@@ -251,14 +251,9 @@ class AnswerStore:
         now = self._now()
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return 0
-        deleted = 0
-        for _ in range(_ROUNDS):
-            done = await self._delete(now - KEPT)
-            deleted += done
-            if done < _DELETED:
-                self._looked_at = now  # else there is more, and the next call goes on
-                break
-            await self._database.let_others_write()
+        deleted, more = await delete_in_rounds(self._database, lambda: self._delete(now - KEPT), _DELETED)
+        if not more:
+            self._looked_at = now  # else the next call goes on
         return deleted
 
     async def _delete(self, before: datetime) -> int:

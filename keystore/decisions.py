@@ -17,13 +17,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import DecisionUnknown
+from keystore.old_rows import delete_in_rounds
 from keystore.tables import decisions
 
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
 _LEVEL: Final = 1  # zlib's fastest: a tenth larger than its default, five times as fast
 _BATCH: Final = 500
 _DELETED: Final = 1_000  # rows of one transaction
-_ROUNDS: Final = 20  # transactions of one call
 _EVERY: Final = timedelta(seconds=10)
 _COUNTED: Final = timedelta(minutes=1)
 
@@ -114,14 +114,9 @@ class DecisionStore:
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return 0
         before = max(now - self.keeping.kept, await self._too_many(now))
-        deleted = 0
-        for _ in range(_ROUNDS):
-            done = await self._delete(before)
-            deleted += done
-            if done < _DELETED:
-                self._looked_at = now  # else there is more, and the next call goes on
-                break
-            await self._database.let_others_write()
+        deleted, more = await delete_in_rounds(self._database, lambda: self._delete(before), _DELETED)
+        if not more:
+            self._looked_at = now  # else the next call goes on
         return deleted
 
     async def _too_many(self, now: datetime) -> datetime:

@@ -16,11 +16,11 @@ from keystore.json_rows import ROWS, document, texts
 from keystore.ledger_check import of_tenants, tenants_of_rows
 from keystore.ledger_partitions import Partitions
 from keystore.money_tables import ledger
+from keystore.old_rows import delete_in_rounds
 from keystore.tables import facts
 
 GONE_BEFORE: Final = "ledger_gone_before"  # a fact: RFC 3339, UTC
 _DELETED: Final = 1_000  # rows of one transaction
-_ROUNDS: Final = 20  # transactions of one call
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -40,14 +40,8 @@ async def prune(database: Database, partitions: Partitions, before: datetime) ->
     await _note(database, until)
     if not database.is_sqlite:
         return Pruned(months=tuple(await partitions.drop_before(until)))
-    rows = 0
-    for _ in range(_ROUNDS):
-        done = await _delete(database, until)
-        rows += done
-        if done < _DELETED:
-            return Pruned(rows)
-        await database.let_others_write()
-    return Pruned(rows, more=True)
+    rows, more = await delete_in_rounds(database, lambda: _delete(database, until), _DELETED)
+    return Pruned(rows, more=more)
 
 
 async def gone_before(connection: AsyncConnection) -> datetime:
