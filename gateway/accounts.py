@@ -121,10 +121,10 @@ class Account:
         return None
 
     async def _hold(self, candidate: Candidate) -> Problem | None:
+        self._let_go()  # of who was asked before and failed
         matching = self._budgets(candidate.holding.source)
         if not matching or self.decision is None:
             return None
-        self._let_go()
         most = most_nano(candidate.offer, self.decision.query.needs)
         if most is None:
             return unpriced(candidate) if any(budget.hard for budget in matching) else None

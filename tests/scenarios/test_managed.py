@@ -110,3 +110,16 @@ def test_operator_that_is_not_there_stops_the_start(tmp_path: Path, sandbox: San
         RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED)),
     ):
         pass
+
+
+def test_budget_of_a_call_that_failed_is_not_held_for_the_next(lending: RunningGateway, sandbox: SandboxServer) -> None:
+    """The operator's model fails, the tenant's own answers: the plan's budget covers nothing of it."""
+    token = lending.tenant("acme", "pro", {"ANTHROPIC_API_KEY": OWN})
+    sandbox.script("status=500")
+    models = {"models": ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"], "max_tokens": 1}
+    answer = lending.post(CHAT, token, {"messages": HELLO, **models})
+    assert (answer.status_code, answer.headers["x-wardgate-attempts"]) == (200, "2"), answer.text
+    assert answer.headers["x-wardgate-key"] == "byok:canonical"
+    lines = [line for file in (lending.folder / "journal").glob("*.jsonl") for line in file.read_bytes().splitlines()]
+    (ended,) = [line for line in lines if b'"settled"' in line]
+    assert b'"key_source":"byok"' in ended and b"plan:" not in ended
