@@ -101,6 +101,7 @@ class Calls:
             request_id=tally.request_id,
             within_s=self._services.limits.answer_timeout_s,
             stream=request.stream,
+            allowed_models=admitted.allowed_models,
         )
         if isinstance(turn, Replay):
             await send_body(send, turn.status, turn.body, headers=_told_again(turn, tally))

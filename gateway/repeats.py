@@ -6,7 +6,7 @@ row (keystore.answers) now and then. Must not know how an answer is stored, nor 
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -165,13 +165,15 @@ class Repeats:
         request_id: str,
         within_s: float,
         stream: bool = False,
+        allowed_models: Collection[str] = (),
     ) -> Ticket | Replay:
         """A ticket for the one who asks, the first's answer for all others; waits at most `within_s` seconds for it.
         Raises ApiError: 409 for another body, for a first that takes longer and for a stream that was answered, 503
-        while the database is away. `tenant` is whose token it is, `request_id` our own of this request."""
+        while the database is away. `tenant` is whose token it is, `request_id` our own of this request,
+        `allowed_models` those that the token is for: no other token is answered by what was asked with it."""
         try:
             async with asyncio.timeout(within_s):
-                asked = await self._store.named(tenant, endpoint, key, body)
+                asked = await self._store.named(tenant, endpoint, key, body, allowed_models)
                 found = await self._turn(asked, request_id)
         except TimeoutError:
             raise self._refusal(IN_PROGRESS) from None
@@ -185,10 +187,10 @@ class Repeats:
         return self._replay(found, stream=stream)
 
     def _replay(self, found: Stored, *, stream: bool) -> Replay:
-        if stream:
+        answer = found.answer
+        if stream and answer.status == 200:
             raise self._refusal(_streamed(found.request_id))
         self.counts["replayed"] += 1
-        answer = found.answer
         return Replay(found.request_id, answer.status, {**answer.headers, REPLAYED: "true"}, answer.body)
 
     def _refusal(self, problem: Problem) -> ApiError:

@@ -8,7 +8,7 @@ there. Must not know HTTP, nor which outcomes are worth keeping.
 import asyncio
 import hmac
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -112,10 +112,11 @@ class AnswerStore:
         self._looked_at: datetime | None = None
         self.lease = lease
 
-    async def named(self, tenant: Tenant, endpoint: str, key: str, body: bytes) -> Asked:
-        """The request under its name; the same for the same body, byte for byte. No I/O. A SealingError when the key
-        of the MACs is not here."""
-        key_hash = hash_of_key("wg/answer/key/1", tenant.id, endpoint, key)
+    async def named(self, tenant: Tenant, endpoint: str, key: str, body: bytes, models: Collection[str] = ()) -> Asked:
+        """The request under its name; the same for the same body, byte for byte. Tokens that list the same `models`
+        have names of their own: what one token may not ask, it is not answered either. No I/O. A SealingError when the
+        key of the MACs is not here."""
+        key_hash = hash_of_key("wg/answer/key/1", tenant.id, endpoint, key, *sorted(set(models)))
         what = "wg/answer/request/1"
         mac = await _near(lambda: mac_of_request(self._service, what, tenant.id, body=body), size=len(body))
         return Asked(tenant, key_hash, mac)

@@ -1,6 +1,7 @@
 """`Idempotency-Key` over the wire: the SDKs of OpenAI and Anthropic, both lanes, replays, streams and refusals."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import openai
 import pytest
 
 from gateway.sandbox.server import SandboxServer
+from keystore.keystore import Keystore
 from tests.harness import RunningGateway, sandbox_config
 
 KEYS = {f"{name}_API_KEY": f"sk-sandbox-{name.lower()}" for name in ("MINIMAX", "ANTHROPIC", "OPENAI")}
@@ -103,3 +105,31 @@ def test_sdk_repeats_by_header(client: httpx.Client, sandbox: SandboxServer) -> 
         ]
     assert answers[0].id == answers[1].id
     assert len(sandbox.requests()) == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_refusal_of_a_stream_is_no_stream_that_ended(client: httpx.Client, sandbox: SandboxServer, path: str) -> None:
+    named, asked = {"idempotency-key": f"refused-stream-{path}"}, body(path, MODELS[0], stream=True)
+    sandbox.script("status=400")
+    refused, again = (client.post(path, json=asked, headers=named) for _ in range(2))
+    assert (refused.status_code, again.status_code) == (400, 400), again.text
+    assert again.content == refused.content and again.headers["x-wardgate-replayed"] == "true"
+    assert len(sandbox.requests()) == 1
+
+
+def test_token_is_not_told_what_it_may_not_ask(tmp_path: Path, sandbox: SandboxServer) -> None:
+    async def listing(keystore: Keystore) -> list[str]:
+        acme, tokens = await keystore.tenants.get("acme"), keystore.tokens
+        lists = ([MODELS[0], MODELS[1]], [MODELS[1], MODELS[0]], [MODELS[1]])
+        return [(await tokens.create(acme, allowed_models=models)).token for models in lists]
+
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as gateway:
+        tokens = [gateway.tenant("acme", "team", KEYS), *gateway.operate(listing)]
+        named = {"idempotency-key": "of-one-tenant"}
+        answers = []
+        for token in tokens:
+            with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {token}"}, timeout=60) as http:
+                answers.append(http.post(PATHS[0], json=body(PATHS[0], MODELS[0]), headers=named))
+    assert [one.status_code for one in answers] == [200, 200, 200, 403]
+    assert answers[1].content == answers[2].content != answers[0].content
+    assert len(sandbox.requests()) == 2
