@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from gateway.errors import ApiError, Problem
 from keystore.answers import Answer, AnswerStore, Asked, Claim, Running, Stored, Unreadable
@@ -21,6 +22,7 @@ from router.reasons import Fault
 Result = TypeVar("Result")
 REPLAYED: Final = "x-wardgate-replayed"
 NOT_KEPT: Final = {"x-wardgate-idempotency": "not-kept"}  # of an answer that a repeat would not get again
+WRITERS: Final = 4  # claims of one tenant that are written at the same time: a flood of keys leaves others their turn
 _OURS: Final = "x-wardgate-"
 _ALSO: Final = frozenset({"content-type", "x-should-retry"})
 # What a provider said of the request itself: it would say so again. All else may go better the next time.
@@ -150,6 +152,7 @@ class Repeats:
         self._report = report
         self._pace = pace
         self._calls: dict[bytes, _Call] = {}
+        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by tenant, while one waits
         self._tasks: set[asyncio.Task[Any]] = set()
         self._claims = 0
         self._beating: asyncio.Task[None] | None = None
@@ -233,7 +236,9 @@ class Repeats:
         pause, lost = self._pace.first_s, ""
         found: Ticket | Stored | Unreadable | Running | None
         while True:
-            found = await self.to_the_end(self._begin_to_claim(call, request_id, lost))
+            lane = self._lane(call)
+            await lane.acquire()
+            found = await self.to_the_end(self._begin_to_claim(call, request_id, lost, lane))
             while isinstance(found, Running):
                 await asyncio.sleep(pause)
                 pause = self._pace.after(pause)
@@ -244,8 +249,17 @@ class Repeats:
                 self._tell_unreadable(request_id)
                 lost = found.request_id
 
-    async def _begin_to_claim(self, call: _Call, request_id: str, lost: str) -> Ticket | Stored | Unreadable | Running:
-        found = await self._store.claim(call.asked, request_id, instead_of=lost)
+    def _lane(self, call: _Call) -> asyncio.Semaphore:
+        return self._lanes.setdefault(call.asked.tenant.id, asyncio.Semaphore(WRITERS))
+
+    async def _begin_to_claim(
+        self, call: _Call, request_id: str, lost: str, lane: asyncio.Semaphore
+    ) -> Ticket | Stored | Unreadable | Running:
+        """`lane` is ours, and is left when the database has answered, whoever waits for it."""
+        try:
+            found = await self._store.claim(call.asked, request_id, instead_of=lost)
+        finally:
+            lane.release()
         if not isinstance(found, Claim):
             return found
         self._claims += 1
@@ -277,11 +291,12 @@ class Repeats:
         """The next may try: in this process at once, in others when the row is gone."""
         self._claims -= 1
         self._end(call, None)
-        self._spawn(self._forget(claim))
+        self._spawn(self._forget(claim, self._lane(call)))
 
-    async def _forget(self, claim: Claim) -> None:
+    async def _forget(self, claim: Claim, lane: asyncio.Semaphore) -> None:
         try:
-            await self._store.forget(claim)
+            async with lane:
+                await self._store.forget(claim)
         except KeystoreError as error:  # the row is left alone, and runs out
             self._report(claim.request_id, error)
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,9 +16,9 @@ from gateway.asgi import Scope
 from gateway.errors import ApiError, Problem
 from gateway.failures import problem_of
 from gateway.idempotency_key import key_of
-from gateway.repeats import Pace, Replay, Ticket, definite
+from gateway.repeats import WRITERS, Pace, Repeats, Replay, Ticket, definite
 from keystore.answer_seal import MOST_BYTES
-from keystore.answers import LEASE
+from keystore.answers import LEASE, AnswerStore, Asked, Claim, Found
 from keystore.clock import utc_now
 from keystore.errors import DatabaseUnavailable, EnvelopeDamaged
 from keystore.providers import Registry
@@ -75,6 +76,48 @@ async def without_table(world: World) -> AsyncIterator[None]:
     await world.sql("ALTER TABLE wardgate_answers RENAME TO away")
     yield
     await world.sql("ALTER TABLE away RENAME TO wardgate_answers")
+
+
+class SlowStore:
+    """A database that is slow for one tenant: its claims wait for the gate."""
+
+    def __init__(self, store: AnswerStore, slow: Tenant) -> None:
+        self._store = store
+        self._slow = slow
+        self.gate = asyncio.Event()
+        self.claiming = self.claimed = 0
+
+    async def claim(self, asked: Asked, request_id: str, *, instead_of: str = "") -> Claim | Found:
+        if asked.tenant.id == self._slow.id:
+            self.claiming, self.claimed = self.claiming + 1, self.claimed + 1
+            await self.gate.wait()
+            self.claiming -= 1
+        return await self._store.claim(asked, request_id, instead_of=instead_of)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+async def test_flood_of_keys_of_one_tenant_leaves_others_their_turn(
+    replicas: list[Replica], tenant: Tenant, upstream: Upstream
+) -> None:
+    keystore = replicas[0].keystore
+    other, store = await keystore.tenants.add("beta", "free"), SlowStore(keystore.answers, tenant)
+    repeats = Repeats(cast(AnswerStore, store), lambda _, error: None, pace=QUICK)
+    replica = Replica(keystore, repeats, [])
+    upstream.gate.set()
+    flood = [asyncio.create_task(replica.send(tenant, upstream, f"k{n}")) for n in range(40)]
+    await eventually(lambda: store.claiming == WRITERS)
+    await replica.send(other, upstream, "k0")
+    for gone in flood[:20]:
+        gone.cancel()
+    await asyncio.wait(flood[:20])
+    await asyncio.sleep(0)
+    assert store.claimed == WRITERS, "who left has not made room in the database"
+    store.gate.set()
+    await asyncio.gather(*flood[20:])
+    await repeats.close()
+    assert upstream.calls == 21 and store.claimed == 24
 
 
 # --- one call, identical answers -----------------------------------------------------------------------------------
