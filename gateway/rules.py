@@ -70,9 +70,9 @@ def _listed_hosts(rows: Mapping[str, Mapping[str, object]], registry: Registry) 
 def unserved(plan_name: str, rules: Rules) -> str | None:
     """Why nothing can be served on a plan, if nothing can: a sentence's beginning, without its subject."""
     plan = rules.plans.get(plan_name)
-    if plan is None or plan.byok:
+    if plan is None or plan.byok or (rules.operator is not None and plan.managed_models):
         return None
-    return f"plan {plan.name} takes no keys of tenants, and the operator's are not used in this version"
+    return f"plan {plan.name} takes no keys of tenants, and the operator's are not lent to it"
 
 
 def load_catalogue(registry: Registry, overrides: Overrides = NO_OVERRIDES) -> Catalogue:

@@ -229,13 +229,18 @@ class BudgetStore:
         return budget_from_row(row)
 
     async def _unknown(self, tenant: Tenant, which: Mapping[str, str]) -> BudgetUnknown:
-        there = ", ".join(each.key for each in await self.list(tenant)) or "none"
+        there = ", ".join(map(_called, await self.list(tenant))) or "none"
         whose = f"token {which['token_id']!r} of tenant" if which["token_id"] else "tenant"
         wanted = f"the {whose} {tenant.slug!r} has no {which['spend']} budget for a {which['period']}"
         return BudgetUnknown(f"{wanted}; it has: {there}")
 
     def _new_id(self) -> str:
         return str(uuid.UUID(bytes=self._random(16), version=4))
+
+
+def _called(budget: Budget) -> str:
+    of = f" of token {budget.token_id}" if budget.token_id else ""
+    return f"{budget.spend} for a {budget.period}{of}"
 
 
 def _is(tenant: Tenant, *, period: str, spend: str, token_id: str) -> tuple[Any, ...]:

@@ -104,21 +104,26 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """A table for people, or the sentence `empty` when there are no rows."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str, right: int | None = None
+) -> None:
+    """A table for people, or the sentence `empty` when there are no rows. Columns from `right` on are figures. No word
+    and no figure is ever broken: a table that is too wide for the terminal even so runs over its edge."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(Text(column), overflow="fold")
+    for place, column in enumerate(columns):
+        figures = right is not None and place >= right
+        table.add_column(Text(column), overflow="fold", justify="right" if figures else "left", no_wrap=figures)
     for row in rows:
         table.add_row(*[Text(_shown(cell)) for cell in row])  # Text: brackets in a name are no markup
     console = Console()
     if not table.row_count:
         console.print(Text(empty))
     elif console.is_terminal:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=WIDE)).minimum)
         console.print(table)
     else:
         _print_piped(Console(width=WIDE), table)

@@ -115,7 +115,7 @@ def _print(tenant: str, change: PlanChange) -> None:
     print()
     for source, what in (
         (KeySource.BYOK, "models with the tenant's own keys"),
-        (KeySource.MANAGED, "models with the operator's keys (not open to tenants in this version)"),
+        (KeySource.MANAGED, "models with the operator's keys"),
     ):
         models = change.models[source]
         print(f"{what}: {len(models.gained)} gained, {len(models.lost)} lost, {models.kept} kept")

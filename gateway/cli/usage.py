@@ -108,8 +108,8 @@ def _print(question: UsageQuestion, page: UsagePage, tenant: str | None) -> None
         print(f"There is no usage{whose} {time}. Another time: --since 2026-01-01; what is told apart: --by day,model")
         return
     print(f"Usage{whose} {time}, UTC; the last day is not in it.\n")
-    first, *others = _right(_table(question, page), len(question.by))
-    print_table(first, others, empty="")
+    first, *others = _table(question, page)
+    print_table(first, others, empty="", right=len(question.by))
     _print_chart(question, page)
     _print_doubts(page.total)
 
@@ -138,12 +138,6 @@ def _figure(value: int | str | None, places: int) -> str:
     if value is None:
         return "unknown"
     return f"{value:,}" if isinstance(value, int) else f"{Decimal(value):,.{places}f}"
-
-
-def _right(rows: Sequence[Sequence[str]], first: int) -> list[list[str]]:
-    """The columns from `first` on set to the right."""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [[cell if place < first else cell.rjust(widths[place]) for place, cell in enumerate(row)] for row in rows]
 
 
 def _shown(key: str) -> str:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -169,13 +170,12 @@ def test_what_is_not_known_is_refused(run: Run, arguments: tuple[str, ...], hint
         run(*arguments)
 
 
-def test_terminal_without_colour_gets_none(run: Run) -> None:
-    """The real script on a terminal, as wide as it is."""
-    used(march(1, cost_nano=10**9))
+def on_terminal(columns: int, *arguments: str) -> str:
+    """What the real script prints on a terminal without colour that is so wide."""
     script = Path(sys.executable).with_name("wardgate")
-    environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": "70"} | ENVIRONMENT
+    environment = {"PATH": os.environ["PATH"], "TERM": "xterm", "NO_COLOR": "1", "COLUMNS": str(columns)} | ENVIRONMENT
     read, (terminal, theirs) = b"", pty.openpty()
-    command = [sys.executable, str(script), "usage", *MARCH]
+    command = [sys.executable, str(script), "usage", *MARCH, *arguments]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
         with contextlib.suppress(OSError):  # the other end is closed
@@ -183,10 +183,25 @@ def test_terminal_without_colour_gets_none(run: Run) -> None:
                 read += more
     os.close(terminal)
     assert process.returncode == 0, read
-    told = read.decode()
+    return read.decode()
+
+
+def test_terminal_without_colour_gets_none(run: Run) -> None:
+    """The real script on a terminal, as wide as it is."""
+    used(march(1, cost_nano=10**9))
+    told = on_terminal(70)
     assert "\x1b[3" not in told and "\x1b[9" not in told
     chart = told.partition("Dollars per day")[2].split("\r\n")[1]
     assert len(chart) == 70 and chart.count("#") > 40
+
+
+def test_narrow_terminal_breaks_no_figure(run: Run) -> None:
+    used(march(1, cost_nano=1_234_567_890_123, requests=1_234_567))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", on_terminal(30, "--by", "day,model,provider,outcome")).split("\r\n")
+    row = next(line for line in lines if line.startswith("2025-03-01"))
+    assert row.split()[4] == "1,234,567" and row.split()[-1] == "1,234.567890123"
+    total = next(line for line in lines if line.startswith("total"))
+    assert total.index("1,234,567") == row.index("1,234,567")
 
 
 def test_installed_script_prints_a_wrong_word_in_one_sentence(run: Run) -> None:

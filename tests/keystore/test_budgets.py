@@ -110,7 +110,7 @@ async def test_what_is_refused_says_what_would_help(keystore: Keystore, acme: Te
         with pytest.raises(BudgetInvalid, match=says):
             await keystore.budgets.set(acme, period, spend, Decimal(1), token_id=token)
     for work in (keystore.budgets.get, keystore.budgets.remove):
-        with pytest.raises(BudgetUnknown, match=r"no managed budget for a day; it has: tenant:acme:byok:month"):
+        with pytest.raises(BudgetUnknown, match=r"no managed budget for a day; it has: byok for a month"):
             await work(acme, "day", "managed")
 
 

@@ -1,6 +1,7 @@
 """The operator's keys: lent where the plan has such models, never instead of a tenant's own, and held to a budget."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import httpx
 import pytest
 
 from gateway.config import ConfigError, parse_config
+from gateway.rules import load_rules, unserved
 from gateway.sandbox.server import SandboxServer
+from gateway.settings import Settings
 from keystore.keystore import Keystore
 from tests.harness import RunningGateway, eventually, sandbox_config
 
@@ -123,3 +126,9 @@ def test_budget_of_a_call_that_failed_is_not_held_for_the_next(lending: RunningG
     lines = [line for file in (lending.folder / "journal").glob("*.jsonl") for line in file.read_bytes().splitlines()]
     (ended,) = [line for line in lines if b'"settled"' in line]
     assert b'"key_source":"byok"' in ended and b"plan:" not in ended
+
+
+def test_plan_without_keys_of_tenants_is_served_where_the_operator_lends_its_own() -> None:
+    rules = load_rules(Settings(config=None))
+    assert "are not lent" in (unserved("free", rules) or "")
+    assert unserved("free", replace(rules, operator="house")) is None
