@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.errors import ApiError, Problem
 from gateway.limiting.asks import Ask, Kind, Standing, Ticket, Verdict, at_once, requests_a_minute, tokens_a_minute
-from gateway.limiting.headers import limit_headers
+from gateway.limiting.headers import duration, limit_headers
 from gateway.limiting.limiter import Limiter
 from gateway.tally import Tally
 from router.decision import Decision
@@ -70,7 +70,7 @@ def _problem(plan: Plan, verdict: Verdict, refused: Standing) -> Problem:
         text = f"{said}, and this request alone may need {refused.ask.amount:,}: make it shorter or lower max_tokens."
         return Problem(429, "rate_limit_exceeded", text, Fault.PLAN, headers=headers, extra=extra)
     wait_s = verdict.retry_ms / 1000
-    text = f"{said}. Send it again in {wait_s:.3g} s."
+    text = f"{said}. Send it again in {duration(verdict.retry_ms)}."
     return Problem(
         429,
         "rate_limit_exceeded",

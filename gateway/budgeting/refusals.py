@@ -43,9 +43,10 @@ def spent(refused: Refused) -> Problem:
         "spent_usd": format(usd_of(refused.spent_nano), "f"),
         "held_usd": format(usd_of(refused.held_nano), "f"),
     }
-    named = _named(budget)
+    named, taken = _named(budget), refused.spent_nano + refused.held_nano
+    state = "is used up" if taken >= budget.amount_nano else "has too little left"
     text = (
-        f"{named[0].upper()}{named[1:]} is used up: {_usd(refused.spent_nano)} are spent and {_usd(refused.held_nano)}"
+        f"{named[0].upper()}{named[1:]} {state}: {_usd(refused.spent_nano)} are spent and {_usd(refused.held_nano)}"
         f" held for calls that run, and this call may cost {_usd(refused.needed_nano)}. It begins anew at {resets_at}."
     )
     return Problem(429, "insufficient_quota", text, Fault.PLAN, extra=extra)

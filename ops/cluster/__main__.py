@@ -95,7 +95,7 @@ async def _obeyed(cluster: "Cluster", order: dict[str, Any]) -> object:
 
 def _show_the_way(cluster: "Cluster") -> None:
     body = '{"model": "minimax/MiniMax-M2", "messages": [{"role": "user", "content": "Hello"}]}'
-    say("ready. Ctrl-C, or `python -m ops.cluster down`, ends all of it. Try it:")
+    say("ready. Ctrl-C, or `.venv/bin/python -m ops.cluster down`, ends all of it. Try it:")
     print(
         f"\ncurl -i {cluster.url}/v1/chat/completions -H 'Authorization: Bearer {cluster.token}' "
         f"-H 'Content-Type: application/json' -d '{body}'\n",

@@ -55,7 +55,9 @@ def test_sixth_of_five_a_minute_is_refused_and_told_when_to_come_again(limited: 
     assert sixth.json()["error"]["limit"] == {"kind": "requests", "plan": "solo", "amount": 5, "remaining": 0}
     assert sixth.headers["x-ratelimit-remaining-requests"] == "0"
     wait_s = int(sixth.headers["retry-after-ms"]) / 1000
-    assert 0 < wait_s <= 12 and int(sixth.headers["retry-after"]) == -(-int(sixth.headers["retry-after-ms"]) // 1000)
+    told_s = float(sixth.json()["error"]["message"].partition("again in ")[2].removesuffix("s."))
+    assert 0 < wait_s <= 12 and told_s == wait_s, "what is told is not earlier than the truth"
+    assert int(sixth.headers["retry-after"]) == -(-int(sixth.headers["retry-after-ms"]) // 1000)
     assert sixth.headers["x-should-retry"] == "true"
     assert time.monotonic() - began < 12, "else the limit was free again"
 

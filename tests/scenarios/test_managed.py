@@ -83,6 +83,7 @@ def test_plans_budget_holds_what_the_operator_spends(tmp_path: Path, sandbox: Sa
         refused = running.post(CHAT, token, MINI | {"max_tokens": 16_384, "n": 2})
         error = refused.json()["error"]
         assert (refused.status_code, error["code"], error["fault"]) == (429, "insufficient_quota", "plan")
+        assert "has too little left" in error["message"], "and is not used up"
         assert refused.headers["x-should-retry"] == "false" and error["budget"]["whose"] == "plan"
         assert "The plan's budget of 0.01 USD a month for the operator's keys" in error["message"]
 
