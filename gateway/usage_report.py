@@ -37,7 +37,7 @@ _CLOSED: Final[Mapping[Group, tuple[str, ...]]] = MappingProxyType(
 _FILTERS: Final = frozenset(Group) - {Group.DAY, Group.MONTH, Group.TENANT}  # by values; the others say when, and whose
 _DAY: Final = re.compile(r"2\d{3}-\d\d-\d\d")
 _MONTH: Final = re.compile(r"2\d{3}-\d\d")
-_RISKY: Final = ("=", "+", "-", "@", "\t", "\r", "\n")  # a spreadsheet takes a cell that begins so for a formula
+_RISKY: Final = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # a spreadsheet takes a cell that begins so for a formula
 
 
 class UsageRefused(Exception):

@@ -199,7 +199,7 @@ def test_csv_is_read_back_as_it_was_and_no_cell_of_a_caller_is_a_formula(name: s
     assert all(cell == "" or cell[0].isdigit() for cell in line[1:])
 
 
-@pytest.mark.parametrize("name", ["=1+2", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=cmd|" /C calc"!A0'])
+@pytest.mark.parametrize("name", ["=1+2", "+1", "-1", "@SUM(A1)", "\uff1d1+2", "\t=1", "\r=1", '=cmd|" /C calc"!A0'])
 def test_formula_is_a_text(name: str) -> None:
     text = as_csv(asked(by="model"), page(UsageRow((name,), Sums())))
     _, line = csv.reader(io.StringIO(text, newline=""))
