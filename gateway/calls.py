@@ -75,14 +75,14 @@ class Calls:
         send: Send,
         named: "_Named | None" = None,
     ) -> None:
-        """Answer a request that was read, while its client is there."""
+        """Answer a request that was read, while its client is there or the answer is owed to whoever asks again."""
         tally.stream = request.stream
         if named is None:
             work = self._answer(request, admitted, book, tally, send, None)
         else:
             work = self._answer_once(named, request, admitted, book, tally, send)
         try:
-            await while_connected(scope, receive, work, answered=lambda: tally.ended)
+            await while_connected(scope, receive, work, answered=lambda: tally.ended or tally.owed)
         except ApiError as error:
             own = own_error(error, request.surface.endpoint, request.asked or request.body)
             if own is error:
@@ -92,7 +92,8 @@ class Calls:
     async def _answer_once(
         self, named: "_Named", request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send
     ) -> None:
-        """A request with an Idempotency-Key: the first is answered, whoever comes again gets the same."""
+        """A request with an Idempotency-Key: the first is answered, whoever comes again gets the same. A client that
+        gives up waiting will come again, so that a plain answer is made to its end without it."""
         turn = await self._services.repeats.begin(
             admitted.tenant,
             self._front.surface.endpoint,
@@ -107,6 +108,7 @@ class Calls:
             await send_body(send, turn.status, turn.body, headers=_told_again(turn, tally))
             return
         async with turn:
+            tally.owed = not request.stream
             try:
                 await self._answer(request, admitted, book, tally, send, turn)
             except ApiError as error:

@@ -67,6 +67,7 @@ class Tally:
     status: int = 0
     begun: bool = False  # the answer's first message was sent: no second answer may start
     ended: bool = False  # the answer's last message was sent
+    owed: bool = False  # an answer that is kept for whoever asks again: it is made also when its client has left
     fault: str | None = None
     code: str | None = None
     tenant: str | None = None

@@ -133,3 +133,21 @@ def test_token_is_not_told_what_it_may_not_ask(tmp_path: Path, sandbox: SandboxS
     assert [one.status_code for one in answers] == [200, 200, 200, 403]
     assert answers[1].content == answers[2].content != answers[0].content
     assert len(sandbox.requests()) == 2
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_client_that_gave_up_gets_the_answer_when_it_comes_again(
+    client: httpx.Client, sandbox: SandboxServer, path: str
+) -> None:
+    named, asked = {"idempotency-key": f"gave-up-{path}"}, body(path, MODELS[0])
+    sandbox.script("delay=0.8")
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(path, json=asked, headers=named, timeout=0.4)
+    again = client.post(path, json=asked, headers=named)
+    assert (again.status_code, again.headers["x-wardgate-replayed"]) == (200, "true")
+    assert len(sandbox.requests()) == 1
+    sandbox.script("delay=30")
+    with pytest.raises(httpx.ReadTimeout):
+        client.post(path, json=asked | {"stream": True}, headers=named | {"idempotency-key": f"{path}"}, timeout=0.4)
+    assert client.post(path, json=asked | {"stream": True}, headers={"idempotency-key": f"{path}"}).status_code == 200
+    assert len(sandbox.requests()) == 3, "a stream is not kept, and is broken off"
