@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway.asgi import App, Message, Receive, Scope, Send, encode_headers, header
 from gateway.events import Endpoint, Events
 from gateway.metrics import Metrics
+from gateway.scrub import looks_like_key
 from gateway.tally import KEY, Tally, mint_request_id
 
 WELL_FORMED_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}\Z")
@@ -89,7 +90,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, tally: Tally, send: Send) -> None:
         incoming = header(scope, "x-request-id") or ""
-        if WELL_FORMED_ID.match(incoming):
+        if WELL_FORMED_ID.match(incoming) and not looks_like_key(incoming):  # it is logged, and kept in the ledger
             tally.client_request_id = incoming
         self._public_id = tally.client_request_id or tally.request_id
         self._browser = header(scope, "origin") is not None

@@ -50,6 +50,11 @@ def tells_of(text: str, secret: str) -> bool:
             if any(lower[from_ : from_ + WINDOW] in key for from_ in range(max(1, len(lower) - WINDOW + 1))):
                 return True
             break
+    return looks_like_key(text)
+
+
+def looks_like_key(text: str) -> bool:
+    """Whether what looks like a key stands in it."""
     return PLAIN_ID.fullmatch(text) is None and KEY_SHAPES.search(text) is not None
 
 

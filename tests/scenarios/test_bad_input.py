@@ -232,6 +232,9 @@ def test_request_id_is_echoed_when_well_formed_and_minted_otherwise(gateway: Run
     assert ask("my-id-1") == "my-id-1"
     assert re.fullmatch(r"req_[0-9a-f]{32}", ask("not well formed\t;"))
     assert re.fullmatch(r"req_[0-9a-f]{32}", ask("x" * 500))
+    for key in ("sk-proj-CANARY1234", "id-1:AIzaSyCANARY12345", token):
+        assert re.fullmatch(r"req_[0-9a-f]{32}", ask(key)), "what looks like a key is neither logged nor kept"
+    assert "CANARY" not in gateway.logs.getvalue()
 
 
 def test_models_lists_and_finds_ids_with_slashes(gateway: RunningGateway, token: str) -> None:
