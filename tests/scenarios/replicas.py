@@ -1,10 +1,11 @@
 """Several gateways on one PostgreSQL, and one Valkey where they have one, over one upstream."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from keystore.keystore import Keystore
 from tests.harness import RunningGateway
 
 
@@ -23,3 +24,13 @@ def replicas(
                 shutil.copy(running[0].folder / "sealing-keys", home / "sealing-keys")
             running.append(stack.enter_context(gateway))
         yield running
+
+
+def know_each_other(running: Sequence[RunningGateway]) -> bool:
+    """Each has looked for others since the last of them was there."""
+
+    async def work(keystore: Keystore) -> bool:
+        found = await keystore.replicas.live()
+        return len(found) == len(running) and min(one.seen_at for one in found) >= max(one.started_at for one in found)
+
+    return running[0].operate(work)

@@ -14,10 +14,9 @@ import openai
 import pytest
 
 from gateway.sandbox.server import SandboxServer
-from keystore.keystore import Keystore
 from tests import services
 from tests.harness import RunningGateway, eventually, sandbox_config
-from tests.scenarios.replicas import replicas
+from tests.scenarios.replicas import know_each_other, replicas
 from tests.scenarios.truth import CHAT
 
 KEY = {"MINIMAX_API_KEY": "sk-sandbox-a"}
@@ -138,16 +137,6 @@ def two(folder: Path, sandbox: SandboxServer, database: str, redis_url: str) -> 
     with replicas(folder, config, database, redis_url) as both:
         eventually(lambda: know_each_other(both), 30)
         yield both
-
-
-def know_each_other(both: Sequence[RunningGateway]) -> bool:
-    """Each has looked for others since the last of them was there."""
-
-    async def work(keystore: Keystore) -> bool:
-        found = await keystore.replicas.live()
-        return len(found) == len(both) and min(one.seen_at for one in found) >= max(one.started_at for one in found)
-
-    return both[0].operate(work)
 
 
 def shared(both: Sequence[RunningGateway]) -> list[float]:

@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from gateway.budgeting.burying import Burying
 from keystore.budget_use import BudgetUse
 from keystore.budgets import plan_budget
@@ -34,12 +36,17 @@ async def one(url: str, callers: int = CALLERS) -> dict[str, Any]:
         cwd=Path(__file__).parents[3],
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await process.communicate()
+    try:
+        out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # the test ended before it
+            process.kill()
     assert process.returncode == 0
     found: dict[str, Any] = json.loads(out)
     return found
 
 
+@pytest.mark.timeout(120 + TENANTS * CALLERS // 40)
 async def test_crowd_of_processes(postgres_world: World) -> None:
     world, database = postgres_world, Database(postgres_world.url)
     await database.use_wal()

@@ -1,4 +1,4 @@
-"""A line to Valkey that can be cut, or fall silent, while the processes at its ends know nothing of it."""
+"""A line to a server that can be cut, fall silent or be late, while the processes at its ends know nothing of it."""
 
 import asyncio
 import contextlib
@@ -7,15 +7,18 @@ from urllib.parse import urlsplit
 
 
 class Link:
-    """Carries bytes from its own port to a server; `down` resets and refuses, `silent` takes and never answers."""
+    """Carries bytes from its own port to a server; `down` resets and refuses, `silent` takes and never answers,
+    `late_s` is how much later each piece of an answer comes."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int = 0) -> None:
+        """Of a server on a port, or where `host` is a path, on a socket there."""
         self._upstream = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.silent = False
+        self.late_s = 0.0
         self.connections = 0
         self.requests = 0  # how often something was sent to the server
 
@@ -25,7 +28,7 @@ class Link:
 
     async def up(self) -> None:
         """Answer again, on the same port."""
-        self.silent = False
+        self.silent, self.late_s = False, 0.0
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -39,7 +42,11 @@ class Link:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        theirs, ours = await asyncio.open_connection(*self._upstream)
+        try:
+            theirs, ours = await self._connect()
+        except OSError:  # the server is away
+            writer.transport.abort()
+            return
         self._writers |= {writer, ours}
         tasks = [asyncio.create_task(self._pump(reader, ours, True)), asyncio.create_task(self._pump(theirs, writer))]
         self._tasks.update(tasks)
@@ -52,10 +59,16 @@ class Link:
         self._writers -= {writer, ours}
         self._tasks.difference_update(tasks)
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self._upstream
+        return await (asyncio.open_connection(host, port) if port else asyncio.open_unix_connection(host))
+
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asks: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 self.requests += asks
+                if self.late_s and not asks:
+                    await asyncio.sleep(self.late_s)
                 if not self.silent:
                     writer.write(data)
                     await writer.drain()
@@ -63,9 +76,9 @@ class Link:
 
 @contextlib.asynccontextmanager
 async def link_to(url: str) -> AsyncIterator[Link]:
-    """A link to the Valkey at `url`, up."""
+    """A link to the Valkey at `url`, or to a socket's path, up."""
     parts = urlsplit(url)
-    link = Link(parts.hostname or "127.0.0.1", parts.port or 6379)
+    link = Link(parts.hostname or "127.0.0.1", parts.port or 6379) if parts.scheme else Link(url)
     await link.up()
     try:
         yield link
