@@ -32,6 +32,7 @@ class Budgets:
             states = await states_of(services.keystore, admitted.tenant, plans, services.now())
         except DatabaseUnavailable as error:
             raise ApiError(problem_of(error)) from error
-        body = {"object": "list", "data": [told(state) for state in over(states, tally.token_id or "")]}
+        mine = [{"object": "budget"} | told(state) for state in over(states, tally.token_id or "")]
+        body = orjson.dumps({"object": "list", "data": mine}, option=orjson.OPT_UTC_Z)
         headers = {"cache-control": "no-store"}
-        await send_body(send, 200, orjson.dumps(body), headers=headers, head=scope["method"] == "HEAD")
+        await send_body(send, 200, body, headers=headers, head=scope["method"] == "HEAD")

@@ -30,7 +30,7 @@ from gateway.scrub import scrub
 from gateway.services import Services
 from gateway.settings import Settings
 from gateway.workers.seat import Seat
-from keystore.errors import KeystoreError
+from keystore.errors import DatabaseUnavailable, KeystoreError
 from keystore.keystore import Keystore
 
 TEND_S = 2.0  # how often the ring is read again and this process says that it lives
@@ -38,7 +38,8 @@ TEND_S = 2.0  # how often the ring is read again and this process says that it l
 
 class _Report:
     """Logs what went wrong with a request on our side: an unexpected exception with its traceback, and why a request
-    was refused for a fault of the gateway, at most once a second, since a database that is away refuses them all."""
+    was refused, or an answer not kept, for a fault of the gateway, at most once a second, since a database that is away
+    refuses them all."""
 
     def __init__(self, log: EventLogger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -47,7 +48,7 @@ class _Report:
         self._unsaid = 0
 
     def __call__(self, request_id: str, error: BaseException) -> None:
-        if not isinstance(error, ApiError):
+        if not isinstance(error, ApiError | DatabaseUnavailable):
             self._log.error("request.failed", request_id=request_id, exc_info=error)
         elif self._clock() < self._next:
             self._unsaid += 1
@@ -57,7 +58,7 @@ class _Report:
             self._log.error(
                 "request.not_served",
                 request_id=request_id,
-                code=error.problem.code,
+                code=error.problem.code if isinstance(error, ApiError) else None,
                 cause=_kinds(cause),
                 why=scrub(str(cause)),
                 like_it_before=self._unsaid,

@@ -24,7 +24,8 @@ _KEYS: Final[Mapping[Spend, str]] = MappingProxyType(
 
 def spent(refused: Refused) -> Problem:
     """429 `insufficient_quota`, or 503 `budget_unavailable` when nobody can say what is left."""
-    budget, resets_at = refused.budget, refused.resets_at.isoformat(timespec="seconds")
+    budget = refused.budget
+    resets_at = refused.resets_at.isoformat(timespec="seconds").replace("+00:00", "Z")
     extra = {
         "budget": {
             "whose": budget.whose.value,

@@ -105,7 +105,7 @@ def said(refused: httpx.Response) -> None:
     budget = error["budget"]
     assert (budget["whose"], budget["spend"], budget["period"]) == ("tenant", "byok", "day")
     assert Decimal(budget["amount_usd"]) * 10**9 == AMOUNT
-    assert budget["resets_at"].endswith("T00:00:00+00:00") and budget["resets_at"] in error["message"]
+    assert budget["resets_at"].endswith("T00:00:00Z") and budget["resets_at"] in error["message"]
     assert "the tenant's own keys" in error["message"]
 
 
