@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from keystore.errors import DatabaseUnavailable, KeystoreError
+from keystore.errors import DatabaseUnavailable, KeystoreError, ValueRefused
 
 _BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
 _PAUSE_S: Final = 0.12
@@ -94,7 +94,8 @@ class Database:
     @asynccontextmanager
     async def write(self, *, lock: Lock | None = None) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction for writing, committed at the end, alone among the holders of `lock`; on SQLite
-        a writer is always alone. IntegrityError passes; other failures are DatabaseUnavailable."""
+        a writer is always alone. IntegrityError passes; other failures are DatabaseUnavailable, ValueRefused among them
+        when a value is what the database does not take."""
         with self._translated():
             async with self._writer.begin() as connection:
                 if lock and not self.is_sqlite:
@@ -189,7 +190,8 @@ class Database:
         except (SQLAlchemyError, OSError, TypeError) as error:
             if isinstance(error, TypeError) and "connect()" not in str(error):
                 raise
-            raise DatabaseUnavailable(f"{self.name} {_what_happened(error)}") from error
+            failed = ValueRefused if _is_of_a_value(error) else DatabaseUnavailable
+            raise failed(f"{self.name} {_what_happened(error)}") from error
 
 
 def make_room(database_url: str, *, create: bool, setting: str = OWN_URL) -> None:
@@ -365,6 +367,12 @@ def _emptied(error: Exception) -> Exception:
     elif isinstance(error, UnicodeEncodeError):
         error.object = ""
     return error
+
+
+def _is_of_a_value(error: BaseException) -> bool:
+    """Whether the same would fail at any time: PostgreSQL's classes "data exception" and "program limit exceeded"."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return isinstance(error, DataError) or state[:2] in ("22", "54")
 
 
 def _what_happened(error: BaseException) -> str:
