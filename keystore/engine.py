@@ -304,7 +304,7 @@ def _engine(url: URL, command_s: float | None) -> AsyncEngine:
     try:
         if url.get_backend_name() == "sqlite":
             return _sqlite_engine(url)
-        return create_async_engine(
+        engine = create_async_engine(
             url.difference_update_query(_SETTINGS),
             hide_parameters=True,
             logging_name=_LOG_NAME,
@@ -316,6 +316,8 @@ def _engine(url: URL, command_s: float | None) -> AsyncEngine:
                 "server_settings": _session_settings(url),
             },
         )
+        event.listen(engine.sync_engine, "connect", _on_connect_postgres)
+        return engine
     except (ArgumentError, TypeError, ValueError):
         raise DatabaseUnavailable(f"{describe(url)}: the URL has a parameter that is not understood") from None
 
@@ -336,6 +338,18 @@ def _on_connect(connection: Any, _record: object) -> None:
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+def _on_connect_postgres(connection: Any, _record: object) -> None:
+    """Whatever the role or the database was set to: each statement sees what was committed before it, and what is
+    committed is on the disk, for the journal that it came from is deleted then."""
+    cursor = connection.cursor()
+    cursor.execute(
+        "SELECT set_config('default_transaction_isolation', 'read committed', false),"
+        " CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
+    )
+    cursor.close()
+    connection.commit()
 
 
 def _on_begin(connection: Connection) -> None:

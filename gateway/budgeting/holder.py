@@ -29,6 +29,13 @@ _DRY_S: Final = 1.0  # after a refusal more than was left is not asked for so lo
 _PATIENT_S: Final = 30.0  # a call waits for what other processes do not use, at most once in so long
 _PAUSES_S: Final = (0.25, 0.5, 0.75, 1.0)  # between its looks
 _IDLE_S: Final = 30.0  # what nobody touches for so long is given back, wanted or not
+_SINCE_START: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux's monotonic clock sleeps as well
+
+
+def awake_or_not() -> float:
+    """Seconds since the machine was started, those included in which it slept: others take this process for dead
+    meanwhile, and what it held is theirs."""
+    return time.clock_gettime(_SINCE_START)
 
 
 class Why(StrEnum):
@@ -110,7 +117,7 @@ class Holder:
         self,
         use: BudgetUse,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake_or_not,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._use = use
