@@ -396,5 +396,6 @@ def _what_happened(error: BaseException) -> str:
     for signs, sentence in _SENTENCES:
         if any(sign in words for sign in signs):
             return sentence
-    verb = "failed" if isinstance(error, ProgrammingError | DataError) else "does not answer"
+    failed = isinstance(error, ProgrammingError) or _is_of_a_value(error)
+    verb = "failed" if failed else "does not answer"
     return f"{verb} ({type(getattr(error, 'orig', None) or error).__name__})"

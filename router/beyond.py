@@ -14,7 +14,7 @@ Object = Mapping[str, object]
 # Fields that change what tokens are written, how, or how the answer is told; what they hold is in the body.
 _PLAIN_FIELDS: Final = frozenset(
     """
-    audio background best_of cache_control chat_template_kwargs client_metadata dimensions echo embedding_type
+    audio best_of cache_control chat_template_kwargs client_metadata dimensions echo embedding_type
     enable_thinking encoding_format frequency_penalty function_call functions include include_reasoning input input_type
     instructions late_chunking logit_bias logprobs max_completion_tokens max_output_tokens max_tokens max_tool_calls
     messages metadata min_p modalities model models n normalized output_config output_dimension output_dtype
@@ -88,7 +88,7 @@ def _is_idle(name: str, value: object) -> bool:
             return isinstance(edits, list) and all(
                 isinstance(edit, dict) and str(edit.get("type")).startswith("clear_") for edit in edits
             )
-    return not value
+    return not value  # `background` is charged to its end, also when nobody waits for it any more
 
 
 def _is_callers(tool: object) -> bool:

@@ -1,6 +1,7 @@
 """The journal on its disk: what is read again after any end, group commit, full disks, segments and their locks."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -319,6 +321,29 @@ for number in range(60):
             room(resource.RLIM_INFINITY)
 print("refused", refused, file=sys.stderr)
 """
+
+
+ASIDE = """
+import resource, sys
+from pathlib import Path
+from keystore.journal_files import set_aside
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (90, resource.RLIM_INFINITY))
+try:
+    set_aside(Path(sys.argv[1]), [{"position": number, "line": "x" * 40} for number in range(3)])
+except OSError as error:
+    print(error.errno)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+set_aside(Path(sys.argv[1]), [{"position": number} for number in range(3)])
+"""
+
+
+def test_full_disk_that_takes_a_part_of_what_is_set_aside_is_told_and_all_of_it_comes_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASIDE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert int(done.stdout) == errno.EFBIG
+    last = (tmp_path / "rejected.jsonl").read_bytes().splitlines()[-3:]
+    assert [orjson.loads(line)["position"] for line in last] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("segment_bytes", [100_000, 1_200])

@@ -52,6 +52,7 @@ def costs(offer: Offer = OFFER, **used: Any) -> int:
         {"tools": [{"type": "builtin_function", "function": {"name": "$web_search"}}]},
         {"mcp_servers": [{"url": "https://example.com"}]},
         {"speed": "fast"},
+        {"background": True},
         {"inference_geo": "us"},
         {"context_management": {"edits": [{"type": "compact_20260112"}]}},
     ],
