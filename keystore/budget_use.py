@@ -5,13 +5,15 @@ the holds. A budget's row there is the lock of its holds: every transaction take
 their keys. Money is whole nano-dollars. Must not know what a holder does with what it holds, nor ledger rows.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.budgets import Budget
@@ -64,7 +66,8 @@ class BudgetState:
 
 
 class HolderGone(KeystoreError):
-    """This holder was taken for dead, and what it held was returned."""
+    """This holder was taken for dead, and what it held was returned; or the database was restored from an older copy,
+    and knows less of what it holds."""
 
 
 def share(left: int, need: int, want: int) -> int:
@@ -84,8 +87,7 @@ class BudgetUse:
     async def lease(self, holder: str, asks: Sequence[Ask]) -> dict[Slot, int] | Short:
         """What the holder got of each, all or nothing; what it gives back is given back either way. Raises
         HolderGone."""
-        async with self._database.write() as connection:
-            await _hold_holder(connection, holder)
+        async with self._changing(holder) as connection:
             got: dict[Slot, int] = {}
             for ask in sorted(asks):
                 row = await _locked(connection, ask.slot)
@@ -110,9 +112,21 @@ class BudgetUse:
     async def give_back(self, holder: str, amounts: Mapping[Slot, int]) -> None:
         """Hold so much less of each, in several transactions where there are many. Raises HolderGone."""
         for part in _parts(sorted(amounts), _GIVEN_BACK):
+            async with self._changing(holder) as connection:
+                await _change_all(connection, holder, {slot: -amounts[slot] for slot in part})
+
+    @asynccontextmanager
+    async def _changing(self, holder: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction in which a holder holds less or more, and never less than nothing."""
+        try:
             async with self._database.write() as connection:
                 await _hold_holder(connection, holder)
-                await _change_all(connection, holder, {slot: -amounts[slot] for slot in part})
+                yield connection
+                owes = (budget_holds.c.holder == holder, budget_holds.c.amount_nano < 0)
+                if (await connection.execute(select(budget_holds.c.holder).where(*owes).limit(1))).first():
+                    raise HolderGone
+        except IntegrityError as error:  # less is held than is given back
+            raise HolderGone from error
 
     # --- holders -------------------------------------------------------------------------------------------------
 
