@@ -323,6 +323,48 @@ print("refused", refused, file=sys.stderr)
 """
 
 
+STUCK = """
+import resource, subprocess, sys
+from pathlib import Path
+from keystore.errors import JournalUnwritable
+from keystore.journal import Journal
+
+most = resource.RLIM_INFINITY
+journal = Journal(Path(sys.argv[1]), database="db-1", sync=False)
+journal.append(b"0 first")
+(segment,) = Path(sys.argv[1]).glob("*.jsonl")
+subprocess.run(["chattr", "+a", segment], check=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size + 9, most))
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))
+for text in (b"half", b"nothing"):
+    try:
+        journal.append(text * 9)
+        print("taken")
+    except JournalUnwritable:
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+journal.append(b"1 second")
+journal.append(b"2 third")
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+subprocess.run(["chattr", "-a", segment], check=True)
+"""
+
+
+def test_half_a_line_that_cannot_be_taken_back_spoils_none_behind_it(tmp_path: Path) -> None:
+    """Nor where no other segment can be begun."""
+    (tmp_path / "probe").touch()
+    if subprocess.run(["chattr", "+a", tmp_path / "probe"], capture_output=True, check=False).returncode:
+        pytest.skip("files that only grow are not to be had here")
+    subprocess.run(["chattr", "-a", tmp_path / "probe"], check=True)
+    folder = tmp_path / "journal"
+    command = [sys.executable, "-c", STUCK, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    found, reader = read(folder, *journals_in(folder))
+    assert [one.payload[:1] for one in found] == [b"0", b"1", b"2"]
+    assert [(len(one.content), one.torn) for one in reader.damage] == [(9, False)]
+
+
 ASIDE = """
 import resource, sys
 from pathlib import Path
