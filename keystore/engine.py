@@ -396,6 +396,5 @@ def _what_happened(error: BaseException) -> str:
     for signs, sentence in _SENTENCES:
         if any(sign in words for sign in signs):
             return sentence
-    failed = isinstance(error, ProgrammingError) or _is_of_a_value(error)
-    verb = "failed" if failed else "does not answer"
+    verb = "failed" if isinstance(error, ProgrammingError) or _is_of_a_value(error) else "does not answer"
     return f"{verb} ({type(getattr(error, 'orig', None) or error).__name__})"
