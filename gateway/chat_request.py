@@ -14,6 +14,7 @@ import orjson
 from gateway.errors import bad_request
 from gateway.fields import Fields, read_fields
 from gateway.json_body import SHOWN_LENGTH, kind_of, parse_object, shown_name
+from gateway.openai_shape import encode
 from gateway.parameters import JUDGED, NOT_FOR_PROVIDERS, NOT_YET, PARAMETERS, READ_HERE
 from gateway.refusals import Refused
 from gateway.surface import CHAT, Surface
@@ -53,6 +54,11 @@ class ChatRequest:
     def fields(self) -> Fields:
         """The body's top-level fields, each as it was written."""
         return read_fields(orjson.dumps(self.body) if self.raw is None else self.raw)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(encode(self.asked or self.body)) if self.raw is None else len(self.raw)
 
     def as_chat(self) -> "ChatRequest":
         """What is sent to a provider that does not speak the surface: a chat completion."""

@@ -14,6 +14,7 @@ from gateway.events import Events, KeyResolved, RouteRefused
 from gateway.keys_in_turn import key_id
 from gateway.refusals import Refused
 from gateway.tally import Tally
+from keystore.budgets import NO_BUDGETS
 from keystore.holdings import Holding as HeldKey
 from keystore.keyring import Keyring
 from keystore.providers import Registry, Wire, setting_key_of
@@ -138,6 +139,8 @@ def decide(
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
     needs = corrected(read_needs(request.body), habits)
+    if keyring.lent or keyring.budgets is not NO_BUDGETS:
+        needs = needs.bounded(request.size, request.asked or request.body)
     query = Query(
         model=request.model,
         needs=needs,

@@ -13,7 +13,7 @@ from gateway.events import TokenUsage
 
 LIBRARY_FIELDS: Final = frozenset({"provider_specific_fields", "_hidden_params"})
 ANSWER_FIELDS: Final = ("id", "object", "created", "model", "service_tier")
-MOST_TOKENS: Final = 10**12  # of one call: a greater number is no count, and some arithmetic would not bear it
+MOST_TOKENS: Final = 10**9  # of one call: a greater number is no count, and sums would not bear many
 Json = dict[str, object]
 
 

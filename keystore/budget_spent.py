@@ -20,7 +20,7 @@ from keystore.budget_use import Slot, insert_into, rows_of
 from keystore.budgets import Budget, Period, Spend, TenantBudgets, budget_from_row, period_of, plan_budget, plan_key
 from keystore.engine import Lock
 from keystore.ledger_row import LedgerRow
-from keystore.money_tables import budget_holds, budget_use, budgets
+from keystore.money_tables import MOST, added, budget_holds, budget_use, budgets
 from keystore.tables import tenants
 
 THRESHOLDS: Final = (50, 80, 100)  # per cent
@@ -160,14 +160,14 @@ async def _add(connection: AsyncConnection, spent: Mapping[Slot, int], also: Ite
             {
                 "budget_key": key,
                 "starts": starts,
-                "spent_nano": spent.get(Slot(key, starts), 0),
+                "spent_nano": min(spent.get(Slot(key, starts), 0), MOST),
                 "held_nano": 0,
                 "told": 0,
             }
             for key, starts in part
         ]
         made = insert_into(connection, budget_use)
-        more = {"spent_nano": budget_use.c.spent_nano + made.excluded.spent_nano}
+        more = {"spent_nano": added(budget_use.c.spent_nano, made.excluded.spent_nano)}
         keys = [budget_use.c.budget_key, budget_use.c.starts]
         await connection.execute(made.on_conflict_do_update(index_elements=keys, set_=more), new)
     return await rows_of(connection, slots)

@@ -5,13 +5,15 @@ the holds. A budget's row there is the lock of its holds: every transaction take
 their keys. Money is whole nano-dollars. Must not know what a holder does with what it holds, nor ledger rows.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Table, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.budgets import Budget
@@ -23,6 +25,7 @@ from keystore.money_tables import budget_holders, budget_holds, budget_use
 FAIR: Final = 8  # a lease takes at most this part of what is left, so that other processes find something too
 WANTED: Final = timedelta(minutes=1)  # for how long a budget that was too small for somebody counts as wanted
 _AT_ONCE: Final = 1_000  # slots in one statement
+_GIVEN_BACK: Final = 200  # slots in one transaction: somebody may wait for one of them, and on SQLite everybody does
 
 
 class Slot(NamedTuple):
@@ -63,7 +66,8 @@ class BudgetState:
 
 
 class HolderGone(KeystoreError):
-    """This holder was taken for dead, and what it held was returned."""
+    """This holder was taken for dead, and what it held was returned; or the database was restored from an older copy,
+    and knows less of what it holds."""
 
 
 def share(left: int, need: int, want: int) -> int:
@@ -83,8 +87,7 @@ class BudgetUse:
     async def lease(self, holder: str, asks: Sequence[Ask]) -> dict[Slot, int] | Short:
         """What the holder got of each, all or nothing; what it gives back is given back either way. Raises
         HolderGone."""
-        async with self._database.write() as connection:
-            await _hold_holder(connection, holder)
+        async with self._changing(holder) as connection:
             got: dict[Slot, int] = {}
             for ask in sorted(asks):
                 row = await _locked(connection, ask.slot)
@@ -107,13 +110,23 @@ class BudgetUse:
         return Short(ask.slot, row.spent_nano, row.held_nano - ask.back, mine - ask.back)
 
     async def give_back(self, holder: str, amounts: Mapping[Slot, int]) -> None:
-        """Hold so much less of each. Raises HolderGone."""
-        async with self._database.write() as connection:
-            await _hold_holder(connection, holder)
-            for part in _parts(sorted(amounts)):
-                for slot in part:
-                    await _locked(connection, slot)
-                await _change_holds(connection, holder, {slot: -amounts[slot] for slot in part})
+        """Hold so much less of each, in several transactions where there are many. Raises HolderGone."""
+        for part in _parts(sorted(amounts), _GIVEN_BACK):
+            async with self._changing(holder) as connection:
+                await _change_all(connection, holder, {slot: -amounts[slot] for slot in part})
+
+    @asynccontextmanager
+    async def _changing(self, holder: str) -> AsyncIterator[AsyncConnection]:
+        """A transaction in which a holder holds less or more, and never less than nothing."""
+        try:
+            async with self._database.write() as connection:
+                await _hold_holder(connection, holder)
+                yield connection
+                owes = (budget_holds.c.holder == holder, budget_holds.c.amount_nano < 0)
+                if (await connection.execute(select(budget_holds.c.holder).where(*owes).limit(1))).first():
+                    raise HolderGone
+        except IntegrityError as error:  # less is held than is given back
+            raise HolderGone from error
 
     # --- holders -------------------------------------------------------------------------------------------------
 
@@ -122,9 +135,7 @@ class BudgetUse:
         async with self._database.write() as connection:
             new = insert_into(connection, budget_holders).values(holder=holder, seen_at=self._now())
             await connection.execute(new)
-            for slot in sorted(holds):
-                await _locked(connection, slot)
-            await _change_holds(connection, holder, holds)
+            await _change_all(connection, holder, holds)
 
     async def renew(self, holder: str) -> bool:
         """Say that the holder lives; False when it was taken for dead already."""
@@ -192,12 +203,10 @@ class BudgetUse:
 async def release(connection: AsyncConnection, holder: str) -> None:
     """Return all that a holder holds, in the caller's transaction."""
     mine = select(budget_holds.c.budget_key, budget_holds.c.starts).where(budget_holds.c.holder == holder)
-    slots = sorted(Slot(row.budget_key, row.starts) for row in await connection.execute(mine))
-    for slot in slots:
-        await _locked(connection, slot)
+    await _lock_all(connection, [Slot(row.budget_key, row.starts) for row in await connection.execute(mine)])
     held = select(budget_holds).where(budget_holds.c.holder == holder)
     changes = {Slot(row.budget_key, row.starts): -row.amount_nano for row in await connection.execute(held)}
-    await _change_holds(connection, holder, changes)
+    await _change_all(connection, holder, changes)
     await connection.execute(delete(budget_holds).where(budget_holds.c.holder == holder))
 
 
@@ -238,6 +247,31 @@ async def _locked(connection: AsyncConnection, slot: Slot) -> Row[Any]:
     return (await connection.execute(kept.returning(budget_use))).one()
 
 
+async def _lock_all(connection: AsyncConnection, slots: Iterable[Slot]) -> None:
+    """The budgets' rows, made where they are not there, held until the transaction ends."""
+    for part in _parts(sorted(slots)):
+        zero = {"spent_nano": 0, "held_nano": 0, "told": 0}
+        made = insert_into(connection, budget_use)
+        keys = [budget_use.c.budget_key, budget_use.c.starts]
+        kept = made.on_conflict_do_update(index_elements=keys, set_={"told": budget_use.c.told})
+        await connection.execute(kept, [slot._asdict() | zero for slot in part])
+
+
+async def _change_all(connection: AsyncConnection, holder: str, changes: Mapping[Slot, int]) -> None:
+    """Hold so much more of each, or less, whatever is left: few statements, however many these are."""
+    await _lock_all(connection, changes)
+    mine = (budget_use.c.budget_key == bindparam("key"), budget_use.c.starts == bindparam("since"))
+    held = update(budget_use).where(*mine).values(held_nano=budget_use.c.held_nano + bindparam("more"))
+    made = insert_into(connection, budget_holds)
+    keys = [column.name for column in budget_holds.primary_key]
+    summed = {"amount_nano": budget_holds.c.amount_nano + made.excluded.amount_nano}
+    for part in _parts(sorted(changes)):
+        new = [slot._asdict() | {"holder": holder, "amount_nano": changes[slot]} for slot in part]
+        less = [{"key": slot.budget_key, "since": slot.starts, "more": changes[slot]} for slot in part]
+        await connection.execute(held, less)
+        await connection.execute(made.on_conflict_do_update(index_elements=keys, set_=summed), new)
+
+
 async def _change_holds(
     connection: AsyncConnection, holder: str, changes: Mapping[Slot, int], limits: Mapping[Slot, int] | None = None
 ) -> None:
@@ -272,6 +306,6 @@ def insert_into(connection: AsyncConnection, table: Table) -> Any:
     return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
 
 
-def _parts(slots: Sequence[Slot]) -> Iterator[Sequence[Slot]]:
-    for start in range(0, len(slots), _AT_ONCE):
-        yield slots[start : start + _AT_ONCE]
+def _parts(slots: Sequence[Slot], size: int = _AT_ONCE) -> Iterator[Sequence[Slot]]:
+    for start in range(0, len(slots), size):
+        yield slots[start : start + size]

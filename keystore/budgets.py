@@ -20,7 +20,7 @@ from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
 from keystore.errors import BudgetInvalid, BudgetUnknown
-from keystore.money_tables import budget_use, budgets, usage
+from keystore.money_tables import MOST, budget_use, budgets, usage
 from keystore.tables import tokens
 from keystore.tenants import Tenant, hold_tenant
 
@@ -283,7 +283,7 @@ async def _count_the_past(connection: AsyncConnection, budget: Budget, now: date
     )
     if budget.token_id:
         spent = spent.where(usage.c.token_id == budget.token_id)
-    nano = int((await connection.execute(spent)).scalar_one())
+    nano = min(int((await connection.execute(spent)).scalar_one()), MOST)
     row = {"budget_key": budget.key, "starts": starts, "spent_nano": nano, "held_nano": 0, "told": 0}
     new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(budget_use).values(**row)
     keys = [budget_use.c.budget_key, budget_use.c.starts]

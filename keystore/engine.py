@@ -29,7 +29,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from keystore.errors import DatabaseUnavailable, KeystoreError
+from keystore.errors import DatabaseUnavailable, KeystoreError, ValueRefused
 
 _BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
 _PAUSE_S: Final = 0.12
@@ -94,7 +94,8 @@ class Database:
     @asynccontextmanager
     async def write(self, *, lock: Lock | None = None) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction for writing, committed at the end, alone among the holders of `lock`; on SQLite
-        a writer is always alone. IntegrityError passes; other failures are DatabaseUnavailable."""
+        a writer is always alone. IntegrityError passes; other failures are DatabaseUnavailable, ValueRefused among them
+        when a value is what the database does not take."""
         with self._translated():
             async with self._writer.begin() as connection:
                 if lock and not self.is_sqlite:
@@ -189,7 +190,8 @@ class Database:
         except (SQLAlchemyError, OSError, TypeError) as error:
             if isinstance(error, TypeError) and "connect()" not in str(error):
                 raise
-            raise DatabaseUnavailable(f"{self.name} {_what_happened(error)}") from error
+            failed = ValueRefused if _is_of_a_value(error) else DatabaseUnavailable
+            raise failed(f"{self.name} {_what_happened(error)}") from error
 
 
 def make_room(database_url: str, *, create: bool, setting: str = OWN_URL) -> None:
@@ -302,7 +304,7 @@ def _engine(url: URL, command_s: float | None) -> AsyncEngine:
     try:
         if url.get_backend_name() == "sqlite":
             return _sqlite_engine(url)
-        return create_async_engine(
+        engine = create_async_engine(
             url.difference_update_query(_SETTINGS),
             hide_parameters=True,
             logging_name=_LOG_NAME,
@@ -314,6 +316,8 @@ def _engine(url: URL, command_s: float | None) -> AsyncEngine:
                 "server_settings": _session_settings(url),
             },
         )
+        event.listen(engine.sync_engine, "connect", _on_connect_postgres)
+        return engine
     except (ArgumentError, TypeError, ValueError):
         raise DatabaseUnavailable(f"{describe(url)}: the URL has a parameter that is not understood") from None
 
@@ -334,6 +338,18 @@ def _on_connect(connection: Any, _record: object) -> None:
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
+
+
+def _on_connect_postgres(connection: Any, _record: object) -> None:
+    """Whatever the role or the database was set to: each statement sees what was committed before it, and what is
+    committed is on the disk, for the journal that it came from is deleted then."""
+    cursor = connection.cursor()
+    cursor.execute(
+        "SELECT set_config('default_transaction_isolation', 'read committed', false),"
+        " CASE current_setting('synchronous_commit') WHEN 'off' THEN set_config('synchronous_commit', 'on', false) END"
+    )
+    cursor.close()
+    connection.commit()
 
 
 def _on_begin(connection: Connection) -> None:
@@ -367,6 +383,12 @@ def _emptied(error: Exception) -> Exception:
     return error
 
 
+def _is_of_a_value(error: BaseException) -> bool:
+    """Whether the same would fail at any time: PostgreSQL's classes "data exception" and "program limit exceeded"."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return isinstance(error, DataError) or state[:2] in ("22", "54")
+
+
 def _what_happened(error: BaseException) -> str:
     words = str(error.orig if isinstance(error, DBAPIError) else error)
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", words):
@@ -374,5 +396,5 @@ def _what_happened(error: BaseException) -> str:
     for signs, sentence in _SENTENCES:
         if any(sign in words for sign in signs):
             return sentence
-    verb = "failed" if isinstance(error, ProgrammingError | DataError) else "does not answer"
+    verb = "failed" if isinstance(error, ProgrammingError) or _is_of_a_value(error) else "does not answer"
     return f"{verb} ({type(getattr(error, 'orig', None) or error).__name__})"

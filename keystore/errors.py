@@ -31,6 +31,10 @@ class DatabaseUnavailable(KeystoreError):
     """The database cannot be reached, read or written."""
 
 
+class ValueRefused(DatabaseUnavailable):
+    """The database is there, and cannot hold a value."""
+
+
 class SchemaBehind(KeystoreError):
     """The database has an older schema than this Wardgate; run `wardgate migrate`."""
 

@@ -58,6 +58,7 @@ class Journal:
         self.position = self.size = 0
         self._durable_to = 0
         self._filled = 0  # bytes of the present segment
+        self._torn = False  # it ends with a part of a line
         self.some = asyncio.Event()
         self._sync = sync
         self._segment_bytes = segment_bytes
@@ -92,30 +93,32 @@ class Journal:
             raise JournalUnwritable("the journal is closed")
         if b"\n" in payload:
             raise ValueError("a line of the journal holds no line end")
-        if self._filled >= self._segment_bytes:
+        if self._torn or self._filled >= self._segment_bytes:
             self._rotate()
-        line = framed(self.position, payload)
+        line = b"\n" * self._torn + framed(self.position, payload)
         try:
             written = os.write(self._file, line)
         except OSError as error:
-            self._mend()
+            self._mend(0)
             raise JournalUnwritable(f"the journal in {self.folder} cannot be written: {error.strerror}") from error
         if written != len(line):
-            self._mend()
+            self._mend(written)
             raise JournalUnwritable(f"the journal in {self.folder} cannot be written: the disk took half a line")
+        self._torn = False
         self._filled += written
         self.size += written
         self.position += 1
         if not self.some.is_set():
             self.some.set()
 
-    def _mend(self) -> None:
-        """Leave nothing of a line that was begun. Where even that fails, the next begins another segment, and readers
-        know the rest for what it is."""
+    def _mend(self, written: int) -> None:
+        """Leave nothing of a line that was begun, of which so many bytes were taken. Where even that fails, the next
+        begins another segment, or at least another line, and readers know the rest for what it is."""
         try:
             os.ftruncate(self._file, self._filled)
         except OSError:
-            self._filled = self._segment_bytes
+            self._torn = self._torn or written > 0
+            self._filled += written
 
     def _rotate(self) -> None:
         """Go on in another segment; in the present one, beyond its size, when none can be made."""
@@ -138,6 +141,7 @@ class Journal:
             path.unlink(missing_ok=True)
             raise
         self._filled = len(line)
+        self._torn = False
         self._folder_changed = True
         self._segments.append(Segment(self.position, path))
         return file

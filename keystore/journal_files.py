@@ -150,9 +150,12 @@ def shrink(segment: Segment, header: Header, kept: Sequence[Record]) -> None:
 
 def set_aside(folder: Path, said: Sequence[dict[str, object]]) -> None:
     """Add lines to `rejected.jsonl`, for a person to look at; they are on the disk when this returns. OSError."""
-    file = os.open(folder / _ASIDE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, PRIVATE)
-    with os.fdopen(file, "ab", buffering=0) as aside:
-        aside.write(_lines(said))
+    file = os.open(folder / _ASIDE, os.O_CREAT | os.O_RDWR | os.O_APPEND, PRIVATE)
+    with os.fdopen(file, "ab") as aside:  # buffered: where the disk takes a part, the rest is tried and raises
+        size = os.fstat(file).st_size
+        begun = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # a line that the disk took a part of
+        aside.write(b"\n" * begun + _lines(said))
+        aside.flush()
         os.fdatasync(file)
 
 

@@ -4,7 +4,6 @@ Owns what is summed under which key, and the statement that adds it to `usage`. 
 rows of the ledger are kept.
 """
 
-import operator
 from collections.abc import Iterable
 from datetime import date
 from typing import Any, Final, NamedTuple
@@ -14,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.json_rows import ROWS, document, selected
 from keystore.ledger_row import LedgerRow, State
-from keystore.money_tables import usage
+from keystore.money_tables import MOST, added, usage
 
 
 class Key(NamedTuple):
@@ -46,8 +45,8 @@ class Sums(NamedTuple):
     estimated: int = 0
 
     def plus(self, other: "Sums") -> "Sums":
-        """Both together."""
-        return Sums._make(map(operator.add, self, other))
+        """Both together, at most what a database holds."""
+        return Sums._make(min(mine + theirs, MOST) for mine, theirs in zip(self, other, strict=True))
 
 
 _NAMES: Final = (*Key._fields, *Sums._fields)
@@ -107,7 +106,7 @@ async def add(connection: AsyncConnection, rows: Iterable[LedgerRow]) -> None:
 
 def _adding(*, is_sqlite: bool) -> Any:
     new = (sqlite if is_sqlite else postgresql).insert(usage)
-    together = {name: usage.c[name] + new.excluded[name] for name in Sums._fields}
+    together = {name: added(usage.c[name], new.excluded[name]) for name in Sums._fields}
     given = new.from_select(_NAMES, selected(usage, is_sqlite=is_sqlite))
     return given.on_conflict_do_update(index_elements=Key._fields, set_=together)
 

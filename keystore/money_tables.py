@@ -3,10 +3,13 @@
 Owns names, types and constraints, as there. Money is whole nano-dollars. Must not know how a row is read or written.
 """
 
+from typing import Any, Final
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     Date,
     ForeignKey,
     Index,
@@ -17,12 +20,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    case,
 )
 
 from keystore.price_tables import metadata
 from keystore.tables import UtcDateTime
 
 __all__ = [
+    "MOST",
+    "added",
     "answers",
     "budget_holders",
     "budget_holds",
@@ -33,6 +39,15 @@ __all__ = [
     "metadata",
     "usage",
 ]
+
+MOST: Final = 2**63 - 1  # of a whole number in a column
+
+
+def added(there: ColumnElement[Any], more: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Both together, neither below 0, and MOST where the column could not hold more: PostgreSQL would refuse the row,
+    and SQLite would keep a float from then on."""
+    return case((there > MOST - more, MOST), else_=there + more)
+
 
 # One row for each request id of ours, written when the request has ended; on PostgreSQL a partition for each month.
 ledger = Table(

@@ -2,7 +2,8 @@
 
 Owns the order (every row is in the database or set aside before the next one is), and what is done with a row that the
 database does not take: it is set aside in `rejected.jsonl`, and only when the database has taken another while it
-refused this one. Must not know whose journal it is, nor when to try again.
+refused this one for what it holds: a lock that does not come and a month that cannot be made are no fault of a row.
+Must not know whose journal it is, nor when to try again.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from keystore.clock import Clock
-from keystore.errors import JournalUnwritable, RowsRefused, counted
+from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused, ValueRefused, counted
 from keystore.journal_files import Reader, Record, intend_aside, intended_aside, set_aside
 from keystore.ledger_row import LedgerRow, State
 
@@ -115,6 +116,7 @@ class Shipment:
         self._shipped_then = 0  # rows of all journals when it first did
         self._error: Exception | None = None
         self._unsure = False  # a write began, and its end was not heard of
+        self._intended = False  # rows are noted beside the journal that are to be set aside
 
     @property
     def position(self) -> int:
@@ -225,15 +227,20 @@ class Shipment:
     async def _intend(self, lines: Sequence[_Line]) -> list[dict[str, object]]:
         """Have it on the disk that these rows are refused, before the database is past them; what is to be said."""
         said = [self._said(line.position, line.row.line(), self._error) for line in lines]
-        if said:
-            await self._to_files(intend_aside, self._desk.folder, self.journal_id, said)
+        if said or self._intended:
+            await self._note_intended(said)
         return said
+
+    async def _note_intended(self, said: list[dict[str, object]]) -> None:
+        await self._to_files(intend_aside, self._desk.folder, self.journal_id, said)
+        self._intended = bool(said)
 
     async def recall(self) -> int:
         """Find what was being set aside when a process died, or the database went away: how many rows. OSError."""
         noted = await asyncio.to_thread(intended_aside, self._desk.folder, self.journal_id)
         found = [one for one in noted if one["position"] < self.stored]
         self._aside += found
+        self._intended = bool(noted)
         return len(found)
 
     async def _put_aside(self) -> None:
@@ -244,7 +251,7 @@ class Shipment:
         self._desk.counts.rejected += len(self._aside)
         self._desk.report(Notice(Told.REJECTED, self.journal_id, len(self._aside), self._error))
         self._aside = []
-        await self._to_files(intend_aside, self._desk.folder, self.journal_id, [])
+        await self._note_intended([])
 
     async def _to_files(self, work: Callable[..., None], *arguments: object) -> None:
         try:
@@ -268,8 +275,12 @@ class Shipment:
             if await self._sifted():
                 self._refused = 0
                 return
-        rows = counted(len(self._batch), "row")
-        raise RowsRefused(f"the database is there, and refuses {rows} of the ledger") from self._error
+        raise self._rows_refused()
+
+    def _rows_refused(self) -> RowsRefused:
+        refused = RowsRefused(f"the database is there, and refuses {counted(len(self._batch), 'row')} of the ledger")
+        refused.__cause__ = self._error
+        return refused
 
     async def _sifted(self) -> bool:
         """Find the rows that are refused: whether anything was taken. A row is set aside only when one behind it was
@@ -289,7 +300,8 @@ class Shipment:
 
     async def _taken(self, count: int, *, but: int = 0) -> bool:
         """Whether the first rows in hand are in the database now, without the first of them where that is said. What it
-        raised is kept. DatabaseUnavailable when it does not even say how far it is."""
+        raised is kept. DatabaseUnavailable when it does not even say how far it is, RowsRefused when it does not take
+        them now, whatever they hold."""
         lines = self._batch[:count]
         end = lines[-1].position + 1
         refused, rows = await self._intend(lines[:but]), self._dense(lines[but:], end)
@@ -302,6 +314,8 @@ class Shipment:
             await self._ask_how_far()
         self._unsure = False
         if self.stored < end:
+            if isinstance(self._error, DatabaseUnavailable) and not isinstance(self._error, ValueRefused):
+                raise self._rows_refused()
             return False
         self._aside += refused
         del self._batch[:count]

@@ -5,9 +5,10 @@ since the body was checked before. Must not know models or providers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from router.beyond import NOTHING_BEYOND, Beyond, beyond
 from router.price_rows import Capability
 from router.prices import ServiceTier
 
@@ -45,6 +46,8 @@ class Needs:
     service: ServiceTier = ServiceTier.STANDARD
     answers: int = 1  # `n`: each as long as one, and all are paid for
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
+    size: int | None = None  # bytes of the body; None: nobody asks what the call can cost at most
+    beyond: Beyond = NOTHING_BEYOND  # what it asks for beside its text, where `size` is known
 
     def corrected(self, input_tokens: int) -> "Needs":
         """With an input of this length, beside the estimate."""
@@ -56,7 +59,13 @@ class Needs:
             self.service,
             self.answers,
             estimated_tokens=self.input_tokens,
+            size=self.size,
+            beyond=self.beyond,
         )
+
+    def bounded(self, size: int, asked: Mapping[str, object]) -> "Needs":
+        """With what bounds the cost: so many bytes of body, and what the caller's own body asks for beside its text."""
+        return replace(self, size=size, beyond=beyond(asked))
 
 
 def read_needs(body: Mapping[str, object]) -> Needs:
@@ -67,7 +76,7 @@ def read_needs(body: Mapping[str, object]) -> Needs:
         max_output_tokens=_max_output_tokens(body),
         capabilities=frozenset((*_asked_capabilities(body), *_part_capabilities(parts))),
         stream=body.get("stream") is True,
-        answers=_answers(body.get("n")),
+        answers=max(_answers(body.get("n")), _answers(body.get("best_of"))),  # of these, `n` are shown
         service=service_tier(body.get("service_tier")) or ServiceTier.STANDARD,
     )
 

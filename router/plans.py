@@ -18,6 +18,7 @@ from router.model_names import pattern_fault
 
 _NO_OVERRIDES: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType({})
 _DEFAULT: Final = "default"
+_MOST_USD: Final = 1_000_000_000  # a database counts nine times as many nano-dollars; keystore.budgets has the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +191,14 @@ def _number(name: str, row: Mapping[str, object], field: str, *, least: int, mos
 def _money(name: str, row: Mapping[str, object], field: str) -> Decimal:
     """Dollars from text, a whole number, or TOML's number, which is read by the digits that were written."""
     value = row[field]
-    rule = 'must be an amount of dollars, zero or more, like "49.90"'
+    rule = f'must be an amount of dollars, zero or more and at most {_MOST_USD:,}, like "49.90"'
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise _wrong(name, field, rule, value)
     try:
         amount = Decimal(str(value))
     except InvalidOperation:
         raise _wrong(name, field, rule, value) from None
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or not 0 <= amount <= _MOST_USD:
         raise _wrong(name, field, rule, value)
     return amount
 

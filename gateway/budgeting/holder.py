@@ -6,8 +6,7 @@ the database it is used up, then hard budgets refuse. Must not know what a call 
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -15,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from gateway.budgeting.slices import Slice
-from gateway.budgeting.standing import Standing
+from gateway.budgeting.standing import Standing, awake_or_not
 from keystore.budget_use import Ask, BudgetUse, HolderGone, Short, Slot
 from keystore.budgets import Budget
 from keystore.errors import DatabaseUnavailable
@@ -28,6 +27,7 @@ _LEASES: Final = 8  # at a time: more would only wait in the database, until the
 _DRY_S: Final = 1.0  # after a refusal more than was left is not asked for so long
 _PATIENT_S: Final = 30.0  # a call waits for what other processes do not use, at most once in so long
 _PAUSES_S: Final = (0.25, 0.5, 0.75, 1.0)  # between its looks
+_AT_A_TIME: Final = 200  # slices that are looked at without a pause: half a millisecond
 _IDLE_S: Final = 30.0  # what nobody touches for so long is given back, wanted or not
 
 
@@ -110,7 +110,7 @@ class Holder:
         self,
         use: BudgetUse,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = awake_or_not,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._use = use
@@ -336,8 +336,16 @@ class Holder:
         after half a minute. Raises DatabaseUnavailable."""
         await self.standing.renew()
         wanted = await self._use.wanted() if self._places else set()
+        slots = list(self._places)
+        for start in range(0, len(slots), _AT_A_TIME):
+            await self._give_back(self._not_needed(slots[start : start + _AT_A_TIME], wanted))
+            await asyncio.sleep(0)  # requests go on meanwhile
+
+    def _not_needed(self, slots: Sequence[tuple[str, date]], wanted: Collection[Slot]) -> dict[Slot, int]:
+        """End the round of these slices: what is to be given back of them, before anything is awaited."""
         now, back = self._clock(), {}
-        for slot, place in list(self._places.items()):
+        for slot in slots:
+            place = self._places[slot]
             piece = place.slice
             unneeded, untouched = piece.end_round(), now - piece.touched >= _IDLE_S
             idle = piece.free if untouched else unneeded if slot in wanted else 0
@@ -345,7 +353,7 @@ class Holder:
                 back[piece.slot] = idle
             elif untouched and piece.empty:
                 del self._places[slot]
-        await self._give_back(back)
+        return back
 
     async def close(self) -> None:
         """Give everything back that is free. Raises DatabaseUnavailable."""

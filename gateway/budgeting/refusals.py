@@ -56,8 +56,10 @@ def spent(refused: Refused) -> Problem:
 def unpriced(candidate: Candidate) -> Problem:
     """403: what a call costs must be known where a hard budget holds it."""
     text = (
-        f"The price of {candidate.offer.id} is not known, so no budget can hold a call to it. Choose a model with a"
-        " price, or have the operator set one in [models]."
+        f"What this call to {candidate.offer.id} can cost is not known, so no budget can hold it: the model has no"
+        " price for it, or the request asks for what is charged apart from tokens (searches, tools that the provider"
+        " runs, fields that this gateway does not know). Leave that out, choose a model with a price, or have the"
+        " operator set one in [models]."
     )
     return Problem(403, "unpriced", text, Fault.PLAN)
 

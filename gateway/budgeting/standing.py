@@ -6,6 +6,7 @@ name's holds are returned by whoever buries it. Must not know who reserves what.
 """
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -16,6 +17,13 @@ from keystore.errors import DatabaseUnavailable
 RENEWED_S: Final = 10.0
 VALID_S: Final = 35.0  # what is held may be used for so long; others bury after gateway.budgeting.burying.DEAD_S
 _AWAY_S: Final = 1.0  # after a failure nothing is asked for so long
+_SINCE_START: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # Linux's monotonic clock sleeps as well
+
+
+def awake_or_not() -> float:
+    """Seconds since the machine was started, those included in which it slept: others take this process for dead
+    meanwhile, and what it held is theirs."""
+    return time.clock_gettime(_SINCE_START)
 
 
 class Pledges(Protocol):

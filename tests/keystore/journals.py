@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from keystore.errors import DatabaseUnavailable
+from keystore.errors import DatabaseUnavailable, ValueRefused
 from keystore.journal import Journal
 from keystore.ledger_row import LedgerRow, State
 from keystore.shipment import Notice
@@ -35,10 +35,9 @@ def request_id(number: int) -> str:
 
 def row(number: int, state: State = State.SETTLED, **facts: Any) -> LedgerRow:
     known: dict[str, Any] = {"cost_nano": 1_000 + number, "outcome": "ok", "duration_ms": 250}
+    known |= {"tenant_id": "t1", "began_at": NOW}
     return LedgerRow(
         request_id=request_id(number),
-        began_at=NOW,
-        tenant_id="t1",
         token_id="tok1",
         endpoint="chat_completions",
         state=state,
@@ -57,12 +56,13 @@ def ended(number: int, **facts: Any) -> bytes:
 @dataclass
 class Memory:
     """Stands where the ledger does, and shows what came twice. `fault` is asked before each write, `after` when it has
-    been committed; `refused` are request ids whose rows it does not take. `cut` takes back what is not secured, as a
-    loss of power may; it is secured only when it is `sure`."""
+    been committed; `refused` are request ids whose rows it does not take, `waits` those that it does not take now.
+    `cut` takes back what is not secured, as a loss of power may; it is secured only when it is `sure`."""
 
     positions: dict[str, int] = field(default_factory=dict)
     rows: list[LedgerRow] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    waits: set[str] = field(default_factory=set)
     away: bool = False
     fault: Callable[[], None] = lambda: None
     after: Callable[[], None] = lambda: None
@@ -90,8 +90,10 @@ class Memory:
         assert first_position <= position, "a gap"
         self.fault()
         new = [one for one in rows[position - first_position :] if one]
+        if any(one.request_id in self.waits for one in new):
+            raise DatabaseUnavailable("does not answer (TimeoutError)")
         if any(one.request_id in self.refused for one in new):
-            raise DatabaseUnavailable("failed (DataError)")
+            raise ValueRefused("failed (DataError)")
         assert all(one.state is not State.RESERVED for one in new)
         there = {one.request_id for one in self.rows}
         self.rows += [one for one in new if one.state is not State.ESTIMATED or one.request_id not in there]

@@ -55,6 +55,13 @@ async def test_row_counts_in_the_budgets_of_its_tenant_its_token_and_its_plan(ke
     assert [await spent(keystore, each) for each in (PLAN, month, of_token, byok)] == [12, 12, 5, 100]
 
 
+async def test_what_no_column_holds_is_spent_at_the_most(keystore: Keystore, acme: Tenant) -> None:
+    byok = await keystore.budgets.set(acme, "day", "byok", Decimal(1))
+    await write(keystore, *[row(2**62, "byok")] * 3)
+    await write(keystore, row(2**62, "byok"), row(1))
+    assert (await spent(keystore, byok), await spent(keystore, PLAN)) == (2**63 - 1, 1)
+
+
 async def test_attempts_with_keys_of_both_kinds(keystore: Keystore, acme: Tenant) -> None:
     byok = await keystore.budgets.set(acme, "day", "byok", Decimal(1))
     await write(keystore, replace(row(100, "byok"), managed_nano=30))

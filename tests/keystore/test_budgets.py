@@ -7,7 +7,9 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
+from keystore.budget_use import Slot, rows_of
 from keystore.budgets import NANO, Budget, Period, Spend, TenantBudgets, Whose, in_nano, plan_budget, usd
 from keystore.errors import BudgetInvalid, BudgetUnknown
 from keystore.keystore import Keystore
@@ -153,3 +155,24 @@ async def test_new_budget_counts_what_its_period_has_seen(world: World, keystore
     states = await keystore.budget_use.states([whole, of_token, today], START)
     assert [state.spent_nano for state in states] == [750, 700, 20]
     assert states[0].resets_at == datetime(2026, 12, 1, tzinfo=UTC)
+
+
+async def test_holds_of_a_thousand_budgets_take_few_statements(keystore: Keystore) -> None:
+    """Each would be locked while the others are counted one by one, and those who want it wait."""
+    use, slots = (
+        keystore.budget_use,
+        [Slot(f"plan:t{number}:managed:month", date(2026, 11, 1)) for number in range(1_000)],
+    )
+    said: list[str] = []
+    engine = keystore._database._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+    await use.join("first", dict.fromkeys(slots, 7))
+    await use.join("second", dict.fromkeys(slots, 1))
+    before = keystore._database.writes
+    await use.give_back("first", dict.fromkeys(slots, 2))
+    assert keystore._database.writes - before == 5, "nobody waits for all of them"
+    assert await use.bury("second", (await use.holders())["second"])
+    assert len(said) < 60
+    async with keystore._database.read() as connection:
+        found = await rows_of(connection, slots)
+    assert {found[slot].held_nano for slot in slots} == {5}

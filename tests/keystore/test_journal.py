@@ -1,6 +1,7 @@
 """The journal on its disk: what is read again after any end, group commit, full disks, segments and their locks."""
 
 import asyncio
+import errno
 import subprocess
 import sys
 import tempfile
@@ -8,6 +9,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -319,6 +321,71 @@ for number in range(60):
             room(resource.RLIM_INFINITY)
 print("refused", refused, file=sys.stderr)
 """
+
+
+STUCK = """
+import resource, subprocess, sys
+from pathlib import Path
+from keystore.errors import JournalUnwritable
+from keystore.journal import Journal
+
+most = resource.RLIM_INFINITY
+journal = Journal(Path(sys.argv[1]), database="db-1", sync=False)
+journal.append(b"0 first")
+(segment,) = Path(sys.argv[1]).glob("*.jsonl")
+subprocess.run(["chattr", "+a", segment], check=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size + 9, most))
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))
+for text in (b"half", b"nothing"):
+    try:
+        journal.append(text * 9)
+        print("taken")
+    except JournalUnwritable:
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+journal.append(b"1 second")
+journal.append(b"2 third")
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+subprocess.run(["chattr", "-a", segment], check=True)
+"""
+
+
+def test_half_a_line_that_cannot_be_taken_back_spoils_none_behind_it(tmp_path: Path) -> None:
+    """Nor where no other segment can be begun."""
+    (tmp_path / "probe").touch()
+    if subprocess.run(["chattr", "+a", tmp_path / "probe"], capture_output=True, check=False).returncode:
+        pytest.skip("files that only grow are not to be had here")
+    subprocess.run(["chattr", "-a", tmp_path / "probe"], check=True)
+    folder = tmp_path / "journal"
+    command = [sys.executable, "-c", STUCK, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    found, reader = read(folder, *journals_in(folder))
+    assert [one.payload[:1] for one in found] == [b"0", b"1", b"2"]
+    assert [(len(one.content), one.torn) for one in reader.damage] == [(9, False)]
+
+
+ASIDE = """
+import resource, sys
+from pathlib import Path
+from keystore.journal_files import set_aside
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (90, resource.RLIM_INFINITY))
+try:
+    set_aside(Path(sys.argv[1]), [{"position": number, "line": "x" * 40} for number in range(3)])
+except OSError as error:
+    print(error.errno)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+set_aside(Path(sys.argv[1]), [{"position": number} for number in range(3)])
+"""
+
+
+def test_full_disk_that_takes_a_part_of_what_is_set_aside_is_told_and_all_of_it_comes_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ASIDE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert int(done.stdout) == errno.EFBIG
+    last = (tmp_path / "rejected.jsonl").read_bytes().splitlines()[-3:]
+    assert [orjson.loads(line)["position"] for line in last] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("segment_bytes", [100_000, 1_200])

@@ -161,6 +161,18 @@ async def test_large_numbers_stay_exact(world: World, store: LedgerStore) -> Non
     assert (await store.totals(START, START + timedelta(days=1), tenant_id="t1")).cost_nano == 3 * large
 
 
+async def test_sums_that_no_column_holds_stay_at_the_most_and_stop_nothing(world: World, store: LedgerStore) -> None:
+    """A provider that lies in each answer: usage stays a whole number, and other tenants' rows go on."""
+    lies = [a_row(number, cost_nano=2**62, input_tokens=2**62) for number in range(5)]
+    others = [a_row(100 + number, tenant_id="t2") for number in range(3)]
+    await store.write(JOURNAL, 0, lies[:3])
+    await store.write(JOURNAL, 3, [*lies[3:], *others])
+    assert len(await all_rows(world)) == 8
+    sums = {(row[0], row[1]): (row[9], row[14]) for row in await all_usage(world)}
+    assert sums["t1", "day"] == sums["t1", "month"] == (2**63 - 1, 2**63 - 1)
+    assert [row for row in await all_usage(world) if row[0] == "t2"] == truth(others)
+
+
 async def test_text_of_callers_comes_back_and_nul_stops_nothing(world: World, store: LedgerStore) -> None:
     texts = ["'; DROP TABLE x; --", 'a "quoted" \\u0000 \\', "žluťoučký 模型 🦜", "\x01\x1f\x7f"]
     rows = [a_row(number, model_asked=each, client_request_id=each) for number, each in enumerate(texts)]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import text
 
-from keystore.engine import parse_url, sqlite_path
+from keystore.engine import Database, parse_url, sqlite_path
 from keystore.errors import (
     DatabaseUnavailable,
     KeystoreError,
@@ -476,3 +476,19 @@ async def test_wrong_root_key_is_refused_even_for_looking(world: World) -> None:
     lost = await world.sql("SELECT kek_id FROM wardgate_root_keys WHERE state = 'active'")
     world.ring.write_text(world.ring.read_text() + line(lost[0][0], WRONG))
     assert isinstance(await refusal(world, partial=True), RingMismatch)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize(("commits", "as_it_is"), [("off", "on"), ("remote_apply", "remote_apply"), ("on", "on")])
+async def test_sessions_see_what_is_committed_and_commit_to_the_disk(
+    commits: str, as_it_is: str, pg_world: World
+) -> None:
+    """Whatever was set for the role: budgets are counted by what others committed, and journals go after a commit."""
+    options = f"-c default_transaction_isolation=serializable -c synchronous_commit={commits}"
+    database = Database(parse_url(pg_world.url).update_query_dict({"options": options}).render_as_string(False))
+    shown = []
+    async with database.write() as connection:
+        for name in ("transaction_isolation", "synchronous_commit"):
+            shown.append((await connection.execute(text(f"SHOW {name}"))).scalar_one())
+    await database.close()
+    assert shown == ["read committed", as_it_is]

@@ -320,7 +320,7 @@ async def test_refused_rows_are_set_aside_and_stop_nothing(refused: set[int], be
     assert [json.loads(one["line"])["request_id"] for one in bench.rejected()] == [
         request_id(number) for number in sorted(refused)
     ]
-    assert {one["why"] for one in bench.rejected()} == {"DatabaseUnavailable"}
+    assert {one["why"] for one in bench.rejected()} == {"ValueRefused"}
     assert (shipper.counts.rejected, shipper.counts.shipped) == (len(refused), 20 - len(refused))
     assert (bench.folder / "rejected.jsonl").stat().st_mode & 0o777 == 0o600
     died(journal)
@@ -412,6 +412,36 @@ async def test_rows_that_come_behind_refused_ones_beyond_a_batch_are_found(bench
     await shipped_with_tries(shipper, 12)
     assert bench.store.is_exactly(range(12, 40)) and shipper.counts.rejected == 12
     died(journal)
+
+
+async def test_rows_that_the_database_does_not_take_now_are_not_set_aside(bench: Bench) -> None:
+    """Each write that holds the first fails, as for want of a lock, and each without it would not."""
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    for number in range(9):
+        journal.append(ended(number))
+    bench.store.waits = {request_id(0)}
+    await shipped_with_tries(shipper, 10)
+    assert bench.rejected() == [] and shipper.pending == 9 and bench.store.rows == []
+    bench.store.waits = set()
+    await shipper.flush()
+    assert bench.store.is_exactly(range(9)) and bench.rejected() == []
+    died(journal)
+
+
+async def test_what_was_to_be_set_aside_and_then_came_in_is_not_told_after_a_kill(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    bench.store.refused = {request_id(0), request_id(1)}
+    for number in range(2):
+        journal.append(ended(number))
+    await shipped_with_tries(shipper, 4)
+    assert (bench.folder / f"{journal.journal_id}.aside").exists()
+    bench.store.refused = set()
+    await shipper.flush()
+    died(journal)
+    await bench.take_over()
+    assert bench.store.is_exactly(range(2)) and bench.rejected() == []
 
 
 async def test_what_is_no_row_is_set_aside(bench: Bench) -> None:

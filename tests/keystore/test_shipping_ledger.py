@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from keystore.engine import Database
 from keystore.errors import DatabaseUnavailable, RowsRefused
@@ -82,6 +82,51 @@ async def test_value_that_postgresql_does_not_hold_is_set_aside(bench: Bench, pg
     assert [each.cost_nano for each in found] == [number for number in range(20) if number != 7]
     assert [one["position"] for one in bench.rejected()] == [7] and shipper.counts.rejected == 1
     await journal.close(finished=await shipper.close(5))
+
+
+async def tried(shipper: Shipper) -> None:
+    """Often enough that rows would be set aside."""
+    for _ in range(4):
+        with pytest.raises(RowsRefused):
+            await shipper.flush()
+
+
+async def test_rows_that_wait_for_a_lock_are_not_set_aside(bench: Bench, pg_world: World) -> None:
+    """Somebody holds the usage of one tenant for long, and the rows of another could be written meanwhile."""
+    hasty, other = Database(pg_world.url, command_s=0.1), Database(pg_world.url)
+    store, journal = LedgerStore(hasty, now=lambda: NOW), bench.journal()
+    shipper = bench.shipper(journal, store=store)
+    journal.append(ended(0))
+    await shipper.flush()
+    for number in range(1, 7):
+        journal.append(ended(number, tenant_id="t1" if number % 2 else "t2"))
+    async with other.write() as connection:
+        await connection.execute(text("SELECT 1 FROM wardgate_usage WHERE tenant_id = 't1' FOR UPDATE"))
+        await tried(shipper)
+    assert bench.rejected() == [] and shipper.pending == 6
+    await shipper.flush()
+    assert bench.rejected() == [] and len(await there(store, range(7))) == 7
+    died(journal)
+    for database in (hasty, other):
+        await database.close()
+
+
+async def test_rows_of_a_month_that_cannot_be_made_wait(bench: Bench, pg_world: World, pg_store: LedgerStore) -> None:
+    """As docs/ledger.md has it: they stay in the journals; those of the month before, which is there, behind them."""
+    journal = bench.journal()
+    shipper = bench.shipper(journal, store=pg_store)
+    journal.append(ended(0))
+    await shipper.flush()
+    december = NOW.replace(month=12)
+    for number in range(1, 7):
+        journal.append(ended(number, began_at=december if number < 4 else NOW))
+    await pg_world.sql("CREATE TABLE wardgate_ledger_2026_12 (stands_in_the_way int)")
+    await tried(shipper)
+    assert bench.rejected() == []
+    await pg_world.sql("DROP TABLE wardgate_ledger_2026_12")
+    await shipper.flush()
+    assert bench.rejected() == [] and [each.began_at for each in await there(pg_store, range(3, 5))] == [december, NOW]
+    died(journal)
 
 
 class Deaf(LedgerStore):

@@ -97,6 +97,12 @@ def test_a_budget_from_a_binary_float_has_the_digits_that_were_written() -> None
     assert found.managed_budget_usd_per_month == Decimal("49.9")
 
 
+@pytest.mark.parametrize("amount", ["1000000000.01", 10**10, "1e30"])
+def test_a_budget_that_no_database_can_count_is_refused(amount: object) -> None:
+    with pytest.raises(PlanError, match="at most 1,000,000,000"):
+        load_plans({"team": {"managed_budget_usd_per_month": amount}})
+
+
 def test_a_row_that_is_no_table_is_refused() -> None:
     with pytest.raises(PlanError, match="'team': a row is a table"):
         load_plans({"team": "unlimited"})  # type: ignore[dict-item]

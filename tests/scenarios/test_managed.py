@@ -88,6 +88,18 @@ def test_plans_budget_holds_what_the_operator_spends(tmp_path: Path, sandbox: Sa
         assert "The plan's budget of 0.01 USD a month for the operator's keys" in error["message"]
 
 
+@pytest.mark.parametrize("more", [{"web_search_options": {}}, {"search_parameters": {"mode": "on"}}])
+def test_what_nobody_can_price_is_not_bought_with_the_operators_keys(
+    more: dict[str, Any], lending: RunningGateway, sandbox: SandboxServer
+) -> None:
+    """Searches are in no budget, so that one field would open the operator's purse to a tenant."""
+    refused = lending.post(CHAT, lending.tenant("acme", "enterprise"), MINI | {"model": "openai/gpt-4o"} | more)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "unpriced")
+    assert "searches" in refused.json()["error"]["message"] and not sandbox.app.journal.requests()
+    own = lending.tenant("own", "pro", {"OPENAI_API_KEY": OWN})
+    assert lending.post(CHAT, own, MINI | {"model": "openai/gpt-4o"} | more).status_code == 200
+
+
 def test_use_of_a_lent_key_is_the_operators(lending: RunningGateway) -> None:
     token = lending.tenant("acme", "free")
     assert lending.post(CHAT, token, MINI).status_code == 200

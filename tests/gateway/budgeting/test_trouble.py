@@ -178,3 +178,42 @@ async def test_request_that_leaves_while_it_waits_holds_nothing(town: Town) -> N
     await asyncio.wait(one.holder._running)
     await town.reserved(one, 1, budget)
     assert sum(one.holder.reserved().values()) == 1
+
+
+# --- a database that was restored from an older copy -----------------------------------------------------------------
+
+OLDER = (
+    "UPDATE wardgate_budget_holds SET amount_nano = 5 WHERE holder = :holder",
+    "UPDATE wardgate_budget_use SET held_nano = (SELECT SUM(amount_nano) FROM wardgate_budget_holds)",
+)
+
+
+async def restored(town: Town, process: Process) -> None:
+    """The copy is of a time at which the process held little."""
+    for statement in OLDER:
+        holder = {"holder": process.holder.standing.name} if ":holder" in statement else {}
+        await town.world.sql(statement, **holder)
+
+
+async def test_older_copy_that_knows_less_of_what_is_held_is_told_all_of_it(town: Town) -> None:
+    one, budget = town.process(), managed(1_000)
+    running = await town.reserved(one, 30, budget)
+    await restored(town, one)
+    await live(town, 35, one)  # it gives back what it does not use
+    await live(town, 35, one)
+    assert await town.book(budget) == (0, 35), "what runs, and 5 under the name that is given up"
+    await live(town, 60, one)
+    assert await town.book(budget) == (0, 30)
+    town.settle(one, running, 30)
+    await town.ship(one.journal)
+    assert await town.book(budget) == (30, 0)
+
+
+async def test_older_copy_does_not_give_away_what_others_hold(town: Town) -> None:
+    one, other, budget = town.process(), town.process(), managed(1_000)
+    await town.reserved(other, 200, budget)
+    await town.reserved(one, 30, budget)
+    await restored(town, one)
+    await live(town, 35, one, other)
+    spent, held = await town.book(budget)
+    assert spent == 0 and held >= 230, "what runs in both"

@@ -1,0 +1,116 @@
+"""What a request may cost beyond the text of its body: pictures, files and conversations that are kept elsewhere, and
+what is charged apart from tokens, as searches and tools that the provider runs.
+
+Reads a body on any surface, as the caller wrote it. Whatever it does not know counts as what costs: a hard budget must
+not be overrun by a field that is new. It never raises. Pure. Must not know models, prices or budgets.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+Object = Mapping[str, object]
+
+# Fields that change what tokens are written, how, or how the answer is told; what they hold is in the body.
+_PLAIN_FIELDS: Final = frozenset(
+    """
+    audio best_of cache_control chat_template_kwargs client_metadata dimensions echo embedding_type
+    enable_thinking encoding_format frequency_penalty function_call functions include include_reasoning input input_type
+    instructions late_chunking logit_bias logprobs max_completion_tokens max_output_tokens max_tokens max_tool_calls
+    messages metadata min_p modalities model models n normalized output_config output_dimension output_dtype
+    output_format parallel_tool_calls prediction presence_penalty prompt_cache_key prompt_cache_options
+    prompt_cache_retention provider reasoning reasoning_effort reasoning_split repetition_penalty response_format
+    safety_identifier seed service_tier stop stop_sequences store stream stream_options suffix system task temperature
+    text thinking thinking_budget tool_choice tools top_k top_logprobs top_p truncate truncation usage user verbosity
+    wardgate
+    """.split()  # noqa: SIM905 - sixty names, one to a line, hide what they are
+)
+_ELSEWHERE: Final = frozenset({"conversation", "previous_response_id", "thread"})  # what is read is not in the body
+_ITEMS: Final = ("messages", "input", "system")
+_INNER: Final = ("content", "output", "summary")  # of a message, an item or a part: further parts
+# Of parts and items, those whose tokens are in the text of the body. None: a message, or a part that names no type.
+_TEXT: Final = frozenset(
+    """
+    apply_patch_call apply_patch_call_output custom_tool_call custom_tool_call_output function_call function_call_output
+    input_text local_shell_call local_shell_call_output message output_text reasoning reasoning_text redacted_thinking
+    refusal summary_text text thinking tool_result tool_use
+    """.split()  # noqa: SIM905
+)
+_PICTURE: Final = frozenset({"image", "image_url", "input_image"})
+# The caller runs these tools itself; the versions of Anthropic's end in a date.
+_CALLERS_TOOLS: Final = frozenset({"apply_patch", "computer_use_preview", "custom", "function", "local_shell"})
+_CALLERS_VERSIONED: Final = ("bash_", "computer_", "memory_", "text_editor_")
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """`fees`: something is charged apart from tokens, or may be. `elsewhere`: tokens are read that are not in the body.
+    `picture_bytes` are those of the body that are pictures, which cost tokens by their size on the screen."""
+
+    fees: bool = False
+    elsewhere: bool = False
+    pictures: int = 0
+    picture_bytes: int = 0
+
+
+NOTHING_BEYOND: Final = Beyond()
+
+
+def beyond(body: Object) -> Beyond:
+    """What this body asks for beside its text."""
+    elsewhere = any(body.get(name) for name in _ELSEWHERE) or isinstance(body.get("prompt"), dict)
+    pictures = picture_bytes = 0
+    for part in _parts(body):
+        kind = part.get("type")
+        if kind in _PICTURE:
+            pictures += 1
+            picture_bytes += _picture_bytes(part)
+        elsewhere = elsewhere or not (kind is None or kind in _PICTURE or kind in _TEXT)
+        elsewhere = elsewhere or isinstance(part.get("audio"), dict)  # what was said before, by its id
+    return Beyond(_has_fees(body), elsewhere, pictures, picture_bytes)
+
+
+def _has_fees(body: Object) -> bool:
+    known = _PLAIN_FIELDS | _ELSEWHERE | {"prompt"}
+    if any(name not in known and not _is_idle(name, value) for name, value in body.items()):
+        return True
+    tools = body.get("tools")
+    return any(not _is_callers(tool) for tool in (tools if isinstance(tools, list) else ()))
+
+
+def _is_idle(name: str, value: object) -> bool:
+    """Fields that cost with some values alone."""
+    match name:
+        case "speed":
+            return value == "standard"
+        case "context_management":  # what is cleared costs nothing; what is made shorter is read and written for it
+            edits = value.get("edits") if isinstance(value, dict) else None
+            return isinstance(edits, list) and all(
+                isinstance(edit, dict) and str(edit.get("type")).startswith("clear_") for edit in edits
+            )
+    return not value  # `background` is charged to its end, also when nobody waits for it any more
+
+
+def _is_callers(tool: object) -> bool:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return kind is None or kind in _CALLERS_TOOLS or (isinstance(kind, str) and kind.startswith(_CALLERS_VERSIONED))
+
+
+def _parts(body: Object) -> Iterator[Object]:
+    """Messages, items, and the parts in them, however deep."""
+    left: list[object] = [body.get(name) for name in _ITEMS]
+    while left:
+        value = left.pop()
+        if isinstance(value, list):
+            left += [one for one in value if isinstance(one, dict | list)]
+        elif isinstance(value, dict):
+            yield value
+            left += [value[name] for name in _INNER if name in value]
+
+
+def _picture_bytes(part: Object) -> int:
+    """Of a picture that is in the body: its longest text, in base64."""
+    texts: list[object] = []
+    for one in (part.get("image_url"), part.get("source")):
+        texts += one.values() if isinstance(one, dict) else [one]
+    return max((len(one) for one in texts if isinstance(one, str)), default=0)
