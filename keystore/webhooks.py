@@ -69,7 +69,7 @@ class WebhookStore:
             raise WebhookInvalid(f"a name is at most {LONGEST_NAME} printable characters")
         now, webhook_id, secret = self._now(), f"wh_{self._random(6).hex()}", new_secret(self._random)
         sealed = self._sealed(Sealed(url, secret), webhook_id)
-        info = WebhookInfo(webhook_id, name, urlsplit(url).netloc, now, now)
+        info = WebhookInfo(webhook_id, name, urlsplit(url).netloc.rpartition("@")[2], now, now)
         values = {"webhook_id": webhook_id, "name": name, "host": info.host, "envelope": sealed}
         async with self._database.write() as connection:
             if len((await connection.execute(select(webhooks.c.webhook_id))).all()) >= MOST:
