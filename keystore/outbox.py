@@ -69,15 +69,17 @@ class Outbox:
         self._database = database
         self._now = now
 
-    async def claim(self, most: int) -> list[Letter]:
-        """Messages that are due, oldest first, ours until CLAIM is over. No transaction that writes when there is
-        none, since SQLite has one writer."""
-        now = self._now()
-        due = webhook_messages.c.due_at <= now
+    async def due(self) -> list[str]:
+        """The webhooks that something is due for. No transaction that writes, since SQLite has one writer."""
+        wanted = select(webhook_messages.c.webhook_id).where(webhook_messages.c.due_at <= self._now()).distinct()
         async with self._database.read() as connection:
-            if (await connection.execute(select(webhook_messages.c.message_id).where(due).limit(1))).first() is None:
-                return []
-        first = select(webhook_messages).where(due).order_by(webhook_messages.c.due_at).limit(most)
+            return list((await connection.execute(wanted)).scalars())
+
+    async def claim(self, webhook_id: str, most: int) -> list[Letter]:
+        """Messages that are due for a webhook, oldest first, ours until CLAIM is over."""
+        now = self._now()
+        mine = (webhook_messages.c.webhook_id == webhook_id, webhook_messages.c.due_at <= now)
+        first = select(webhook_messages).where(*mine).order_by(webhook_messages.c.due_at).limit(most)
         async with self._database.write() as connection:
             rows = (await connection.execute(first.with_for_update(skip_locked=True))).all()
             those = _KEY.in_([(row.message_id, row.webhook_id) for row in rows])

@@ -13,18 +13,20 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from gateway.alerting.sending import MOST, Sender, Sent
+from gateway.alerting.sending import Sender, Sent
 from gateway.events import BudgetCrossed, Delivery, Events, SpendUnusual, WebhookTried
 from gateway.logs import EventLogger
 from keystore.budget_spent import Crossed
 from keystore.clock import Clock
-from keystore.errors import DatabaseUnavailable, KeystoreError, SealingError, WebhookUnknown
+from keystore.errors import DatabaseUnavailable, SealingError, WebhookUnknown
 from keystore.keystore import Keystore
 from keystore.outbox import Letter
 from keystore.spending import Unusual
 from router.money import usd_of
 
+AT_ONCE: Final = 4  # messages to one webhook that are on their way at a time
 LOOK_S: Final = 2.0  # how often others' messages are looked for; its own a process sends at once
+LAST_S: Final = 0.5  # for what was written last, when the process ends
 COUNT_S: Final = 15.0  # how often budgets and waiting messages are counted for metrics
 FIRST: Final = timedelta(seconds=5)
 LONGEST: Final = timedelta(hours=1)
@@ -66,6 +68,7 @@ class Alerting:
         self._clock = clock
         self._some = asyncio.Event()
         self._counted = float("-inf")
+        self._served: set[str] = set()  # webhooks that something is being sent to
         self._failed = ""
 
     # --- what is found ---------------------------------------------------------------------------------------------
@@ -86,17 +89,41 @@ class Alerting:
 
     async def run(self) -> None:
         """Deliver and count, until cancelled. What fails is told once, and tried again."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._some.wait()
-            self._some.clear()
-            try:
-                await self.deliver()
-                await self._count()
-                self._failed = ""
-            except Exception as error:  # noqa: BLE001 - else nothing would be delivered from here on, and nobody told
-                self._tell(error)
+        async with asyncio.TaskGroup() as serving:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._some.wait()
+                self._some.clear()
+                await self._look(serving)
+
+    async def deliver(self) -> None:
+        """Send all that is due, and wait until that is done."""
+        async with asyncio.TaskGroup() as serving:
+            await self._look(serving)
+
+    async def _look(self, serving: asyncio.TaskGroup) -> None:
+        """Each webhook is served by itself, so that one that hangs holds up no other."""
+        try:
+            for webhook_id in await self._keystore.outbox.due():
+                if webhook_id not in self._served:
+                    self._served.add(webhook_id)
+                    serving.create_task(self._serve(webhook_id))
+            await self._count()
+            self._failed = ""
+        except Exception as error:  # noqa: BLE001 - else nothing would be delivered from here on, and nobody told
+            self._tell(error)
+
+    async def _serve(self, webhook_id: str) -> None:
+        try:
+            while letters := await self._keystore.outbox.claim(webhook_id, AT_ONCE):
+                async with asyncio.TaskGroup() as sending:
+                    for letter in letters:
+                        sending.create_task(self._deliver(letter))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._tell(error)
+        finally:
+            self._served.discard(webhook_id)
 
     def _tell(self, error: Exception) -> None:
         kind = type(error).__name__
@@ -104,13 +131,6 @@ class Alerting:
             why = str(error) if isinstance(error, DatabaseUnavailable) else kind
             self._log.warning("alerts.not_tended", why=why)
         self._failed = kind
-
-    async def deliver(self) -> None:
-        """Send all that is due, some at a time."""
-        while letters := await self._keystore.outbox.claim(MOST):
-            async with asyncio.TaskGroup() as sending:
-                for letter in letters:
-                    sending.create_task(self._deliver(letter))
 
     async def _deliver(self, letter: Letter) -> None:
         try:
@@ -146,8 +166,8 @@ class Alerting:
 
     async def close(self) -> None:
         """Send what was written last, as far as that is done soon; the rest is another process's, or a later one's."""
-        with suppress(TimeoutError, KeystoreError, ExceptionGroup):
-            async with asyncio.timeout(LOOK_S):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_S):
                 await self.deliver()
         await self.sender.aclose()
 

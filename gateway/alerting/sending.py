@@ -22,7 +22,7 @@ from keystore.errors import WebhookInvalid
 from keystore.providers import host_of
 from keystore.webhooks import Webhook
 
-MOST: Final = 10  # messages on their way at a time
+CONNECTIONS: Final = 100  # in all; one host gets half of them
 WITHIN_S: Final = 15.0  # from the look-up of the name to the end of the answer
 READ: Final = 16 * 1024  # bytes of an answer that are read, and thrown away
 _DEADLINES: Final = Deadlines(connect_s=5.0, first_byte_s=10.0, idle_s=5.0)
@@ -44,22 +44,25 @@ class Sent:
 class Sender:
     """`listed` are hosts that the operator names: they alone may be at private addresses, or without TLS."""
 
-    def __init__(self, listed: Container[str], *, now: Clock, resolve: Resolve = system_resolver) -> None:
+    def __init__(
+        self, listed: Container[str], *, now: Clock, resolve: Resolve = system_resolver, within_s: float = WITHIN_S
+    ) -> None:
         self._listed = listed
         self._now = now
-        self._pool = Pool(most=2 * MOST, resolve=resolve)  # one receiver gets half of them
+        self._within_s = within_s
+        self._pool = Pool(most=CONNECTIONS, resolve=resolve)
 
     async def send(self, webhook: Webhook, message_id: str, body: str) -> Sent:
         """POST the message once. EnvelopeDamaged when the webhook has no secret that can sign."""
         try:
             check_url(webhook.url, self._listed)
             request = _request(webhook, message_id, body.encode(), self._now())
-            async with asyncio.timeout(WITHIN_S):
+            async with asyncio.timeout(self._within_s):
                 return Sent(await self._ask(request))
         except WebhookInvalid as error:
             return Sent(why=str(error))
         except TimeoutError:
-            return Sent(why=f"there was no answer within {WITHIN_S:g} s")
+            return Sent(why=f"there was no answer within {self._within_s:g} s")
         except httpx.HTTPError as error:
             return Sent(why=f"the receiver cannot be asked ({type(error).__name__})")
 

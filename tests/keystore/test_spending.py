@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from keystore.budgets import NANO
 from keystore.keystore import Keystore
 from keystore.ledger_row import LedgerRow
+from keystore.outbox import Letter
 from keystore.spending import Unusual
 from keystore.unusual import Busy, Rule, is_unusual
 from tests.keystore.conftest import START, World
@@ -130,6 +131,11 @@ async def test_line_that_comes_again_counts_once(told: Told, world: World) -> No
     assert sums == [("", 4 * NANO), ("one", 4 * NANO)]
 
 
+async def letters(keystore: Keystore) -> list[Letter]:
+    (webhook_id,) = await keystore.outbox.due()
+    return await keystore.outbox.claim(webhook_id, 10)
+
+
 async def test_many_writers_tell_an_hour_once(told: Told) -> None:
     """Each in a journal of its own, at the same time: together they spend what is unusual."""
 
@@ -141,8 +147,8 @@ async def test_many_writers_tell_an_hour_once(told: Told) -> None:
     await told.keystore.webhooks.add("https://hooks.example/x")
     await asyncio.gather(*(writes(writer) for writer in range(4)))
     assert sorted(one.token_id for one in told.told) == ["", "t0", "t1"]
-    letters = await told.keystore.outbox.claim(10)
-    assert sorted(orjson.loads(one.body)["data"]["token"] or "" for one in letters) == ["", "t0", "t1"]
+    written = await letters(told.keystore)
+    assert sorted(orjson.loads(one.body)["data"]["token"] or "" for one in written) == ["", "t0", "t1"]
 
 
 async def test_nothing_is_told_or_sent_of_what_is_not_committed(told: Told, world: World) -> None:
@@ -162,7 +168,7 @@ async def test_nothing_is_told_or_sent_of_what_is_not_committed(told: Told, worl
 async def test_webhook_is_sent_exact_text(told: Told) -> None:
     await told.keystore.webhooks.add("https://hooks.example/x")
     await told.write(row(1, 5.000000001))
-    bodies = [orjson.loads(one.body) for one in await told.keystore.outbox.claim(10)]
+    bodies = [orjson.loads(one.body) for one in await letters(told.keystore)]
     facts = {"tenant": "acme", "hour": "2026-11-20T12:00:00+00:00", "spent_usd": "5.000000001", "usual_usd": "0"}
     wanted = facts | {"factor": 10}
     assert sorted((one["type"], one["data"]["token"] or "") for one in bodies) == [
