@@ -6,7 +6,7 @@ made it unusual, and the alert is written with it (keystore.outbox). Must not kn
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -30,6 +30,8 @@ from keystore.unusual import A_RULE, Busy, Rule, hour_of, is_unusual
 TYPE: Final = "spend.unusual"
 _EVERY: Final = timedelta(hours=1)
 _DELETED: Final = 2_000  # rows of one transaction
+_KNOWN: Final = 20_000  # hours whose usual is remembered
+_AT_ONCE: Final = 1_000  # tokens in one statement
 
 
 class Hour(NamedTuple):
@@ -61,6 +63,7 @@ class Spending:
         self._now = now
         self._rule = rule
         self._looked_at: datetime | None = None
+        self._known: dict[Hour, Busy] = {}
         self.tell: Callable[[Sequence[Unusual]], None] = lambda _: None
 
     async def counted(self, connection: AsyncConnection, rows: Sequence[LedgerRow]) -> Callable[[], None] | None:
@@ -75,8 +78,8 @@ class Spending:
         return partial(self.tell, found) if found else None
 
     async def _judged(self, connection: AsyncConnection, large: dict[Hour, int]) -> list[Unusual]:
-        busy = {hour: await _busy(connection, hour, self._rule) for hour in sorted(large)}
-        told = [hour for hour, before in busy.items() if is_unusual(large[hour], before, self._rule)]
+        busy = await self._before(connection, sorted(large))
+        told = [hour for hour in busy if is_unusual(large[hour], busy[hour], self._rule)]
         if not told:
             return []
         await _note(connection, told)
@@ -94,6 +97,17 @@ class Spending:
         ]
         await enqueue(connection, [message_of(each) for each in found], now=self._now())
         return found
+
+    async def _before(self, connection: AsyncConnection, hours: Sequence[Hour]) -> dict[Hour, Busy]:
+        """The busy hours before each, as they were when this process first asked: only rows that came late change
+        them."""
+        unknown = [hour for hour in hours if hour not in self._known]
+        if unknown:
+            if len(self._known) > _KNOWN:
+                self._known.clear()
+                unknown = list(hours)
+            self._known |= await _busy(connection, unknown, self._rule)
+        return {hour: self._known[hour] for hour in hours}
 
     async def expire(self) -> None:
         """Remove hours that nothing is compared with any more; looks once an hour."""
@@ -150,12 +164,19 @@ async def _add(connection: AsyncConnection, spent: dict[Hour, int]) -> dict[Hour
     return {Hour(*row[:3]): row.spent_nano for row in made if not row.told}
 
 
-async def _busy(connection: AsyncConnection, hour: Hour, rule: Rule) -> Busy:
-    mine = and_(spending.c.tenant_id == hour.tenant_id, spending.c.token_id == hour.token_id)
-    before = and_(spending.c.starts >= rule.since(hour.starts), spending.c.starts < hour.starts)
-    total = func.coalesce(func.sum(spending.c.spent_nano), 0)
-    hours, nano = (await connection.execute(select(func.count(), total).where(mine, before))).one()
-    return Busy(hours, int(nano))
+async def _busy(connection: AsyncConnection, wanted: Iterable[Hour], rule: Rule) -> dict[Hour, Busy]:
+    """The hours before each: one statement for all that begin at the same time, which nearly always are all."""
+    found = {hour: Busy() for hour in wanted}
+    whose = (spending.c.tenant_id, spending.c.token_id)
+    for starts in {hour.starts for hour in found}:
+        before = and_(spending.c.starts >= rule.since(starts), spending.c.starts < starts)
+        those = [hour[:2] for hour in found if hour.starts == starts]
+        for part in range(0, len(those), _AT_ONCE):
+            mine = tuple_(*whose).in_(those[part : part + _AT_ONCE])
+            sums = select(*whose, func.count().label("hours"), func.sum(spending.c.spent_nano).label("nano"))
+            for row in await connection.execute(sums.where(mine, before).group_by(*whose)):
+                found[Hour(row.tenant_id, row.token_id, starts)] = Busy(row.hours, int(row.nano))
+    return found
 
 
 async def _note(connection: AsyncConnection, hours: Sequence[Hour]) -> None:
