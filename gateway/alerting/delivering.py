@@ -126,6 +126,9 @@ class Alerting:
             self._served.discard(webhook_id)
 
     def _tell(self, error: Exception) -> None:
+        """Once, until it goes well again or something else is wrong."""
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
         kind = type(error).__name__
         if kind != self._failed:
             why = str(error) if isinstance(error, DatabaseUnavailable) else kind

@@ -113,6 +113,14 @@ def test_ten_times_the_usual_spending_is_told_in_log_metric_and_webhook(stage: S
     assert stage.gateway.metric("wardgate_unusual_spending_total", whose="token") >= before + 1
 
 
+@pytest.mark.parametrize("plan", ["free", "solo", "pro", "team", "enterprise"])
+def test_every_token_is_under_a_budget_from_the_start(stage: Stage, plan: str) -> None:
+    token = stage.gateway.tenant(f"new-{plan}", plan)
+    (only,) = stage.gateway.get("/v1/budgets", token).json()["data"]
+    assert (only["whose"], only["spend"], only["hard"]) == ("plan", "managed", True)
+    assert Decimal(only["amount_usd"]) >= 0
+
+
 def test_ordinary_spending_is_not_told(stage: Stage) -> None:
     cost = stage.ask(with_history(stage, "weighs", Decimal(1)))
     token = with_history(stage, "ordinary", cost)

@@ -164,3 +164,22 @@ async def test_receiver_that_hangs_holds_up_no_other(post: Post, heard: Receiver
         assert not delivering.done() and len(hangs.heard) <= AT_ONCE
         delivering.cancel()
         await asyncio.wait([delivering])
+
+
+async def test_database_that_is_away_is_told_once_and_nothing_is_lost(post: Post, heard: Receiver) -> None:
+    async def rename(old: str, new: str) -> None:
+        async with post.keystore._database.write() as connection:
+            await connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    await post.keystore.webhooks.add(heard.url)
+    await post.write(2)
+    process, table = post.process(), "wardgate_webhook_messages"
+    await rename(table, "gone")
+    for _ in range(3):
+        await process.deliver()
+    (line,) = post.logs.records("alerts.not_tended")
+    assert "SQLite database" in str(line["why"])
+    await rename("gone", table)
+    await process.deliver()
+    assert len(heard.heard) == 2 and await post.keystore.outbox.waiting() == 0
+    assert len(post.logs.records("alerts.not_tended")) == 1
