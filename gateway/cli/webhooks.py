@@ -1,5 +1,6 @@
 """`wardgate webhook`: where alerts are sent to. A secret is shown once, when it is made."""
 
+import sys
 from datetime import timedelta
 from typing import Annotated
 
@@ -21,14 +22,16 @@ _HOURS = LONGEST_OVERLAP / timedelta(hours=1)
 
 @app.command("add")
 def add(
-    url: Annotated[str, typer.Argument(help="https://HOST/PATH; it is stored sealed and never shown.")],
+    url: Annotated[str, typer.Argument(help="https://HOST/PATH, or - to read it from stdin.")],
     name: Annotated[str, typer.Option(help="A note on what it is for.")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Add a webhook and print its secret once; every alert is sent to each webhook from now on."""
+    """Add a webhook and print its secret once; every alert is sent to each webhook from now on. Its URL is stored
+    sealed and never shown: where its path is a secret, give it on stdin."""
+    given = sys.stdin.readline().strip() if url == "-" else url
 
     async def work(at: Operation) -> NewSecret:
-        return await at.keystore.webhooks.add(check_url(url, at.rules.alerts.webhook_hosts), name=name)
+        return await at.keystore.webhooks.add(check_url(given, at.rules.alerts.webhook_hosts), name=name)
 
     _show_once(operate("webhook.add", work, describe=lambda one: {"webhook": one.info.id}), as_json)
 

@@ -1,11 +1,15 @@
 """`wardgate webhook` as scripts and people use it."""
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli.root import app
 from tests.gateway.alerting.test_signing import documented
 from tests.gateway.commands import Commands
 from tests.receiver import Receiver, receiver
@@ -73,3 +77,10 @@ def test_overlap_that_is_none_is_refused(cli: Commands, heard: Receiver) -> None
         assert "--overlap-hours must be from 0 to 168" in cli(
             "webhook", "rotate", webhook, f"--overlap-hours={hours}", code=1
         )
+
+
+def test_url_may_come_from_stdin(cli: Commands, heard: Receiver) -> None:
+    done = CliRunner().invoke(
+        app, ["webhook", "add", "-", "--json"], input=heard.url + "/path-secret\n", env=dict(os.environ)
+    )
+    assert done.exit_code == 0 and json.loads(done.stdout)["host"] == heard.host

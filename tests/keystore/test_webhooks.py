@@ -92,6 +92,15 @@ async def test_webhook_that_is_not_there_and_too_many(keystore: Keystore) -> Non
         await keystore.webhooks.add(URL, name="a\nb")
 
 
+async def test_verification_opens_webhooks_too(keystore: Keystore, world: World) -> None:
+    made = await keystore.webhooks.add(URL)
+    before = await keystore.sealing.verify()
+    await world.sql("UPDATE wardgate_webhooks SET envelope = :e", e=b"x" * 60)
+    after = await keystore.sealing.verify()
+    assert (before.faults, after.faults) == ([], [f"the webhook {made.info.id} does not open"])
+    assert after.processed == before.processed
+
+
 # --- on their way ----------------------------------------------------------------------------------------------------
 
 

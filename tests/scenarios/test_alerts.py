@@ -106,8 +106,9 @@ def test_ten_times_the_usual_spending_is_told_in_log_metric_and_webhook(stage: S
     told = {one["token"]: one for one in of(stage, "stolen")}
     assert set(told) == {None, token.split("_")[2]}
     for one in told.values():
-        assert Decimal(str(one["usual_usd"])) == cost and one["factor"] == 10
-        assert Decimal(str(one["spent_usd"])) >= 10 * cost
+        usual = Decimal(str(one["usual_usd"]))
+        assert cost <= usual < 2 * cost and one["factor"] == 10  # the same, unless an hour ended in between
+        assert Decimal(str(one["spent_usd"])) >= 10 * usual
     lines = [line for line in stage.gateway.logs.records("spend.unusual") if line["tenant"] == "stolen"]
     assert {line.get("token_id") for line in lines} == set(told)
     assert stage.gateway.metric("wardgate_unusual_spending_total", whose="token") >= before + 1
