@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from gateway.alert_settings import AlertSettings, read_alert_settings
 from gateway.origins import read_origins
 from gateway.price_settings import PriceSettings, read_price_settings
 
 DEFAULT_PATH = Path("wardgate.toml")
-TABLES = ("providers", "plans", "models", "limits", "prices", "browsers", "managed")
+TABLES = ("providers", "plans", "models", "limits", "prices", "browsers", "managed", "alerts")
 
 
 class ConfigError(Exception):
@@ -68,6 +69,7 @@ class Config:
     prices: PriceSettings = field(default_factory=PriceSettings)
     origins: frozenset[str] = frozenset()  # of pages that may call from a browser
     operator: str | None = None  # the slug of the tenant whose keys plans lend
+    alerts: AlertSettings = field(default_factory=AlertSettings)
 
 
 def load_config(path: Path | None, named_by: str = "WARDGATE_CONFIG names it") -> Config:
@@ -106,6 +108,7 @@ def parse_config(document: Mapping[str, object], *, where: str = "wardgate.toml"
         prices=_prices(document.get("prices", {}), where),
         origins=_origins(document.get("browsers", {}), where),
         operator=_operator(document.get("managed", {}), where),
+        alerts=_alerts(document.get("alerts", {}), where),
     )
 
 
@@ -150,6 +153,14 @@ def _prices(table: object, where: str) -> PriceSettings:
         return read_price_settings(table)
     except ValueError as error:
         raise ConfigError(f"{where}: [prices] {error}") from None
+
+
+def _alerts(table: object, where: str) -> AlertSettings:
+    assert isinstance(table, dict)  # noqa: S101 - checked by parse_config
+    try:
+        return read_alert_settings(table)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [alerts] {error}") from None
 
 
 def _operator(table: object, where: str) -> str | None:

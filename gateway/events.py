@@ -174,7 +174,67 @@ class RouteRefused:
     nearest_miss: str = ""
 
 
-Event = RequestCompleted | Decided | KeyResolved | AttemptEnded | FellBack | RetryRefused | HealthChanged | RouteRefused
+@dataclass(frozen=True, slots=True)
+class BudgetCrossed:
+    """So much of a budget is spent: told once for each threshold and period, by one process. Times are ISO 8601."""
+
+    tenant: str  # slug
+    tenant_id: str
+    token_id: str | None  # None: the budget is of all the tenant's tokens
+    budget: str  # its key
+    whose: str  # keystore.budgets.Whose
+    spend: str  # keystore.budgets.Spend
+    per_cent: int
+    spent_usd: Decimal
+    amount_usd: Decimal
+    resets_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpendUnusual:
+    """A token or a tenant spent in one hour so much more than usual: told once for each hour, by one process."""
+
+    tenant: str  # slug
+    token_id: str | None  # None: all the tenant's tokens together
+    hour: str  # when it begins, ISO 8601
+    spent_usd: Decimal
+    usual_usd: Decimal
+    factor: int
+
+
+class Delivery(StrEnum):
+    """What came of trying to deliver an alert to a webhook."""
+
+    DELIVERED = "delivered"
+    FAILED = "failed"  # it is tried again
+    GIVEN_UP = "given_up"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTried:
+    """An alert was sent to a webhook, or could not be; nothing of it or of the answer is here."""
+
+    webhook: str  # its id
+    message: str  # its id
+    outcome: Delivery
+    tries: int
+    status: int | None = None  # of the receiver's answer
+    why: str | None = None
+
+
+Event = (
+    RequestCompleted
+    | Decided
+    | KeyResolved
+    | AttemptEnded
+    | FellBack
+    | RetryRefused
+    | HealthChanged
+    | RouteRefused
+    | BudgetCrossed
+    | SpendUnusual
+    | WebhookTried
+)
 Subscriber = Callable[[Event], None]
 
 

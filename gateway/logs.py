@@ -22,7 +22,9 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from gateway.events import (
     AttemptEnded,
+    BudgetCrossed,
     Decided,
+    Delivery,
     Endpoint,
     Event,
     FellBack,
@@ -31,6 +33,8 @@ from gateway.events import (
     RequestCompleted,
     RetryRefused,
     RouteRefused,
+    SpendUnusual,
+    WebhookTried,
 )
 from gateway.scrub import KEY_SHAPES, MASK
 from keystore.resolve import Store, Via
@@ -204,6 +208,11 @@ LEVEL_OF_FAULT: Final[Mapping[str | None, int]] = {
     Fault.PROVIDER: logging.WARNING,
     Fault.GATEWAY: logging.ERROR,
 }
+LEVEL_OF_DELIVERY: Final[Mapping[Delivery, int]] = {
+    Delivery.DELIVERED: logging.INFO,
+    Delivery.FAILED: logging.WARNING,
+    Delivery.GIVEN_UP: logging.ERROR,
+}
 # Of a request's facts those that callers, operators and providers word; the others are ids and words of our own.
 FROM_OUTSIDE: Final = frozenset(
     {"client_request_id", "dropped", "key_label", "model", "requested_model", "service_tier", "tenant"}
@@ -261,6 +270,9 @@ class LogSubscriber:
             RetryRefused: self._retry_refused,
             HealthChanged: self._health_changed,
             RouteRefused: self._route_refused,
+            BudgetCrossed: lambda event: self._log.warning("budget.threshold", **_facts(event)),
+            SpendUnusual: lambda event: self._log.warning("spend.unusual", **_facts(event)),
+            WebhookTried: self._webhook_tried,
         }
 
     def __call__(self, event: Event) -> None:
@@ -321,6 +333,9 @@ class LogSubscriber:
 
     def _route_refused(self, event: RouteRefused) -> None:
         self._log.warning("route.refused", **_facts(event))
+
+    def _webhook_tried(self, event: WebhookTried) -> None:
+        self._log.log(LEVEL_OF_DELIVERY[event.outcome], f"webhook.{event.outcome.value}", **_facts(event))
 
 
 def _facts(record: object) -> dict[str, object]:

@@ -9,10 +9,12 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.budgeting.holder import Why
-from gateway.events import Endpoint, Outcome
+from gateway.events import Delivery, Endpoint, Outcome
 from gateway.inbound.refusals import Refusal
 from gateway.limiting.asks import Kind as Limit
 from gateway.pricing.refreshing import Outcome as PriceOutcome
+from keystore.budget_spent import THRESHOLDS
+from keystore.budgets import Spend, Whose
 from keystore.resolve import Via
 from router.failure import FailureKind
 from router.health import Ill
@@ -87,6 +89,7 @@ _CODE_CLASS = _closed("code_class", ("1xx", "2xx", "3xx", "4xx", "5xx"))
 _PROVIDER = Label("provider", source="providers")
 _MODEL = Label("model", source="models")
 _FROM_TO = (Label("from_provider", source="providers"), Label("to_provider", source="providers"))
+_PER_CENT = _closed("per_cent", map(str, THRESHOLDS))
 _VERSIONS = tuple(Label(name, source="build") for name in ("version", "catalogue", "registry"))
 
 # Calls to models: OpenTelemetry's GenAI conventions, gen_ai.client.operation.duration (doubling from 10 ms to 82 s).
@@ -238,6 +241,30 @@ SPECS: Final = (
         _closed("why", Why),
     ),
     BUDGET_OVERRUNS := _counter("wardgate_budget_overruns_total", "Calls that cost more than was held for them."),
+    BUDGET_THRESHOLDS := _counter(
+        "wardgate_budget_thresholds_total",
+        "Thresholds of budgets that were reached, once for each period, by per cent, whose budget and whose keys.",
+        *(_PER_CENT, _closed("whose", Whose), _closed("spend", Spend)),
+    ),
+    BUDGETS_FILLED := _gauge(
+        "wardgate_budgets_filled",
+        "Budgets of which so many per cent or more are spent in their present period.",
+        Across.MOST,
+        _PER_CENT,
+    ),
+    UNUSUAL := _counter(
+        "wardgate_unusual_spending_total",
+        "Hours in which a tenant or a token spent far more than usual, each counted once.",
+        _closed("whose", (Whose.TENANT, Whose.TOKEN)),
+    ),
+    WEBHOOKS_TRIED := _counter(
+        "wardgate_webhook_deliveries_total",
+        "Alerts that were sent to a webhook, by what came of it; a failed one is tried again.",
+        _closed("outcome", Delivery),
+    ),
+    WEBHOOKS_WAITING := _gauge(
+        "wardgate_webhook_messages_waiting", "Alerts that are not delivered to their webhook yet.", Across.MOST
+    ),
     PRICE_REFRESHES := _counter(
         "wardgate_price_refreshes_total",
         "Refreshes of prices that this process led, by how they ended.",

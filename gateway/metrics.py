@@ -6,6 +6,7 @@ that a caller sent: every label value comes from a closed set, and anything else
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
+from itertools import product
 from typing import Final
 
 from prometheus_client import (
@@ -22,7 +23,9 @@ from prometheus_client.metrics_core import Metric
 from gateway.budgeting.holder import Why
 from gateway.events import (
     AttemptEnded,
+    BudgetCrossed,
     Decided,
+    Delivery,
     Event,
     FellBack,
     HealthChanged,
@@ -31,6 +34,8 @@ from gateway.events import (
     RequestCompleted,
     RetryRefused,
     RouteRefused,
+    SpendUnusual,
+    WebhookTried,
 )
 from gateway.inbound.refusals import Refusal
 from gateway.limiting.asks import Kind as Limit
@@ -38,6 +43,8 @@ from gateway.metric_specs import (
     ATTEMPTS,
     BUDGET_OVERRUNS,
     BUDGET_REFUSALS,
+    BUDGET_THRESHOLDS,
+    BUDGETS_FILLED,
     BUILD_INFO,
     COST,
     DECISIONS_DROPPED,
@@ -70,7 +77,10 @@ from gateway.metric_specs import (
     SPECS,
     TOKENS,
     UNPRICED,
+    UNUSUAL,
     UPSTREAM,
+    WEBHOOKS_TRIED,
+    WEBHOOKS_WAITING,
     WORKERS,
     Kind,
     Spec,
@@ -78,6 +88,8 @@ from gateway.metric_specs import (
 from gateway.metrics_page import KeptElsewhere
 from gateway.pricing.refreshing import Outcome as PriceOutcome
 from gateway.series import Series
+from keystore.budget_spent import THRESHOLDS
+from keystore.budgets import Spend, Whose
 from keystore.resolve import Store, Via
 from router.health import Ill
 from router.reasons import Reason
@@ -117,6 +129,9 @@ class Metrics:
             RetryRefused: self._retry_refused,
             HealthChanged: self._health_changed,
             RouteRefused: self._route_refused,
+            BudgetCrossed: lambda event: self._count(BUDGET_THRESHOLDS, str(event.per_cent), event.whose, event.spend),
+            SpendUnusual: lambda event: self._count(UNUSUAL, Whose.TOKEN if event.token_id else Whose.TENANT),
+            WebhookTried: lambda event: self._count(WEBHOOKS_TRIED, event.outcome),
         }
 
     def __call__(self, event: Event) -> None:
@@ -201,6 +216,16 @@ class Metrics:
         """A hard budget refused a call."""
         self._count(BUDGET_REFUSALS, why)
 
+    def set_filled(self, reached: Mapping[int, int]) -> None:
+        """How many budgets have reached which threshold, the highest of each."""
+        for least in THRESHOLDS:
+            number = sum(budgets for per_cent, budgets in reached.items() if per_cent >= least)
+            self._gauges[BUDGETS_FILLED].labels(str(least)).set(number)
+
+    def set_webhooks_waiting(self, number: int) -> None:
+        """So many alerts are not delivered yet."""
+        self._gauges[WEBHOOKS_WAITING].set(number)
+
     def families(self) -> Iterable[Metric]:
         """What stands on the page, as data."""
         return self._page.collect()
@@ -276,6 +301,14 @@ class Metrics:
             self._count(REJECTIONS, reason, by=0)
         for refusal in Refusal:
             self._count(INBOUND_REFUSALS, refusal, by=0)
+        for whose in Whose:
+            for per_cent, spend in product(THRESHOLDS, Spend):
+                self._count(BUDGET_THRESHOLDS, str(per_cent), whose, spend, by=0)
+        for each in (Whose.TENANT, Whose.TOKEN):
+            self._count(UNUSUAL, each, by=0)
+        for outcome in Delivery:
+            self._count(WEBHOOKS_TRIED, outcome, by=0)
+        self.set_filled({})
         for provider in providers:
             self._count(LEGACY_READS, provider, by=0)
             for via in (*Via, MISSING):

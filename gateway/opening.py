@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry
 from gateway.access_tokens import AccessTokens
 from gateway.accounts import Accounts
 from gateway.admission import Admission
+from gateway.alerting.delivering import Alerting
+from gateway.alerting.sending import Sender
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.budgeting.holder import Holder
-from gateway.budgeting.tending import crossed_of
 from gateway.config import ConfigError, Limits
 from gateway.control.gate import Control
 from gateway.deciding import RuleBook
@@ -83,6 +84,7 @@ async def open_keystore(settings: Settings, rules: Rules, *, create: bool, parti
         keeping=keeping_of(rules.limits),
         ledger_kept=timedelta(days=rules.limits.ledger_kept_days) if rules.limits.ledger_kept_days else None,
         plan_budgets={plan.name: nano_of(plan.managed_budget_usd_per_month) for plan in rules.plans},
+        unusual=rules.alerts.rule,
     )
 
 
@@ -132,7 +134,6 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     health = open_health(events, metrics)
     budgets = Holder(keystore.budget_use)
     metrics.watch_overruns(lambda: budgets.counts.overruns)
-    keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
     return Services(
         books=books,
@@ -154,6 +155,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         bodies=Bodies(limits.max_held_bytes),
         accounts=Accounts(journal, utc_now, time.monotonic, report, budgets, metrics.budget_refused),
         budgets=budgets,
+        alerting=_alerting(keystore, rules, events, metrics, log),
         lending=Lending(keystore, operator),
         repeats=Repeats(keystore.answers, report),
         admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
@@ -170,6 +172,22 @@ def _lanes(transport: Transport, limits: Limits) -> Lanes:
     straight = PassThroughLane(transport, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
     litellm = LiteLLMLane(transport, tokens, answer_timeout_s=answer_s, idle_timeout_s=idle_s)
     return Lanes(straight, litellm, EmbeddingLane(transport, answer_timeout_s=answer_s), tokens)
+
+
+def _alerting(keystore: Keystore, rules: Rules, events: Events, metrics: Metrics, log: EventLogger) -> Alerting:
+    """What hears of thresholds and unusual spending."""
+    alerting = Alerting(
+        keystore,
+        Sender(rules.alerts.webhook_hosts, now=utc_now),
+        events,
+        log,
+        given_up_after=timedelta(hours=rules.alerts.webhook_retry_hours),
+        now=utc_now,
+        filled=metrics.set_filled,
+        waiting=metrics.set_webhooks_waiting,
+    )
+    keystore.budget_spent.tell, keystore.spending.tell = alerting.crossed, alerting.unusual
+    return alerting
 
 
 def _pricing(
@@ -228,5 +246,6 @@ async def close_services(services: Services) -> None:
     with contextlib.suppress(DatabaseUnavailable):  # what is held is free when this process is taken for dead
         await services.budgets.close()
     finished = await services.shipper.close(SHIPPING_S)
+    await services.alerting.close()
     await services.journal.close(finished=finished)
     await services.keystore.close()

@@ -3,6 +3,7 @@
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from gateway.alert_settings import AlertSettings
 from gateway.config import Limits, load_config
 from gateway.price_settings import PriceSettings
 from gateway.settings import Settings
@@ -44,6 +45,7 @@ class Rules:
     listed_hosts: Container[str] = frozenset()  # that the operator names: they may be at private addresses
     origins: frozenset[str] = frozenset()  # of pages that may call from a browser
     operator: str | None = None  # the tenant whose keys plans lend
+    alerts: AlertSettings = field(default_factory=AlertSettings)
 
 
 def load_rules(settings: Settings) -> Rules:
@@ -55,7 +57,16 @@ def load_rules(settings: Settings) -> Rules:
     overrides = load_overrides({name: row for name, row in config.models.items() if "/" in name}, registry)
     plans, listed = load_plans(config.plans), _listed_hosts(config.providers, registry)
     return Rules(
-        registry, plans, config.limits, config.prices, aliases, overrides, listed, config.origins, config.operator
+        registry,
+        plans,
+        config.limits,
+        config.prices,
+        aliases,
+        overrides,
+        listed,
+        config.origins,
+        config.operator,
+        config.alerts,
     )
 
 

@@ -109,6 +109,7 @@ async def serve(
     beside.add(asyncio.create_task(services.prices.keep()))
     beside.add(asyncio.create_task(services.admission.limiter.run()))
     beside.add(asyncio.create_task(tend_budgets(services.budgets, services.keystore, log)))
+    beside.add(asyncio.create_task(services.alerting.run()))
     beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from gateway.accounts import Accounts
 from gateway.admission import Admission
+from gateway.alerting.delivering import Alerting
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.budgeting.holder import Holder
@@ -65,6 +66,7 @@ class Services:
     accounts: Accounts
     admission: Admission
     budgets: Holder
+    alerting: Alerting
     repeats: Repeats
     lending: Lending
     journal: Journal

@@ -17,13 +17,26 @@ from sqlalchemy import Row, bindparam, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.budget_use import Slot, insert_into, rows_of
-from keystore.budgets import Budget, Period, Spend, TenantBudgets, budget_from_row, period_of, plan_budget, plan_key
+from keystore.budgets import (
+    Budget,
+    Period,
+    Spend,
+    TenantBudgets,
+    budget_from_row,
+    period_of,
+    plan_budget,
+    plan_key,
+    usd_text,
+)
+from keystore.clock import Clock, utc_now
 from keystore.engine import Lock
 from keystore.ledger_row import LedgerRow
 from keystore.money_tables import MOST, added, budget_holds, budget_use, budgets
+from keystore.outbox import Message, enqueue
 from keystore.tables import tenants
 
 THRESHOLDS: Final = (50, 80, 100)  # per cent
+TYPE: Final = "budget.threshold"
 _AT_ONCE: Final = 1_000
 
 
@@ -31,6 +44,7 @@ _AT_ONCE: Final = 1_000
 class Crossed:
     """So much of a budget is spent: told once for each threshold and period, by whichever process wrote the rows."""
 
+    tenant: str  # slug
     budget: Budget
     per_cent: int
     starts: date
@@ -42,8 +56,11 @@ class BudgetSpent:
     """`plans` are the amounts of the plans' monthly managed budgets, by the plan's name. `tell` hears of the thresholds
     that rows crossed."""
 
-    def __init__(self, plans: Mapping[str, int], thresholds: Sequence[int] = THRESHOLDS) -> None:
+    def __init__(
+        self, plans: Mapping[str, int], thresholds: Sequence[int] = THRESHOLDS, *, now: Clock = utc_now
+    ) -> None:
         self._plans = plans
+        self._now = now
         self._thresholds = sorted(thresholds)
         self.tell: Callable[[Sequence[Crossed]], None] = lambda _: None
 
@@ -53,8 +70,9 @@ class BudgetSpent:
         return partial(self.tell, crossed) if crossed else None
 
     async def settle(self, connection: AsyncConnection, rows: Sequence[LedgerRow]) -> list[Crossed]:
-        """Count rows that were written in this transaction, each once; what was crossed, to be told when the
-        transaction is committed. To be called last: it holds budgets that other processes want to lease from."""
+        """Count rows that were written in this transaction, each once, and write what webhooks are to be sent; what was
+        crossed, to be told when the transaction is committed. To be called last: it holds budgets that other processes
+        want to lease from."""
         if not rows:
             return []
         if connection.dialect.name == "postgresql":  # a budget is not set meanwhile (keystore.budgets)
@@ -64,7 +82,10 @@ class BudgetSpent:
         holds = _holds(rows)
         used = await _add(connection, spent, {slot for _, slot in holds})
         await _return(connection, holds)
-        return await self._tell(connection, spent, counted, used)
+        crossed = await self._tell(connection, spent, _Counted(counted, known), used)
+        if crossed:
+            await enqueue(connection, [message_of(each) for each in crossed], now=self._now())
+        return crossed
 
     async def _budgets(self, connection: AsyncConnection, tenant_ids: Iterable[str]) -> dict[str, "_Known"]:
         """The budgets of these tenants, as they are now."""
@@ -73,30 +94,32 @@ class BudgetSpent:
             own: dict[str, list[Budget]] = defaultdict(list)
             for row in await connection.execute(select(budgets).where(budgets.c.tenant_id.in_(part))):
                 own[row.tenant_id].append(budget_from_row(row))
-            plans = select(tenants.c.id, tenants.c.plan).where(tenants.c.id.in_(part))
-            of_plan = {row.id: self._plans.get(row.plan) for row in await connection.execute(plans)}
+            wanted = select(tenants.c.id, tenants.c.slug, tenants.c.plan).where(tenants.c.id.in_(part))
+            found = {row.id: row for row in await connection.execute(wanted)}
             for tenant_id in part:
-                amount = of_plan.get(tenant_id)
+                tenant = found.get(tenant_id)
+                amount = self._plans.get(tenant.plan) if tenant else None
                 plan = None if amount is None else plan_budget(tenant_id, amount)
-                known[tenant_id] = _Known(TenantBudgets.of(own[tenant_id]), plan)
+                known[tenant_id] = _Known(tenant.slug if tenant else tenant_id, TenantBudgets.of(own[tenant_id]), plan)
         return known
 
     async def _tell(
         self,
         connection: AsyncConnection,
         spent: Mapping[Slot, int],
-        counted: Mapping[Slot, Budget],
+        counted: "_Counted",
         used: Mapping[Slot, Row[Any]],
     ) -> list[Crossed]:
         crossed, told = [], []
-        for slot, budget in counted.items():
+        for slot, budget in counted.budgets.items():
             row = used[slot]
             before = self._level(row.spent_nano - spent[slot], budget.amount_nano)
             after = self._level(row.spent_nano, budget.amount_nano)
             known = min(row.told, before)  # a larger amount makes a threshold worth telling again
             if after > known:
                 resets_at = budget.period.resets_at(slot.starts)
-                crossed.append(Crossed(budget, after, slot.starts, row.spent_nano, resets_at))
+                slug = counted.known[budget.tenant_id].slug
+                crossed.append(Crossed(slug, budget, after, slot.starts, row.spent_nano, resets_at))
             if max(after, known) != row.told:
                 told.append({"key": slot.budget_key, "since": slot.starts, "to": max(after, known)})
         if told:
@@ -110,8 +133,34 @@ class BudgetSpent:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    slug: str
     own: TenantBudgets
     plan: Budget | None  # None: a plan that this process does not know; what is spent is counted all the same
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    budgets: Mapping[Slot, Budget]
+    known: Mapping[str, _Known]
+
+
+def message_of(crossed: Crossed) -> Message:
+    """What a webhook is sent."""
+    budget = crossed.budget
+    facts: dict[str, object] = {
+        "tenant": crossed.tenant,
+        "token": budget.token_id or None,
+        "whose": budget.whose.value,
+        "spend": budget.spend.value,
+        "period": budget.period.value,
+        "hard": budget.hard,
+        "per_cent": crossed.per_cent,
+        "spent_usd": usd_text(crossed.spent_nano),
+        "amount_usd": usd_text(budget.amount_nano),
+        "starts": crossed.starts.isoformat(),
+        "resets_at": crossed.resets_at.isoformat(),
+    }
+    return Message(TYPE, facts)
 
 
 def _spent(rows: Sequence[LedgerRow], known: Mapping[str, _Known]) -> tuple[dict[Slot, int], dict[Slot, Budget]]:

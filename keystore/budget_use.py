@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, Table, bindparam, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keystore.budgets import Budget
+from keystore.budgets import Budget, Period
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import KeystoreError
@@ -195,6 +195,17 @@ class BudgetUse:
             spent, held = (row.spent_nano, row.held_nano) if row else (0, 0)
             states.append(BudgetState(budget, slot.starts, budget.resets_at(at), spent, held))
         return states
+
+    async def filled(self, at: datetime) -> dict[int, int]:
+        """How many budgets have reached which threshold, the highest of each, in their periods at this time."""
+        now = [
+            (budget_use.c.starts == period.starts(at)) & budget_use.c.budget_key.like(f"%:{period.value}")
+            for period in Period
+        ]
+        counted = select(budget_use.c.told, func.count()).where(budget_use.c.told > 0, or_(*now))
+        async with self._database.read() as connection:
+            found = await connection.execute(counted.group_by(budget_use.c.told))
+            return {row.told: row[1] for row in found}
 
 
 # --- statements ------------------------------------------------------------------------------------------------------

@@ -93,6 +93,11 @@ def usd(nano: int) -> Decimal:
     return Decimal(nano) / NANO
 
 
+def usd_text(nano: int) -> str:
+    """Nano-dollars as dollars, exactly: "12.5"."""
+    return format(usd(nano).normalize(), "f")
+
+
 def in_nano(amount: Decimal) -> int:
     """Dollars as nano-dollars. BudgetInvalid when they are none, or finer than that."""
     try:

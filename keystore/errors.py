@@ -213,6 +213,17 @@ class BudgetInvalid(BudgetError):
     """A budget cannot be set like this."""
 
 
+# --- alerts --------------------------------------------------------------------------------------------------------
+
+
+class WebhookUnknown(KeystoreError):
+    """There is no such webhook."""
+
+
+class WebhookInvalid(KeystoreError):
+    """A webhook cannot be like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 

@@ -36,11 +36,12 @@ from keystore.importing.importer import Importer
 from keystore.journal import Journal
 from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.leases import Leases
-from keystore.ledger import LedgerStore
+from keystore.ledger import LedgerStore, in_turn
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
 from keystore.moves import Moves
 from keystore.names import Names
+from keystore.outbox import Outbox
 from keystore.price_releases import PriceReleases
 from keystore.price_sources import PriceSources
 from keystore.providers import Provider, Registry, filled
@@ -52,12 +53,15 @@ from keystore.rootkeys import SealingSource
 from keystore.sealing_ops import SealingOps
 from keystore.secret import Secret
 from keystore.servicekeys import open_service_keys
+from keystore.spending import Spending
 from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
 from keystore.unsealed import Unsealed
+from keystore.unusual import A_RULE, Rule
 from keystore.usage import UsageStore
 from keystore.use import KeyUse
+from keystore.webhooks import WebhookStore
 
 __all__ = [
     "Caller",
@@ -95,6 +99,9 @@ class Keystore:
     budgets: BudgetStore
     budget_use: BudgetUse
     budget_spent: BudgetSpent
+    spending: Spending
+    webhooks: WebhookStore
+    outbox: Outbox
     answers: AnswerStore
     moves: Moves
     prices: PriceReleases
@@ -127,6 +134,7 @@ class Keystore:
         keeping: Keeping = A_DAY,
         ledger_kept: timedelta | None = None,
         plan_budgets: Mapping[str, int] = NO_PLAN_BUDGETS,
+        unusual: Rule = A_RULE,
         now: Clock = utc_now,
         random: Random = os.urandom,
     ) -> Self:
@@ -134,7 +142,7 @@ class Keystore:
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
         looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
         `ledger_kept` is how long rows of the ledger stay, `plan_budgets` are the plans' monthly budgets for the
-        operator's keys, in nano-dollars."""
+        operator's keys, in nano-dollars, `unusual` says which spending is."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
@@ -152,7 +160,7 @@ class Keystore:
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
         use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
-        spent = BudgetSpent(plan_budgets)
+        spent, spending = BudgetSpent(plan_budgets, now=now), Spending(database, now=now, rule=unusual)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
             found = build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
@@ -180,10 +188,13 @@ class Keystore:
             importing=Importer(database, keys, reader, registry, tenants, known_plans, now=now, random=random),
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
-            ledger=LedgerStore(database, now=now, settle=spent.counted, kept=ledger_kept),
+            ledger=LedgerStore(database, now=now, settle=in_turn(spending.counted, spent.counted), kept=ledger_kept),
             budgets=budgets,
             budget_use=BudgetUse(database, now=now),
             budget_spent=spent,
+            spending=spending,
+            webhooks=WebhookStore(database, service, now=now, random=random),
+            outbox=Outbox(database, now=now),
             answers=AnswerStore(database, keys, service, now=now, random=random),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
@@ -292,6 +303,7 @@ class Keystore:
             await self.decisions.expire()
             await self.answers.expire()
             await self.ledger.expire()
+            await self.spending.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

@@ -35,6 +35,23 @@ Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[],
 transaction did not end well, so it leaves nothing behind outside the database: what it returns is called once the
 transaction is committed."""
 
+
+def in_turn(*settles: Settle) -> Settle:
+    """All of them, one after the other."""
+
+    async def settle(connection: AsyncConnection, rows: Sequence[LedgerRow]) -> Callable[[], None] | None:
+        found = [await each(connection, rows) for each in settles]
+        told = [each for each in found if each]
+
+        def tell() -> None:
+            for each in told:
+                each()
+
+        return tell if told else None
+
+    return settle
+
+
 _EVERY: Final = timedelta(hours=1)
 _Inserted = Callable[[AsyncConnection, list[LedgerRow]], Awaitable[list[LedgerRow]]]
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")

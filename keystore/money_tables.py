@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     case,
+    text,
 )
 
 from keystore.price_tables import metadata
@@ -37,7 +38,10 @@ __all__ = [
     "journals",
     "ledger",
     "metadata",
+    "spending",
     "usage",
+    "webhook_messages",
+    "webhooks",
 ]
 
 MOST: Final = 2**63 - 1  # of a whole number in a column
@@ -156,6 +160,12 @@ budget_use = Table(
     Column("wanted_at", UtcDateTime, index=True),  # when a process last found too little left
     CheckConstraint("held_nano >= 0", name="held"),
 )
+Index(
+    "ix_wardgate_budget_use_told",
+    budget_use.c.starts,
+    sqlite_where=text("told > 0"),
+    postgresql_where=text("told > 0"),
+)
 budget_holds = Table(
     "wardgate_budget_holds",
     metadata,
@@ -186,4 +196,41 @@ answers = Table(
     Column("status", Integer, nullable=False),  # 0: not answered yet
     Column("envelope", LargeBinary),  # headers and body, sealed
     Column("created_at", UtcDateTime, nullable=False, index=True),
+)
+
+# What was spent in each hour: of a token, and of all the tenant's tokens together. Kept for as long as it says what is
+# usual.
+spending = Table(
+    "wardgate_spending",
+    metadata,
+    Column("tenant_id", String(64), nullable=False),
+    Column("token_id", String(64), nullable=False),  # "": of all the tenant's tokens
+    Column("starts", UtcDateTime, nullable=False, index=True),  # the hour, UTC
+    Column("spent_nano", BigInteger, nullable=False),
+    Column("told", Integer, nullable=False),  # 1: it was told that this is more than usual
+    PrimaryKeyConstraint("tenant_id", "token_id", "starts"),
+)
+
+# Where alerts are sent to. The envelope holds the URL and the secrets, sealed.
+webhooks = Table(
+    "wardgate_webhooks",
+    metadata,
+    Column("webhook_id", String(16), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("host", Text, nullable=False),  # of the URL: all that is shown of it
+    Column("envelope", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+
+# Alerts that are still to be delivered, each to one webhook: written by the transaction that found what they tell.
+webhook_messages = Table(
+    "wardgate_webhook_messages",
+    metadata,
+    Column("message_id", String(40), primary_key=True),
+    Column("webhook_id", String(16), ForeignKey("wardgate_webhooks.webhook_id"), primary_key=True),
+    Column("body", Text, nullable=False),  # JSON, as it is sent
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False, index=True),  # when it is to be tried; also until when it is claimed
+    Column("tries", Integer, nullable=False),
 )

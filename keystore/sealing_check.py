@@ -1,4 +1,5 @@
-"""Opening everything that is sealed, to see that it opens: tenant keys, service keys, every envelope of every state.
+"""Opening everything that is sealed, to see that it opens: tenant keys, service keys, webhooks, every envelope of every
+state.
 
 Owns the walk through the tables and the note of a clean run. Changes nothing else. Must not know how keys are changed.
 """
@@ -13,9 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import EnvelopeDamaged, RingMissing
+from keystore.money_tables import webhooks
 from keystore.rings import LiveRing
 from keystore.sealing import Place, WrappedKey, WrappedServiceKey, dek_id_of, open_envelope, unwrap, unwrap_service_key
+from keystore.servicekeys import Purpose
 from keystore.tables import credentials, facts, service_keys, tenant_keys
+from keystore.webhook_seal import open_webhook
 
 Progress = Callable[[int, int], None]  # done, of how many
 BATCH: Final = 500
@@ -57,7 +61,8 @@ class Verification:
         async with self._database.read() as connection:
             total = (await connection.execute(select(func.count()).select_from(credentials))).scalar_one()
             total += (await connection.execute(select(func.count()).select_from(tenant_keys))).scalar_one()
-            await self._verify_service_keys(connection, tally)
+            opened = await self._verify_service_keys(connection, tally)
+            total += await self._verify_webhooks(connection, opened.get(Purpose.FINGERPRINT), tally)
         await self._verify_tenant_keys(tally, progress, total)
         while True:
             async with self._database.read() as connection:
@@ -72,13 +77,29 @@ class Verification:
             await self._note_verified()
         return tally
 
-    async def _verify_service_keys(self, connection: AsyncConnection, tally: Tally) -> None:
+    async def _verify_service_keys(self, connection: AsyncConnection, tally: Tally) -> dict[str, bytes]:
+        """Those that open, by purpose."""
+        opened: dict[str, bytes] = {}
         for row in await connection.execute(select(service_keys)):
             try:
-                unwrap_service_key(self._kek(row.kek_id), wrapped_service_key(row))
+                opened[row.purpose] = unwrap_service_key(self._kek(row.kek_id), wrapped_service_key(row))
                 tally.succeeded += 1
             except (EnvelopeDamaged, RingMissing):
                 tally.faults.append(f"the {row.purpose} key {row.key_id} does not open with {row.kek_id}")
+        return opened
+
+    async def _verify_webhooks(self, connection: AsyncConnection, key: bytes | None, tally: Tally) -> int:
+        """How many there are; `key` is the one that theirs are derived from."""
+        rows = (await connection.execute(select(webhooks.c.webhook_id, webhooks.c.envelope))).all()
+        for row in rows:
+            try:
+                if key is None:
+                    raise EnvelopeDamaged
+                open_webhook(key, bytes(row.envelope), row.webhook_id)
+                tally.succeeded += 1
+            except EnvelopeDamaged:
+                tally.faults.append(f"the webhook {row.webhook_id} does not open")
+        return len(rows)
 
     async def _verify_tenant_keys(self, tally: Tally, progress: Progress, total: int) -> None:
         after = ""

@@ -14,6 +14,7 @@ TokenId = Annotated[str, Path(pattern=r"^[0-9A-Za-z]{12}$", description="The id 
 AliasName = Annotated[str, Path(max_length=63, description="An alias for models, e.g. fast.")]
 ProviderId = Annotated[str, Path(max_length=64, description="A provider, e.g. minimax.")]
 RequestId = Annotated[str, Path(pattern=r"^req_[0-9a-f]{32}$", description="`x-wardgate-request-id` of the answer.")]
+WebhookId = Annotated[str, Path(pattern=r"^wh_[0-9a-f]{12}$", description="The id of a webhook.")]
 Spend = Annotated[
     Literal["managed", "byok"], Path(description="Whose keys are paid with: the operator's, or the tenant's own.")
 ]

@@ -122,6 +122,10 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
             " the tenant's or one of its tokens'.",
         ),
         errors.BudgetError: Refusal(409, "budget_unusable", "This budget cannot be used."),
+        errors.WebhookUnknown: Refusal(
+            404, "webhook_unknown", "There is no such webhook; GET /admin/webhooks lists them."
+        ),
+        errors.WebhookInvalid: Refusal(400, "webhook_refused", "This cannot be a webhook.", own_words=True),
         errors.LedgerUnknown: Refusal(
             404, "ledger_row_unknown", "The ledger has no row of this request id.", own_words=True
         ),

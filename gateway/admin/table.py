@@ -22,6 +22,7 @@ from gateway.admin import (
     tenants,
     tokens,
     usage,
+    webhooks,
 )
 from gateway.admin.door import Audience, Row
 
@@ -31,6 +32,7 @@ TAGS: Final = MappingProxyType(
         "keys": "Tenants' provider keys. Values go in and never come out.",
         "tokens": "What applications authenticate with. A token is shown once, when it is made.",
         "budgets": "What tenants and their tokens may spend, and what is left of it.",
+        "webhooks": "Where alerts of budgets and of unusual spending are sent to.",
         "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
         "prices": "Price releases: what is live, what would change, and what goes live.",
         "sealing": "The root keys that wrap every tenant's data key.",
@@ -49,6 +51,8 @@ _PROVIDER: Final = "/admin/providers/{provider_id}"
 _RELEASE: Final = "/admin/prices/releases/{release}"
 _OWN: Final = Audience.TENANTS
 _SHOWN_ONCE: Final = ("token",)
+_WEBHOOK: Final = "/admin/webhooks/{webhook_id}"
+_SECRET_ONCE: Final = ("secret",)
 
 ROWS: Final = (
     Row("GET", "/admin/tenants", "tenant.list", tenants.list_tenants, "List tenants", "tenants"),
@@ -73,6 +77,19 @@ ROWS: Final = (
     Row("GET", _TENANT + "/budgets", "budget.list", budgets.list_budgets, "List a tenant's budgets", "budgets"),
     Row("PUT", _BUDGET, "budget.set", budgets.set_budget, "Set a budget", "budgets"),
     Row("DELETE", _BUDGET, "budget.remove", budgets.remove_budget, "Remove a budget", "budgets"),
+    Row("GET", "/admin/webhooks", "webhook.list", webhooks.list_webhooks, "List webhooks", "webhooks"),
+    Row(
+        *("POST", "/admin/webhooks", "webhook.add", webhooks.add_webhook, "Add a webhook", "webhooks"),
+        status=201,
+        once=_SECRET_ONCE,
+    ),
+    Row(
+        *("POST", _WEBHOOK + "/rotate", "webhook.rotate", webhooks.rotate_webhook, "Rotate a secret", "webhooks"),
+        status=201,
+        once=_SECRET_ONCE,
+    ),
+    Row("POST", _WEBHOOK + "/test", "webhook.test", webhooks.test_webhook, "Send a webhook a test", "webhooks"),
+    Row("DELETE", _WEBHOOK, "webhook.remove", webhooks.remove_webhook, "Remove a webhook", "webhooks"),
     Row("GET", "/admin/plans", "plan.list", plans.list_plans, "List plans", "tenants"),
     Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
     Row(

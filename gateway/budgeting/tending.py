@@ -1,20 +1,17 @@
-"""Keeps a process's hold on budgets, and tells of thresholds that were crossed.
+"""Keeps a process's hold on budgets.
 
 Must not know what a budget is for.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.budgeting.burying import Burying
 from gateway.budgeting.holder import Holder
 from gateway.logs import EventLogger
-from keystore.budget_spent import Crossed
 from keystore.errors import DatabaseUnavailable
 from keystore.keystore import Keystore
-from router.money import usd_of
 
 TEND_S: Final = 1.0
 
@@ -34,21 +31,3 @@ async def tend_budgets(holder: Holder, keystore: Keystore, log: EventLogger, *, 
                 why = str(error) if isinstance(error, DatabaseUnavailable) else type(error).__name__
                 log.warning("budgets.not_tended", why=why)
             away = True
-
-
-def crossed_of(log: EventLogger) -> Callable[[Sequence[Crossed]], None]:
-    """Says in the log which share of a budget is spent, once for each threshold and period."""
-
-    def tell(crossed: Sequence[Crossed]) -> None:
-        for one in crossed:
-            log.warning(
-                "budget.threshold",
-                tenant_id=one.budget.tenant_id,
-                budget=one.budget.key,
-                per_cent=one.per_cent,
-                spent_usd=format(usd_of(one.spent_nano), "f"),
-                amount_usd=format(one.budget.amount_usd, "f"),
-                resets_at=one.resets_at.isoformat(),
-            )
-
-    return tell

@@ -48,6 +48,7 @@ class Target(Enum):
     REQUEST = "request"
     RELEASE = "price release"
     BUDGET = "budget"
+    WEBHOOK = "webhook"
 
 
 _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
@@ -58,6 +59,7 @@ _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
         Target.ALIAS: ALIAS_NAME,
         Target.RELEASE: re.compile(r"[a-z0-9][a-z0-9.-]{0,19}"),
         Target.BUDGET: re.compile(r"(?:managed|byok) (?:day|month)(?: [0-9A-Za-z]{12})?"),
+        Target.WEBHOOK: re.compile(r"wh_[0-9a-f]{12}"),
         Target.REQUEST: re.compile(r"req_[0-9a-f]{32}"),
         Target.MODEL: re.compile(r"[A-Za-z0-9][\w./:@-]{0,255}", re.ASCII),
     }

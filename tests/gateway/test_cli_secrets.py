@@ -27,11 +27,13 @@ GOOD = {
     "slug": "acme", "setting_key": "MINIMAX_API_KEY", "version": "1", "token_id": "AAAAAAAAAAAA", "kek_id": "k1",
     "provider_id": "minimax", "old": "minimax", "new": "minimax_3", "plan": "team", "tenant": "acme", "model": "auto",
     "amount": "1", "period": "day", "spend": "byok", "day": "2026-11-21", "request_id": "req_" + "0" * 32,
+    "url": "https://hooks.example/x", "webhook_id": "wh_000000000000",
     "file": "next.toml", "batch": "00000000-0000-4000-8000-000000000000",
 }  # fmt: skip
 SERVES = {"serve", "demo", "sandbox"}
 KEPT = {
     ("token create", "name"),
+    ("webhook add", "name"),
     ("tenant add", "name"),
     ("tenant add", "default_model"),
 }  # free text, told when stored

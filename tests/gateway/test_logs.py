@@ -15,6 +15,7 @@ import structlog
 from gateway import logs
 from gateway.events import (
     AttemptEnded,
+    Delivery,
     Endpoint,
     Event,
     Events,
@@ -23,7 +24,9 @@ from gateway.events import (
     Outcome,
     RequestCompleted,
     RouteRefused,
+    SpendUnusual,
     TokenUsage,
+    WebhookTried,
 )
 from gateway.scrub import MASK
 from keystore.secret import Secret
@@ -217,6 +220,23 @@ def test_missing_key_is_a_debug_line(stream: io.StringIO) -> None:
 def test_other_events_have_their_line(stream: io.StringIO, happened: Event, event: str, level: str) -> None:
     [line] = logged(stream, happened)
     assert (line["event"], line["level"], line["request_id"]) == (event, level, "req_1")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level"),
+    [(Delivery.DELIVERED, "info"), (Delivery.FAILED, "warning"), (Delivery.GIVEN_UP, "error")],
+)
+def test_line_of_a_webhook_is_as_loud_as_its_outcome(stream: io.StringIO, outcome: Delivery, level: str) -> None:
+    [line] = logged(stream, WebhookTried("wh_000000000001", "msg_1", outcome, 2, 500))
+    assert (line["event"], line["level"]) == (f"webhook.{outcome}", level)
+    assert (line["webhook"], line["message"], line["tries"], line["status"]) == ("wh_000000000001", "msg_1", 2, 500)
+
+
+def test_alerts_are_warnings_with_exact_dollars(stream: io.StringIO) -> None:
+    hour, usual = "2026-11-20T12:00:00+00:00", Decimal("0.000000001")
+    [line] = logged(stream, SpendUnusual("acme", None, hour, Decimal("1E+1"), usual, 10))
+    assert (line["event"], line["level"], line["tenant"]) == ("spend.unusual", "warning", "acme")
+    assert (line["spent_usd"], line["usual_usd"], line["hour"]) == ("10", "0.000000001", hour)
 
 
 def test_refusal_carries_counts_and_nearest_miss(stream: io.StringIO) -> None:

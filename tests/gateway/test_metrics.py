@@ -21,6 +21,8 @@ from gateway import metrics_document
 from gateway.budgeting.holder import Why
 from gateway.events import (
     AttemptEnded,
+    BudgetCrossed,
+    Delivery,
     Endpoint,
     Event,
     Events,
@@ -31,7 +33,9 @@ from gateway.events import (
     RequestCompleted,
     RetryRefused,
     RouteRefused,
+    SpendUnusual,
     TokenUsage,
+    WebhookTried,
 )
 from gateway.limiting.asks import Kind as Limit
 from gateway.metric_specs import SPECS, Kind
@@ -67,6 +71,11 @@ REFUSED = RequestCompleted(
     "req_2", Endpoint.CHAT_COMPLETIONS, "POST", 403, Outcome.REFUSED, 0.004, fault="plan", tenant="acme"
 )
 RESOLVED = KeyResolved("req_1", "acme", "minimax", "former", "MINIMAX_2_7_API_KEY", "credentials", "MINIMAX_API_KEY")
+CROSSED = BudgetCrossed(
+    *("acme", "acme-1", None, "tenant:acme-1:managed:month", "tenant", "managed"),
+    *(80, Decimal("40.1"), Decimal(50), "2026-12-01T00:00:00+00:00"),
+)
+UNUSUAL = SpendUnusual("acme", "tokenAAAAAAA", "2026-11-20T12:00:00+00:00", Decimal(20), Decimal(1), 10)
 ONE_OF_EACH: tuple[Event, ...] = (
     COMPLETED,
     replace(COMPLETED, cost_usd=None),
@@ -76,6 +85,9 @@ ONE_OF_EACH: tuple[Event, ...] = (
     RetryRefused("req_1", "minimax", "timeout"),
     HealthChanged("erring", "minimax", "ill", model="MiniMax-M2"),
     RouteRefused("req_2", "acme", "auto", {"no_credential": 3, "model_not_in_plan": 1}),
+    CROSSED,
+    UNUSUAL,
+    WebhookTried("wh_000000000001", "msg_1", Delivery.FAILED, 1, 500),
 )
 
 
@@ -338,6 +350,24 @@ def test_page_stops_growing_when_names_from_inside_are_unknown() -> None:
             sizes.append(subject.render().count(b"\n"))
     assert sizes[0] == sizes[1]
     assert b"canary" not in subject.render()
+
+
+def test_alerts_count_by_what_they_are_and_name_nobody() -> None:
+    page = told(CROSSED, UNUSUAL, replace(UNUSUAL, token_id=None), WebhookTried("wh", "msg", Delivery.GIVEN_UP, 9))
+    assert page["wardgate_budget_thresholds_total{per_cent=80,spend=managed,whose=tenant}"] == 1
+    assert page["wardgate_unusual_spending_total{whose=token}"] == 1
+    assert page["wardgate_unusual_spending_total{whose=tenant}"] == 1
+    assert page["wardgate_webhook_deliveries_total{outcome=given_up}"] == 1
+    assert not [name for name in page if "acme" in name or "tokenAAAAAAA" in name]
+
+
+def test_budget_that_is_spent_is_among_those_that_are_half_spent() -> None:
+    subject = fresh()
+    subject.set_filled({50: 4, 80: 2, 100: 1})
+    subject.set_webhooks_waiting(3)
+    page = samples(subject)
+    filled = [page[f"wardgate_budgets_filled{{per_cent={per_cent}}}"] for per_cent in (50, 80, 100)]
+    assert (filled, page["wardgate_webhook_messages_waiting"]) == ([7, 3, 1], 3)
 
 
 def test_labels_name_no_tenant_and_no_token() -> None:

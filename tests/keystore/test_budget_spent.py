@@ -127,3 +127,14 @@ async def test_many_slots_in_one_batch(keystore: Keystore, acme: Tenant) -> None
     rows = [replace(row(1), tenant_id=f"t{number}") for number in range(2_500)]
     await write(keystore, *rows)
     assert await spent(keystore, plan_budget("t2499", NANO)) == 1
+
+
+async def test_budgets_are_counted_by_how_full_they_are_in_their_period(keystore: Keystore, acme: Tenant) -> None:
+    amount = Decimal("0.000000010")
+    await keystore.budgets.set(acme, "day", "byok", amount)
+    await keystore.budgets.set(acme, "month", "byok", amount)
+    assert await keystore.budget_use.filled(START) == {}
+    await write(keystore, row(8, "byok"), row(100, "managed"), plan=200)
+    assert await keystore.budget_use.filled(START) == {50: 1, 80: 2}
+    assert await keystore.budget_use.filled(START + timedelta(days=1)) == {50: 1, 80: 1}
+    assert await keystore.budget_use.filled(START + timedelta(days=31)) == {}

@@ -24,6 +24,7 @@ OPENAI = "OPENAI_API_KEY"
 VALUE = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
 NOBODY = "AAAAAAAAAAAA"  # the id of no token
 NO_REQUEST = "req_" + 32 * "0"  # the id of no request
+NO_WEBHOOK = "wh_" + 12 * "0"  # the id of no webhook
 SCOPES = ("inference", "keys:read", "keys:write")
 
 
@@ -65,7 +66,7 @@ class Control:
         keys = [self.everything(f"/admin/tenants/{tenant['slug']}/keys", 200) for tenant in tenants]
         budgets = [self.everything(f"/admin/tenants/{tenant['slug']}/budgets", 200) for tenant in tenants]
         tokens = [token | {"last_used_at": None} for token in self.everything("/admin/tokens", 200)]
-        return [tenants, keys, budgets, tokens]
+        return [tenants, keys, budgets, tokens, self.everything("/admin/webhooks", 200)]
 
 
 def prepared(gateway: RunningGateway) -> Control:
@@ -153,5 +154,6 @@ def filled(path: str, **parts: str) -> str:
         "release": "999999999",
         "spend": "managed",
         "period": "day",
+        "webhook_id": NO_WEBHOOK,
     } | parts
     return re.sub(r"\{(\w+)\}", lambda part: known[part[1]], path)

@@ -32,6 +32,8 @@ BODIES: dict[str, dict[str, Any]] = {
         **{"scopes": ["inference"], "allowed_models": ["m"], "allowed_addresses": ["127.0.0.1"]},
     },
     "POST /admin/tokens/{token_id}/rotate": {"overlap_hours": 1.0},
+    "POST /admin/webhooks": {"url": "https://hooks.example/x", "name": "n"},
+    "POST /admin/webhooks/{webhook_id}/rotate": {"overlap_hours": 1.0},
     "POST /admin/keys/canonicalise": {"tenant": "acme", "provider": "openai"},
     "POST /admin/prices/refresh": {"sources": "all"},
     "POST /admin/prices/rollback": {"to": "999999999"},
