@@ -1,6 +1,8 @@
 """Bulk waits its turn and loses no place, however a wait ends."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +18,16 @@ def room(places: int = 1, most_each: int = 10) -> WaitingRoom:
     return WaitingRoom(Limiter(clock=Clock()), places=places, most=20, most_each=most_each)
 
 
+@contextlib.contextmanager
+def interactive(waiting_room: WaitingRoom) -> Iterator[None]:
+    """A request that is not bulk, for as long as it runs."""
+    waiting_room.begin()
+    try:
+        yield
+    finally:
+        waiting_room.end()
+
+
 def entering(waiting_room: WaitingRoom, tenant: str, *asks: Ask, patience_s: float = LONG_S) -> "asyncio.Task[Waited]":
     return asyncio.create_task(waiting_room.enter(tenant, asks, patience_s))
 
@@ -27,7 +39,7 @@ async def settled() -> None:
 
 async def test_bulk_waits_for_requests_that_do_not_and_goes_when_one_ends() -> None:
     waiting_room = room()
-    with waiting_room.interactive(), waiting_room.interactive():
+    with interactive(waiting_room), interactive(waiting_room):
         bulk = entering(waiting_room, "a", rpm(9))
         await settled()
         assert not bulk.done()
@@ -51,7 +63,7 @@ async def test_one_tenants_flood_does_not_keep_another_waiting() -> None:
 
 async def test_wait_ends_when_its_patience_does_and_keeps_no_place() -> None:
     waiting_room = room()
-    with waiting_room.interactive():
+    with interactive(waiting_room):
         assert await waiting_room.enter("a", [rpm(9)], 0.01) == Waited(Left.EXPIRED, None)
         assert len(waiting_room) == 0
     assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.ADMITTED
@@ -92,10 +104,10 @@ async def test_lease_that_ends_is_taken_by_bulk_that_waits_for_it() -> None:
 async def test_too_many_are_turned_away_and_what_never_fits_is_refused() -> None:
     waiting_room = room(most_each=1)
     assert (await waiting_room.enter("a", [tpm(10, 11)], LONG_S)).left is Left.REFUSED
-    with waiting_room.interactive():
+    with interactive(waiting_room):
         first = entering(waiting_room, "a", rpm(9))
         await settled()
-        assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.FULL
+        assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.CROWDED
     assert (await first).left is Left.ADMITTED
 
 
@@ -112,7 +124,7 @@ async def test_tenant_that_is_paused_waits_and_others_do_not() -> None:
 @pytest.mark.parametrize("called", [False, True], ids=["while it waits", "as its turn comes"])
 async def test_place_is_not_lost_when_a_caller_leaves(called: bool) -> None:
     waiting_room = room()
-    with waiting_room.interactive():
+    with interactive(waiting_room):
         bulk = entering(waiting_room, "a", rpm(9))
         await settled()
         if not called:
