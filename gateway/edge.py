@@ -30,6 +30,8 @@ EXPOSED = ", ".join(
                 "catalogue",
                 "replayed",
                 "idempotency",
+                "priority",
+                "waited-ms",
                 "next-cursor",
             )
         ),

@@ -29,7 +29,7 @@ from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
 from gateway.lending import Lending, operator_of
-from gateway.limits import limiter_of
+from gateway.limits import limiter_of, places_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import EventLogger, LogSubscriber
@@ -134,6 +134,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     metrics.watch_overruns(lambda: budgets.counts.overruns)
     keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
+    limiter = limiter_of(settings, keystore, metrics, log)
     return Services(
         books=books,
         keystore=keystore,
@@ -156,7 +157,8 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         budgets=budgets,
         lending=Lending(keystore, operator),
         repeats=Repeats(keystore.answers, report),
-        admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
+        admission=Admission(limiter, metrics.limited),
+        places=places_of(limits, limiter, metrics, log),
         journal=journal,
         shipper=shipper_of(journal, keystore, metrics, log),
         sharing=sharing_of(settings, health, retry_budget, metrics, log),

@@ -9,10 +9,9 @@ HTTP, tasks or clocks: it is told of each tick.
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-TICK_S: Final = 0.1  # how often `Overload.tick` is told of the lag
 LATE_S: Final = 0.1  # a loop that is so late, at SUSTAINED ticks one after another, has too much to do
 IN_TIME_S: Final = 0.05  # below it there is room for more
-SUSTAINED: Final = 3  # one late tick is a large body or the garbage collector
+SUSTAINED: Final = 3  # of ticks, ten a second: one late tick is a large body or the garbage collector
 LEAST: Final = 100  # so few requests in flight are not what keeps the loop
 GROWTH: Final = 8  # one part in so many more each tick: from LEAST to 4,000 in 3.5 s
 FOR_BULK: Final = (3, 4)  # this part of what is allowed; the rest is left to requests that are not bulk

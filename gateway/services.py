@@ -9,6 +9,7 @@ from gateway.admission import Admission
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.budgeting.holder import Holder
+from gateway.bulk import Places
 from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
@@ -64,6 +65,7 @@ class Services:
     bodies: Bodies
     accounts: Accounts
     admission: Admission
+    places: Places
     budgets: Holder
     repeats: Repeats
     lending: Lending
