@@ -135,6 +135,9 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
     limiter = limiter_of(settings, keystore, metrics, log)
+    places = places_of(limits, limiter, metrics, log)
+    keystore.bulk_pauses.tell = places.room.pause
+    places.room.pause(keystore.bulk_pauses.paused)
     return Services(
         books=books,
         keystore=keystore,
@@ -158,7 +161,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         lending=Lending(keystore, operator),
         repeats=Repeats(keystore.answers, report),
         admission=Admission(limiter, metrics.limited),
-        places=places_of(limits, limiter, metrics, log),
+        places=places,
         journal=journal,
         shipper=shipper_of(journal, keystore, metrics, log),
         sharing=sharing_of(settings, health, retry_budget, metrics, log),
