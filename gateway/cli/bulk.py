@@ -54,5 +54,7 @@ def list_paused(as_json: AsJson = False) -> None:
         print_json(rows)
     else:
         print_table(
-            ("tenant", "paused since"), [(row["tenant"], row["since"]) for row in rows], empty="None is paused."
+            ("tenant", "paused since"),
+            [(row["tenant"], row["since"]) for row in rows],
+            empty="Nobody's bulk is paused.",
         )

@@ -135,6 +135,69 @@ async def test_place_is_not_lost_when_a_caller_leaves(called: bool) -> None:
     assert waiting_room._turns.running == 1
 
 
+async def test_those_who_wait_are_told_when_the_process_stops_and_who_need_not_wait_goes() -> None:
+    waiting_room = room()
+    with interactive(waiting_room):
+        waits = entering(waiting_room, "a", rpm(9))
+        await settled()
+        waiting_room.close()
+        assert await waits == Waited(Left.CLOSED, None)
+        assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.CLOSED
+    assert (await waiting_room.enter("a", [rpm(1)], LONG_S)).left is Left.ADMITTED
+    waiting_room.leave()
+    left, verdict = await waiting_room.enter("a", [rpm(1)], LONG_S)
+    assert left is Left.CLOSED, "its limit would have it wait"
+    assert verdict is not None and not verdict.admitted
+    assert (len(waiting_room), waiting_room.busy) == (0, 0)
+
+
+async def test_many_of_one_tenant_yield_to_another_where_all_the_room_is_taken() -> None:
+    waiting_room = WaitingRoom(Limiter(clock=Clock()), places=1, most=4, most_each=4)
+    with interactive(waiting_room):
+        many = [entering(waiting_room, "a", rpm(9)) for _ in range(4)]
+        await settled()
+        few = entering(waiting_room, "b", rpm(9, "b"))
+        await settled()
+        assert [one.done() for one in many] == [False, False, False, True]
+        assert (await many[3]).left is Left.FULL
+        assert (await waiting_room.enter("a", [rpm(9)], LONG_S)).left is Left.FULL, "it has the most itself"
+    assert (await many[0]).left is Left.ADMITTED
+    waiting_room.leave()
+    assert (await few).left is Left.ADMITTED
+
+
+async def test_those_who_wait_hold_so_many_bytes_and_no_more() -> None:
+    waiting_room = WaitingRoom(Limiter(clock=Clock()), places=1, most_bytes=100)
+    with interactive(waiting_room):
+        tasks = [asyncio.create_task(waiting_room.enter(name, [], LONG_S, 40)) for name in ("a", "b")]
+        await settled()
+        assert (await waiting_room.enter("a", [], LONG_S, 1)).left is Left.CROWDED, "a quarter is for each"
+        assert (await waiting_room.enter("c", [], LONG_S, 21)).left is Left.FULL
+        tasks.append(asyncio.create_task(waiting_room.enter("c", [], LONG_S, 20)))
+        await settled()
+        assert not any(one.done() for one in tasks)
+        tasks[0].cancel()
+        await settled()
+        tasks.append(asyncio.create_task(waiting_room.enter("d", [], LONG_S, 40)))
+        await settled()
+        assert not tasks[-1].done(), "who left holds nothing"
+        waiting_room.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert not waiting_room._held
+
+
+async def test_fewer_places_hold_back_who_waits_and_more_let_them_go() -> None:
+    waiting_room = room(places=3)
+    waiting_room.allow(1)
+    with interactive(waiting_room):
+        bulk = entering(waiting_room, "a", rpm(9))
+        await settled()
+        assert not bulk.done()
+        waiting_room.allow(2)
+        assert (await bulk).left is Left.ADMITTED
+        assert waiting_room.busy == 2
+
+
 @pytest.mark.parametrize(("limit", "for_bulk"), [(0, 0), (1, 1), (2, 1), (4, 3), (8, 6), (100, 75)])
 def test_bulk_leaves_some_of_the_concurrency_to_others(limit: int, for_bulk: int) -> None:
     assert bulk_asks([rpm(9), conc(limit)]) == (rpm(9), conc(for_bulk))
