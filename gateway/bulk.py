@@ -15,7 +15,7 @@ from gateway.asgi import Scope
 from gateway.errors import ApiError, Problem
 from gateway.limiting.asks import CONCURRENCY, Ask, Verdict
 from gateway.limiting.waiting import Left, WaitingRoom, bulk_asks
-from gateway.overload import Overload
+from gateway.overload import Overload, abreast_after
 from gateway.priority import HEADER, Priority, is_bulk, said
 from gateway.tally import Tally
 from router.reasons import Fault
@@ -31,7 +31,6 @@ OVERLOADED: Final = Problem(
     Fault.GATEWAY,
     retry_after_s=1,
     caller_may_retry=True,
-    headers=MappingProxyType({"connection": "close"}),  # its body was not read
 )
 _PAUSED: Final = Problem(
     503,
@@ -121,9 +120,11 @@ class Places:
             raise ApiError(OVERLOADED)
 
     def note_lag(self, lag_s: float) -> None:
-        """The loop was so late: one tick of the overload. Bulk never has more places than are allowed for it."""
-        if self.overload.tick(lag_s, self.room.busy):
-            self.room.allow(min(self.most, self.overload.load.for_bulk))
+        """The loop was so late: one tick. Bulk never has more places than are allowed for it."""
+        room = self.room
+        self.overload.tick(lag_s, room.busy)
+        places = min(self.most, self.overload.load.for_bulk)
+        room.allow(places, abreast_after(room.abreast, self.most, room.running, lag_s))
 
 
 class Place:

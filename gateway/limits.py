@@ -10,7 +10,7 @@ from gateway.limiting.limiter import Limiter
 from gateway.limiting.waiting import WaitingRoom
 from gateway.logs import EventLogger
 from gateway.metrics import Metrics
-from gateway.overload import Overload
+from gateway.overload import BULK_FIRST, Overload
 from gateway.settings import Settings
 from keystore.keystore import Keystore
 
@@ -48,6 +48,7 @@ def places_of(limits: Limits, limiter: Limiter, metrics: Metrics, log: EventLogg
 
     # What waits may hold a quarter of the room for large bodies: the rest is left to requests that do not wait.
     room = WaitingRoom(limiter, places=limits.bulk_places, most_bytes=limits.max_held_bytes // 4)
+    room.allow(limits.bulk_places, min(limits.bulk_places, BULK_FIRST))
     overload = Overload(limits.max_in_flight, tell)
     places = Places(
         room,

@@ -12,13 +12,26 @@ Who = TypeVar("Who", bound=Hashable)
 
 
 class Turns(Generic[Who]):
-    """`places`: requests at the same time that leave room for one more that can wait; it may change. Those that cannot
-    wait take a place always, whether one is free or not."""
+    """`places`: requests at the same time that leave room for one more that can wait. Those that cannot wait take a
+    place always, whether one is free or not. `abreast`: so many of those that can wait run at a time, beside how many
+    others. Both may change."""
 
-    __slots__ = ("_later", "_most", "_most_each", "_paused", "_queues", "_waiting", "places", "running", "urgent")
+    __slots__ = (
+        "_later",
+        "_most",
+        "_most_each",
+        "_paused",
+        "_queues",
+        "_waiting",
+        "abreast",
+        "places",
+        "running",
+        "urgent",
+    )
 
     def __init__(self, places: int, most: int, most_each: int) -> None:
         self.places = places
+        self.abreast = places
         self._most = most
         self._most_each = most_each
         self._queues: dict[str, deque[Who]] = {}  # the tenant whose turn is next comes first
@@ -78,7 +91,7 @@ class Turns(Generic[Who]):
 
     def take(self, now: int) -> Who | None:
         """The next one, who has a place from now on; None where no place is free or nobody may go."""
-        if not self._waiting or self.running + self.urgent >= self.places:
+        if not self._waiting or self.running >= self.abreast or self.running + self.urgent >= self.places:
             return None
         tenant = next((each for each in self._queues if self._may_go(each, now)), None)
         if tenant is None:

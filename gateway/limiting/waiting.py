@@ -186,9 +186,19 @@ class WaitingRoom:
         """Whether the tenant's bulk is paused."""
         return self._turns.is_paused(tenant)
 
-    def allow(self, places: int) -> None:
-        """From now on there are so many places; who runs goes on."""
-        self._turns.places = places
+    @property
+    def running(self) -> int:
+        """Bulk requests that run."""
+        return self._turns.running
+
+    @property
+    def abreast(self) -> int:
+        """How many of them may."""
+        return self._turns.abreast
+
+    def allow(self, places: int, abreast: int) -> None:
+        """From now on there are so many places, and so much bulk runs at a time; who runs goes on."""
+        self._turns.places, self._turns.abreast = places, abreast
         self._call()
 
     def close(self) -> None:

@@ -3,7 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.overload import IN_TIME_S, LATE_S, LEAST, SUSTAINED, Load, Overload, after
+from gateway.overload import (
+    BULK_FIRST,
+    BULK_LATE_S,
+    BULK_LEAST,
+    IN_TIME_S,
+    LATE_S,
+    LEAST,
+    SUSTAINED,
+    Load,
+    Overload,
+    abreast_after,
+    after,
+)
 
 MOST = 4_000
 
@@ -44,7 +56,7 @@ def test_some_are_always_let_in_never_more_than_the_most_and_bulk_is_refused_fir
     overload = Overload(most, lambda one: told.append(one.shedding))
     for lag_s, busy in ticks:
         before = overload.allowed
-        assert overload.tick(lag_s, busy) is (overload.allowed != before)
+        overload.tick(lag_s, busy)
         assert min(LEAST, most) <= overload.allowed <= most
         if lag_s < LATE_S:
             assert overload.allowed >= before
@@ -54,3 +66,27 @@ def test_some_are_always_let_in_never_more_than_the_most_and_bulk_is_refused_fir
         assert not overload.refuses(0, bulk=True)
     assert told == [number % 2 == 0 for number in range(len(told))], "began and ended in turn"
     assert bool(told and told[-1]) is overload.shedding
+
+
+def test_bulk_begins_slowly_grows_while_it_is_used_and_yields_before_anybody_feels_it() -> None:
+    abreast = BULK_FIRST
+    for _ in range(30):
+        abreast = abreast_after(abreast, 256, abreast, 0.0)
+    assert abreast == 256
+    assert abreast_after(256, 256, 256, BULK_LATE_S) == 192
+    assert abreast_after(256, 256, 40, BULK_LATE_S) == 30, "what did not run is no measure"
+    assert abreast_after(256, 256, 40, 0.0) == 40, "and after a pause it begins slowly again"
+    assert abreast_after(256, 256, 0, 0.0) == BULK_FIRST
+
+
+@given(
+    st.integers(1, 300),
+    st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1, allow_nan=False)), max_size=60),
+)
+def test_bulk_is_never_more_than_its_places_nor_shut_out(most: int, ticks: list[tuple[int, float]]) -> None:
+    abreast = min(most, BULK_FIRST)
+    for running, lag_s in ticks:
+        before = abreast
+        abreast = abreast_after(abreast, most, min(running, before), lag_s)
+        assert min(most, BULK_LEAST) <= abreast <= most
+        assert abreast <= before or lag_s < BULK_LATE_S

@@ -350,6 +350,6 @@ async def unread(gateway: RunningGateway, token: str, path: str, headers: dict[s
     lines = {"host": f"{host}:{port}", "authorization": f"Bearer {token}", "content-length": "1000"} | headers
     writer.write(f"POST {path} HTTP/1.1\r\n".encode() + b"".join(f"{a}: {b}\r\n".encode() for a, b in lines.items()))
     writer.write(b"\r\n")
-    found = await asyncio.wait_for(reader.read(), 10)
+    found = await asyncio.wait_for(reader.readuntil(b'"overloaded"'), 10)
     writer.close()
     return found

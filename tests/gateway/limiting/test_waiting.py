@@ -188,12 +188,15 @@ async def test_those_who_wait_hold_so_many_bytes_and_no_more() -> None:
 
 async def test_fewer_places_hold_back_who_waits_and_more_let_them_go() -> None:
     waiting_room = room(places=3)
-    waiting_room.allow(1)
+    waiting_room.allow(1, 3)
     with interactive(waiting_room):
         bulk = entering(waiting_room, "a", rpm(9))
         await settled()
         assert not bulk.done()
-        waiting_room.allow(2)
+        waiting_room.allow(2, 0)
+        await settled()
+        assert not bulk.done()
+        waiting_room.allow(2, 1)
         assert (await bulk).left is Left.ADMITTED
         assert waiting_room.busy == 2
 
