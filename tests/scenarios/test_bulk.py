@@ -337,6 +337,12 @@ async def test_bulk_is_shed_first_then_all_and_nobody_reads_their_bodies(
             assert (answer.status_code, error["type"], error["code"]) == (503, kind, "overloaded"), answer.text
             assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
             assert b" 503 " in await unread(hasty, token, path, {})
+            many = await asyncio.gather(
+                *[client.post(path, json=body(), headers=BULK if n % 2 else {}) for n in range(40)]
+            )
+            assert {(one.status_code, one.headers.get("retry-after")) for one in many} == {(503, "1")}, (
+                "ten times as many"
+            )
             assert len(sandbox.requests()) == 4
         await asyncio.to_thread(eventually, lambda: hasty.metric("wardgate_inflight_requests") == 0)
         assert (await client.post(path, json=body())).status_code == 200, "and it is over when they are"
