@@ -7,7 +7,7 @@ from gateway.bulk import Places
 from gateway.config import Limits
 from gateway.limiting.breaker import State
 from gateway.limiting.limiter import Limiter
-from gateway.limiting.waiting import WaitingRoom
+from gateway.limiting.waiting import APART_S, WaitingRoom
 from gateway.logs import EventLogger
 from gateway.metrics import Metrics
 from gateway.overload import BULK_FIRST, Overload
@@ -47,7 +47,8 @@ def places_of(limits: Limits, limiter: Limiter, metrics: Metrics, log: EventLogg
             log.info("overload.ended", allowed=overload.allowed)
 
     # What waits may hold a quarter of the room for large bodies: the rest is left to requests that do not wait.
-    room = WaitingRoom(limiter, places=limits.bulk_places, most_bytes=limits.max_held_bytes // 4)
+    most_bytes = limits.max_held_bytes // 4
+    room = WaitingRoom(limiter, places=limits.bulk_places, most_bytes=most_bytes, apart_s=APART_S)
     room.allow(limits.bulk_places, min(limits.bulk_places, BULK_FIRST))
     overload = Overload(limits.max_in_flight, tell)
     places = Places(

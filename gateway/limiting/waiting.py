@@ -20,6 +20,7 @@ from gateway.limiting.turns import Turns
 PLACES: Final = 256  # requests at the same time in one process that leave room for bulk
 MOST: Final = 1_000  # waiting at the same time in one process
 MOST_EACH: Final = 200  # of one tenant
+APART_S: Final = 0.002  # between two turns, in a process that serves: so long one call keeps the event loop
 MOST_BYTES: Final = 128 * 1024 * 1024  # of bodies of those that wait
 BYTES_EACH: Final = 4  # one tenant may hold one part of them in so many
 LOOK_MS: Final = 100
@@ -62,7 +63,8 @@ def _with_room(ask: Ask) -> Ask:
 
 
 class WaitingRoom:
-    """The places of one process."""
+    """The places of one process. Two turns come at least `apart_s` seconds after one another: many at once would keep
+    the event loop from everybody else."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class WaitingRoom:
         most: int = MOST,
         most_each: int = MOST_EACH,
         most_bytes: int = MOST_BYTES,
+        apart_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limiter = limiter
@@ -80,6 +83,8 @@ class WaitingRoom:
         self._held: Counter[str] = Counter()  # bytes, of each tenant
         self._clock = clock
         self._closed = False
+        self._apart_s = apart_s
+        self._pause: asyncio.TimerHandle | None = None  # between two turns
 
     def __len__(self) -> int:
         """How many wait."""
@@ -209,12 +214,18 @@ class WaitingRoom:
                 turn.set_result(Left.CLOSED)
 
     def _call(self) -> None:
-        """Call everyone whose turn it is."""
-        while (turn := self._turns.take(self._now())) is not None:
+        """Call those whose turn it is, the next one behind the pause."""
+        while self._pause is None and (turn := self._turns.take(self._now())) is not None:
             if turn.done():
                 self._turns.done()
-            else:
-                turn.set_result(Left.ADMITTED)
+                continue
+            turn.set_result(Left.ADMITTED)
+            if self._apart_s:
+                self._pause = asyncio.get_running_loop().call_later(self._apart_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._call()
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

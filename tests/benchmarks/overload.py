@@ -8,7 +8,9 @@ comes from this one. Clients that are turned away come again when they were told
 
 import argparse
 import asyncio
+import contextlib
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -18,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +28,7 @@ from tests.harness import RunningGateway, sandbox_config
 
 KEY: Final = {"MINIMAX_API_KEY": "sk-sandbox-a"}
 UPSTREAM_S: Final = 0.2
+TURNS: Final = 3
 ANSWER: Final = json.dumps(
     {
         **{"id": "1", "object": "chat.completion", "created": 1, "model": "MiniMax-M2"},
@@ -76,7 +80,19 @@ class Site:
     """A running gateway and the tokens of its tenants."""
 
     port: int
+    upstream: int
     tokens: dict[str, str]
+    log: Path | None = None
+    read: int = 0  # bytes of the log
+
+    def refusals_s(self) -> list[float]:
+        """How long each refusal since the last time took the gateway itself, by its log."""
+        assert self.log is not None
+        text = self.log.read_bytes()
+        lines = text[self.read :].splitlines()
+        self.read = len(text)
+        found = [json.loads(line) for line in lines if b'"overloaded"' in line and b"request.completed" in line]
+        return [each["duration_s"] for each in found]
 
     def head(self, tenant: str, *, bulk: bool = False) -> bytes:
         lines = ["POST /v1/chat/completions HTTP/1.1", "host: x", f"authorization: Bearer {self.tokens[tenant]}"]
@@ -112,35 +128,55 @@ class Site:
         await self.client(head, seen, until, think_s)
 
 
-def p99_ms(took: Sequence[float]) -> float:
-    return statistics.quantiles(took, n=100)[98] * 1000 if len(took) > 1 else float("nan")
+def centile_ms(which: int, took: Sequence[float]) -> float:
+    return statistics.quantiles(took, n=100)[which - 1] * 1000 if len(took) > 1 else math.nan
+
+
+p99_ms = partial(centile_ms, 99)
+
+
+def flooding(port: int, head: bytes, clients: int, seconds: float, told: "multiprocessing.Queue[int]") -> None:
+    """So many bulk clients, in a process of their own so that they are in nobody's way but the gateway's."""
+
+    async def run() -> None:
+        seen, site = Seen(), Site(port, port, {})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await site.clients([head] * clients, seconds, seen)
+        told.put(len(seen.took))
+
+    asyncio.run(run())
 
 
 async def bulk_beside(site: Site, seconds: float) -> None:
-    """The interactive answers of two tenants, without and with the bulk flood of one of them, in turns."""
+    """The interactive answers of two tenants beside the bulk flood of one of them; in turns with the same beside a
+    flood that asks the upstream itself, about as often, so that the machine has as much to do."""
     quiet, busy = {"mine": Seen(), "other": Seen()}, {"mine": Seen(), "other": Seen()}
-    flood = Seen()
-    for _ in range(3):
-        for which, with_bulk in ((quiet, False), (busy, True)):
-            until = time.perf_counter() + seconds
-            bulk = [asyncio.create_task(site.client(site.head("mine", bulk=True), flood, until)) for _ in range(150)]
-            if not with_bulk:
-                for one in bulk:
-                    one.cancel()
-            await asyncio.gather(
-                *[site.clients([site.head(name)] * 10, seconds, seen, 0.05) for name, seen in which.items()]
-            )
-            for one in bulk:
-                one.cancel()
-            await asyncio.gather(*bulk, return_exceptions=True)
-    print(f"bulk answered meanwhile: {len(flood.took) / (3 * seconds):.0f} a second")
+    told: multiprocessing.Queue[int] = multiprocessing.Queue()
+    answered = {True: 0, False: 0}
+    clients = 30
+    for number in range(2 * TURNS):
+        bulk = number % 2 == 0
+        port, clients = (site.port, 150) if bulk else (site.upstream, clients)
+        args = (port, site.head("mine", bulk=True), clients, seconds + 3, told)
+        flood = multiprocessing.Process(target=flooding, args=args)
+        flood.start()
+        await asyncio.sleep(2)
+        seen = busy if bulk else quiet
+        await asyncio.gather(*[site.clients([site.head(name)] * 10, seconds, seen[name], 0.05) for name in seen])
+        await asyncio.to_thread(flood.join)
+        count = told.get()
+        answered[bulk] += count
+        clients = max(1, round(count / (seconds + 3) * UPSTREAM_S))
+    for bulk, count in answered.items():
+        print(f"{'bulk' if bulk else 'asked of the upstream'}: {count / (TURNS * (seconds + 3)):.0f} a second")
     for name in quiet:
         before, after = quiet[name].took, busy[name].took
-        print(
-            f"{name:>6}: p50 {statistics.median(before) * 1000:.0f} -> {statistics.median(after) * 1000:.0f} ms,"
-            f" p99 {p99_ms(before):.0f} -> {p99_ms(after):.0f} ms, ratio {p99_ms(after) / p99_ms(before):.3f}"
-            f" ({len(before)} and {len(after)} answers)"
-        )
+        figures = [
+            f"{what} {of(before):.0f} -> {of(after):.0f} ms ({of(after) / of(before):.3f})"
+            for what, of in (("p50", partial(centile_ms, 50)), ("p95", partial(centile_ms, 95)), ("p99", p99_ms))
+        ]
+        print(f"{name:>6}: {', '.join(figures)}; {len(before)} and {len(after)} answers")
 
 
 async def overloaded(site: Site, at_once: int, seconds: float) -> None:
@@ -153,7 +189,8 @@ async def overloaded(site: Site, at_once: int, seconds: float) -> None:
         print(
             f"x{times:<2} {at_once * times:>5} clients: {goodput:6.0f} a second ({goodput / peak:.0%} of the peak),"
             f" p99 {p99_ms(seen.took):.0f} ms; {len(seen.refused) / seconds:.0f} refusals a second,"
-            f" p99 {p99_ms(seen.refused):.0f} ms, without retry-after {len(seen.bare)}"
+            f" p99 {p99_ms(seen.refused):.0f} ms ({p99_ms(site.refusals_s()):.1f} of it in the gateway),"
+            f" without retry-after {len(seen.bare)}"
         )
 
 
@@ -188,7 +225,8 @@ def on_a_site(delay_s: float, limits: str, work: Callable[[Site], Coroutine[Any,
     child = multiprocessing.Process(target=upstream, args=(told, delay_s), daemon=True)
     child.start()
     with tempfile.TemporaryDirectory() as folder:
-        config = sandbox_config(f"http://127.0.0.1:{told.get()}", f"[limits]\n{limits}\n")
+        asked = told.get()
+        config = sandbox_config(f"http://127.0.0.1:{asked}", f"[limits]\n{limits}\n")
         gateway = RunningGateway(Path(folder), config)
         tokens = {name: gateway.tenant(name, "team", KEY) for name in ("mine", "other")}
         env = gateway.environment() | {"WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", "PATH": os.environ["PATH"]}
@@ -198,7 +236,7 @@ def on_a_site(delay_s: float, limits: str, work: Callable[[Site], Coroutine[Any,
         try:
             assert process.stderr is not None
             said = process.stderr.readline()
-            site = Site(int(said.split("http://127.0.0.1:")[1].split(",")[0]), tokens)
+            site = Site(int(said.split("http://127.0.0.1:")[1].split(",")[0]), asked, tokens, Path(log.name))
 
             async def run() -> None:
                 await site.clients([site.head("mine"), site.head("other")] * 5, 1.0)

@@ -201,6 +201,16 @@ async def test_fewer_places_hold_back_who_waits_and_more_let_them_go() -> None:
         assert waiting_room.busy == 2
 
 
+async def test_turns_come_one_after_another_and_the_loop_is_others_in_between() -> None:
+    waiting_room = WaitingRoom(Limiter(clock=Clock()), places=99, apart_s=0.005)
+    began = asyncio.get_running_loop().time()
+    many = [entering(waiting_room, "a", rpm(99)) for _ in range(9)]
+    await settled()
+    assert sum(one.done() for one in many) == 1
+    assert {one.left for one in await asyncio.gather(*many)} == {Left.ADMITTED}
+    assert asyncio.get_running_loop().time() - began >= 8 * 0.004  # uvloop and asyncio may be a millisecond early
+
+
 @pytest.mark.parametrize(("limit", "for_bulk"), [(0, 0), (1, 1), (2, 1), (4, 3), (8, 6), (100, 75)])
 def test_bulk_leaves_some_of_the_concurrency_to_others(limit: int, for_bulk: int) -> None:
     assert bulk_asks([rpm(9), conc(limit)]) == (rpm(9), conc(for_bulk))
