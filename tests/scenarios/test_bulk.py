@@ -12,6 +12,7 @@ import anthropic
 import httpx
 import pytest
 
+from gateway.bulk import AGED_S
 from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
 from tests.harness import RunningGateway, eventually, sandbox_config
@@ -216,6 +217,28 @@ async def test_client_that_leaves_while_it_waits_leaves_the_room_and_its_name(
     assert sorted(answer.headers.get("x-wardgate-replayed", "false") for answer in answers) == ["false", "true"]
     assert len(sandbox.requests()) == PLACES + 1
     assert patient.metric("wardgate_bulk_wait_seconds_count", end="gone") == before + 1
+
+
+async def test_token_that_is_revoked_while_its_request_waits_is_refused(
+    patient: RunningGateway, sandbox: SandboxServer
+) -> None:
+    token = await asyncio.to_thread(patient.tenant, "revoked", "solo", KEY)
+
+    async def revoke(keystore: Keystore) -> None:
+        (one,) = await keystore.tokens.list(await keystore.tenants.get("revoked"))
+        await keystore.tokens.revoke(one.id)
+
+    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
+        async with busy(other, sandbox, PLACES):
+            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
+            await waiting(patient, 1)
+            await asyncio.to_thread(patient.operate, revoke)
+            await asyncio.sleep(AGED_S)
+            assert not bulk.done()
+        answer = await bulk
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "token_revoked"), answer.text
+    assert int(answer.headers["x-wardgate-waited-ms"]) > AGED_S * 1000
+    assert len(sandbox.requests()) == PLACES, "nobody was asked"
 
 
 async def test_flood_of_bulk_leaves_places_and_concurrency_to_everybody_else(
