@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from gateway.bulk import Place, told_of_bulk
 from gateway.errors import ApiError, Problem
 from gateway.limiting.asks import Ask, Kind, Standing, Ticket, Verdict, at_once, requests_a_minute, tokens_a_minute
 from gateway.limiting.headers import duration, limit_headers
@@ -33,14 +34,17 @@ class Admission:
     limiter: Limiter
     refused: Callable[[Kind], None]
 
-    async def admit(self, plan: Plan, decision: Decision, tally: Tally) -> Ticket:
-        """What the request holds until it has ended; the headers of its answer say how its limits stand. Raises
-        ApiError 429 that names the limit and when to come again."""
+    async def admit(self, plan: Plan, decision: Decision, tally: Tally, place: Place | None = None) -> Ticket:
+        """What the request holds until it has ended; the headers of its answer say how its limits stand. Bulk waits for
+        its turn. Raises ApiError 429 that names the limit and when to come again, and what `Place.wait` does."""
         asks = _asks(plan, decision, tally)
-        verdict = await self.limiter.admit(asks)
+        bulk = place is not None and place.bulk
+        verdict = await (place.wait(asks, tally) if place is not None and bulk else self.limiter.admit(asks))
         if verdict.refused is not None:
-            self.refused(verdict.refused.ask.kind)
-            raise ApiError(_problem(plan, verdict, verdict.refused))
+            kind = verdict.refused.ask.kind
+            self.refused(kind)
+            problem = _problem(plan, verdict, verdict.refused)
+            raise ApiError(told_of_bulk(problem, kind, tally) if bulk else problem)
         tally.headers |= limit_headers(verdict)
         assert verdict.ticket is not None  # noqa: S101 - nothing refused
         return verdict.ticket

@@ -7,6 +7,7 @@ from typing import Final
 from gateway.accounts import charge_of, counted, served_by, written
 from gateway.asgi import Receive, Scope, Send, send_body, while_connected
 from gateway.attempts import Attempts
+from gateway.bulk import AGED_S, Place
 from gateway.chat_request import ChatRequest
 from gateway.cost_telling import telling, told
 from gateway.deciding import RuleBook, refused
@@ -52,17 +53,25 @@ class Calls:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = self._front.surface.endpoint
+        place = self._services.places.take(scope)
+        try:
+            await self._placed(place, tally, scope, receive, send)
+        finally:
+            place.end()
+
+    async def _placed(self, place: Place, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
         book = self._services.books.for_request(tally)
         admitted = await identify(scope, self._services, tally)
+        place.learn(token=admitted.bulk)
         self._services.accounts.open(tally)
         key = key_of(scope)
         raw = await receive_raw(scope, receive, self._services, tally)
+        place.size = len(raw)
         request = await read_request(raw, scope, tally, self._front)
-        if key is None:
-            await self.answer(request, admitted, book, tally, scope, receive, send)
-        else:
-            named = _Named(key, raw, wording_of(scope["path"]))
-            await self.answer(request, admitted, book, tally, scope, receive, send, named)
+        place.learn(tier=(request.asked or request.body).get("service_tier"))
+        named = None if key is None else _Named(key, raw, wording_of(scope["path"]))
+        del raw
+        await self.answer(request, admitted, book, tally, scope, receive, send, place, named)
 
     async def answer(
         self,
@@ -73,14 +82,15 @@ class Calls:
         scope: Scope,
         receive: Receive,
         send: Send,
+        place: Place | None = None,
         named: "_Named | None" = None,
     ) -> None:
         """Answer a request that was read, while its client is there or the answer is owed to whoever asks again."""
         tally.stream = request.stream
         if named is None:
-            work = self._answer(request, admitted, book, tally, send, None)
+            work = self._answer(request, admitted, book, tally, send, place)
         else:
-            work = self._answer_once(named, request, admitted, book, tally, send)
+            work = self._answer_once(named, request, admitted, book, tally, send, place)
         try:
             await while_connected(scope, receive, work, answered=lambda: tally.ended or tally.owed)
         except ApiError as error:
@@ -90,7 +100,14 @@ class Calls:
             raise own from None
 
     async def _answer_once(
-        self, named: "_Named", request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally, send: Send
+        self,
+        named: "_Named",
+        request: ChatRequest,
+        admitted: Admitted,
+        book: RuleBook,
+        tally: Tally,
+        send: Send,
+        place: Place | None,
     ) -> None:
         """A request with an Idempotency-Key: the first is answered, whoever comes again gets the same. A client that
         gives up waiting will come again, so that a plain answer is made to its end without it."""
@@ -110,7 +127,7 @@ class Calls:
         async with turn:
             tally.owed = not request.stream
             try:
-                await self._answer(request, admitted, book, tally, send, turn)
+                await self._answer(request, admitted, book, tally, send, place, turn)
             except ApiError as error:
                 if definite(error.problem):
                     own = own_error(error, request.surface.endpoint, request.asked or request.body).problem
@@ -125,8 +142,24 @@ class Calls:
         book: RuleBook,
         tally: Tally,
         send: Send,
-        turn: Ticket | None,
+        place: Place | None,
+        turn: Ticket | None = None,
     ) -> None:
+        keyring, request, decision = await self._decided(request, admitted, book, tally)
+        await self._admit(admitted.tenant, keyring, decision, book, tally, place)
+        if (tally.waited_s or 0.0) > AGED_S:  # what was decided then may not hold any more
+            keyring, request, decision = await self._decided(request, await admitted.again(), book, tally)
+        if request.stream:
+            await self._stream(request, decision, keyring, tally, send)
+            if turn is not None and tally.outcome is None:
+                await turn.streamed()
+        else:
+            await self._plain(request, decision, keyring, tally, send, turn)
+
+    async def _decided(
+        self, request: ChatRequest, admitted: Admitted, book: RuleBook, tally: Tally
+    ) -> tuple[Keyring, ChatRequest, Decision]:
+        """Who may answer, which is noted and published; ApiError where nobody may."""
         keyring = await keyring_of(admitted.tenant, self._services)
         request = self._pins.applied(tally.tenant_id, request)
         decision = decided(request, admitted, keyring, book, self._services, enough=1)
@@ -136,20 +169,22 @@ class Calls:
         if not decision.ranked:
             raise refused(decision, tally, self._services.events)
         self._pins.check(tally.tenant_id, request, decision, book.registry)
-        await self._admit(admitted.tenant, keyring, decision, book, tally)
-        if request.stream:
-            await self._stream(request, decision, keyring, tally, send)
-            if turn is not None and tally.outcome is None:
-                await turn.streamed()
-        else:
-            await self._plain(request, decision, keyring, tally, send, turn)
+        return keyring, request, decision
 
-    async def _admit(self, tenant: Tenant, keyring: Keyring, decision: Decision, book: RuleBook, tally: Tally) -> None:
+    async def _admit(
+        self,
+        tenant: Tenant,
+        keyring: Keyring,
+        decision: Decision,
+        book: RuleBook,
+        tally: Tally,
+        place: Place | None,
+    ) -> None:
         """Under the limits of the tenant's plan; what the request holds is given back when its account is settled."""
         plan = book.plans.get(tenant.plan)
         if plan is not None and tally.account is not None:
             tally.account.plan, tally.account.own = plan, keyring.budgets
-            ticket = await self._services.admission.admit(plan, decision, tally)
+            ticket = await self._services.admission.admit(plan, decision, tally, place)
             tally.account.leave = partial(self._services.admission.limiter.settle, ticket)
 
     async def _plain(
@@ -247,6 +282,13 @@ class CountTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = COUNT_FRONT.surface.endpoint
+        place = self._services.places.take(scope)
+        try:
+            await self._placed(tally, scope, receive, send)
+        finally:
+            place.end()
+
+    async def _placed(self, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services
         book = services.books.for_request(tally)
         admitted = await identify(scope, services, tally)

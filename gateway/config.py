@@ -35,6 +35,9 @@ class Limits:
     answer_timeout_s: float = 570.0  # a plain answer, and a request as a whole
     max_attempts: int = 3
     max_connections: int = 4000
+    max_in_flight: int = 4000  # calls to models at a time in one process; those beyond are turned away
+    bulk_places: int = 256  # calls at a time in one process, of both kinds, that leave room for bulk
+    bulk_wait_s: float = 240.0  # for a bulk request's turn; it counts as part of `answer_timeout_s`
     body_timeout_s: float = 30.0  # for a request's body to arrive
     header_timeout_s: float = 10.0  # for a request's headers, from their first byte; on a new connection from its start
     keep_alive_s: float = 75.0  # a connection without a request; longer than what a proxy in front keeps one for

@@ -31,6 +31,8 @@ EXPOSED = ", ".join(
                 "catalogue",
                 "replayed",
                 "idempotency",
+                "priority",
+                "waited-ms",
                 "next-cursor",
             )
         ),

@@ -65,6 +65,7 @@ class EndingServer(uvicorn.Server):
         self._services.readiness.ready = False
         self._services.readiness.why_not = "stopping"
         self._services.metrics.set_ready(False)
+        self._services.places.room.close()  # bulk that waits is told to come again, elsewhere
         self._ending = self._loop.create_task(self._end(notice_s))
 
     async def _end(self, notice_s: float) -> None:

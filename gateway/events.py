@@ -69,8 +69,9 @@ class RequestCompleted:
     status: int
     outcome: Outcome
     duration_s: float
-    upstream_s: float = 0.0  # time spent waiting for upstreams; duration_s - upstream_s is ours
+    upstream_s: float = 0.0  # time spent waiting for upstreams
     first_token_s: float | None = None
+    waited_s: float | None = None  # a bulk request, for its turn
     fault: str | None = None  # router.reasons.Fault, when the answer is an error
     code: str | None = None  # the word in the error body
     tenant: str | None = None  # slug
@@ -89,6 +90,11 @@ class RequestCompleted:
     usage: TokenUsage | None = None
     cost_usd: Decimal | None = None  # None when the price is unknown: never zero for want of a price
     catalogue: str | None = None
+
+    @property
+    def overhead_s(self) -> float:
+        """Time that was ours: neither an upstream's, nor waited for a turn."""
+        return max(0.0, self.duration_s - self.upstream_s - (self.waited_s or 0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,16 @@
-"""The limits of this process: counted in Redis where the settings name one, else in the process.
+"""The limits of this process: counted in Redis where the settings name one, else in the process; and its places.
 
 Redis's client is imported where the settings name a Redis. Must not know who asks, nor for what.
 """
 
+from gateway.bulk import Places
+from gateway.config import Limits
 from gateway.limiting.breaker import State
 from gateway.limiting.limiter import Limiter
+from gateway.limiting.waiting import APART_S, WaitingRoom
 from gateway.logs import EventLogger
 from gateway.metrics import Metrics
+from gateway.overload import BULK_FIRST, Overload
 from gateway.settings import Settings
 from keystore.keystore import Keystore
 
@@ -31,3 +35,30 @@ def limiter_of(settings: Settings, keystore: Keystore, metrics: Metrics, log: Ev
 
     metrics.set_limits_shared(True)
     return Limiter(lambda unheard: SharedLimits(url, unheard), replicas=count, tell=tell)
+
+
+def places_of(limits: Limits, limiter: Limiter, metrics: Metrics, log: EventLogger) -> Places:
+    """Each process has its own: they bound what one event loop carries."""
+
+    def tell(overload: Overload) -> None:
+        if overload.shedding:
+            log.warning("overload.began", allowed=overload.allowed, note="the event loop is late: fewer are let in")
+        else:
+            log.info("overload.ended", allowed=overload.allowed)
+
+    # What waits may hold a quarter of the room for large bodies: the rest is left to requests that do not wait.
+    most_bytes = limits.max_held_bytes // 4
+    room = WaitingRoom(limiter, places=limits.bulk_places, most_bytes=most_bytes, apart_s=APART_S)
+    room.allow(limits.bulk_places, min(limits.bulk_places, BULK_FIRST))
+    overload = Overload(limits.max_in_flight, tell)
+    places = Places(
+        room,
+        overload,
+        wait_s=limits.bulk_wait_s,
+        answer_s=limits.answer_timeout_s,
+        most=limits.bulk_places,
+        shed=metrics.shed,
+        waited=metrics.bulk_waited,
+    )
+    metrics.watch_places(waiting=lambda: len(room), allowed=lambda: overload.allowed)
+    return places

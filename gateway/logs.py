@@ -293,7 +293,7 @@ class LogSubscriber:
             facts[name] = self._redacted(facts[name])
         if event.cost_usd is not None:
             facts["cost_usd"] = format(event.cost_usd, "f")
-        facts["overhead_s"] = round(max(0.0, event.duration_s - event.upstream_s), 6)
+        facts["overhead_s"] = round(event.overhead_s, 6)
         self._log.line(level, "request.completed", facts)
 
     def _redacted(self, value: object) -> object:

@@ -9,10 +9,13 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.budgeting.holder import Why
+from gateway.bulk import GONE
 from gateway.events import Delivery, Endpoint, Outcome
 from gateway.inbound.refusals import Refusal
 from gateway.limiting.asks import Kind as Limit
+from gateway.limiting.waiting import Left
 from gateway.pricing.refreshing import Outcome as PriceOutcome
+from gateway.priority import Priority
 from keystore.budget_spent import THRESHOLDS
 from keystore.budgets import Spend, Whose
 from keystore.resolve import Via
@@ -100,6 +103,8 @@ _FIRST_TOKEN_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0
 _LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 # Overhead: ours, dense around the few milliseconds that a pass-through call costs and the 100 ms that page someone.
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0)
+# Waits for a turn: from none to the longest that the shipped limits allow.
+_WAIT_S = (0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 240.0)
 
 SPECS: Final = (
     REQUESTS := _counter(
@@ -115,7 +120,7 @@ SPECS: Final = (
     ),
     OVERHEAD := _histogram(
         "wardgate_overhead_seconds",
-        "Request time that was not spent waiting for an upstream; a stream's slow reader counts here too.",
+        "Request time that was spent waiting neither for an upstream nor for a turn; a slow reader counts here too.",
         _OVERHEAD_S,
         _ENDPOINT,
     ),
@@ -126,7 +131,7 @@ SPECS: Final = (
     ),
     FIRST_TOKEN := _histogram(
         "wardgate_time_to_first_token_seconds",
-        "Time from the arrival of a request to the first token of its answer.",
+        "Time from the arrival of a request, or from a bulk request's turn, to the first token of its answer.",
         _FIRST_TOKEN_S,
         _PROVIDER,
     ),
@@ -234,6 +239,23 @@ SPECS: Final = (
         "wardgate_limits_shared",
         "1 while limits are counted in Redis, 0 while each process counts its own share.",
         Across.LEAST,
+    ),
+    SHED := _counter(
+        "wardgate_shed_requests_total",
+        "Requests turned away because the process had as many as it could carry, by priority.",
+        _closed("priority", Priority),
+    ),
+    IN_FLIGHT_ALLOWED := _gauge(
+        "wardgate_inflight_allowed",
+        "Calls to models at a time beyond which a new one is turned away; it falls while the event loop is late.",
+        Across.SUM,
+    ),
+    BULK_WAITING := _gauge("wardgate_bulk_waiting", "Bulk requests that wait for their turn now.", Across.SUM),
+    BULK_WAIT := _histogram(
+        "wardgate_bulk_wait_seconds",
+        "How long bulk requests waited for their turn, by how the wait ended.",
+        _WAIT_S,
+        _closed("end", Left, (GONE,)),
     ),
     BUDGET_REFUSALS := _counter(
         "wardgate_budget_refusals_total",

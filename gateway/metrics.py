@@ -46,6 +46,8 @@ from gateway.metric_specs import (
     BUDGET_THRESHOLDS,
     BUDGETS_FILLED,
     BUILD_INFO,
+    BULK_WAIT,
+    BULK_WAITING,
     COST,
     DECISIONS_DROPPED,
     DURATION,
@@ -55,6 +57,7 @@ from gateway.metric_specs import (
     HEALTH_CHANGES,
     HEALTH_MARKS,
     HEALTH_SHARED,
+    IN_FLIGHT_ALLOWED,
     INBOUND_REFUSALS,
     INFLIGHT,
     KEY_RESOLUTIONS,
@@ -74,6 +77,7 @@ from gateway.metric_specs import (
     REJECTIONS,
     REQUESTS,
     RETRY_BUDGET_EXHAUSTED,
+    SHED,
     SPECS,
     TOKENS,
     UNPRICED,
@@ -87,6 +91,7 @@ from gateway.metric_specs import (
 )
 from gateway.metrics_page import KeptElsewhere
 from gateway.pricing.refreshing import Outcome as PriceOutcome
+from gateway.priority import Priority
 from gateway.series import Series
 from keystore.budget_spent import THRESHOLDS
 from keystore.budgets import Spend, Whose
@@ -212,6 +217,19 @@ class Metrics:
         """Whether limits are counted in Redis."""
         self._gauges[LIMITS_SHARED].set(1 if shared else 0)
 
+    def shed(self, priority: Priority) -> None:
+        """A request was turned away because the process had as many as it could carry."""
+        self._count(SHED, priority)
+
+    def bulk_waited(self, end: str, seconds: float) -> None:
+        """A bulk request's wait for its turn has ended: a word of `Left`, or GONE."""
+        self._observe(BULK_WAIT, seconds, end)
+
+    def watch_places(self, waiting: Callable[[], int], allowed: Callable[[], int]) -> None:
+        """How many bulk requests wait, and how many may be in flight; both are read at every scrape."""
+        self._gauges[BULK_WAITING].set_function(waiting)
+        self._gauges[IN_FLIGHT_ALLOWED].set_function(allowed)
+
     def budget_refused(self, why: Why) -> None:
         """A hard budget refused a call."""
         self._count(BUDGET_REFUSALS, why)
@@ -238,13 +256,13 @@ class Metrics:
         code_class = f"{event.status // 100}xx"
         self._count(REQUESTS, event.endpoint, code_class, event.outcome, event.fault or NONE)
         self._observe(DURATION, event.duration_s, event.endpoint, "true" if event.stream else "false")
-        self._observe(OVERHEAD, max(0.0, event.duration_s - event.upstream_s), event.endpoint)
+        self._observe(OVERHEAD, event.overhead_s, event.endpoint)
         if event.provider is not None:
             self._answered(event, event.provider, event.model or OTHER)
 
     def _answered(self, event: RequestCompleted, provider: str, model: str) -> None:
         if event.first_token_s is not None:
-            self._observe(FIRST_TOKEN, event.first_token_s, provider)
+            self._observe(FIRST_TOKEN, max(0.0, event.first_token_s - (event.waited_s or 0.0)), provider)
         if (usage := event.usage) is not None:
             self._count_tokens(provider, model, "cached_input", usage.cached_input_tokens)
             self._count_tokens(provider, model, "input", usage.input_tokens - usage.cached_input_tokens)
@@ -309,6 +327,8 @@ class Metrics:
         for outcome in Delivery:
             self._count(WEBHOOKS_TRIED, outcome, by=0)
         self.set_filled({})
+        for priority in Priority:
+            self._count(SHED, priority, by=0)
         for provider in providers:
             self._count(LEGACY_READS, provider, by=0)
             for via in (*Via, MISSING):

@@ -30,7 +30,7 @@ from gateway.health import check_redis_url, open_health, sharing_of
 from gateway.keeping import DecisionKeeper
 from gateway.lanes import Lanes
 from gateway.lending import Lending, operator_of
-from gateway.limits import limiter_of
+from gateway.limits import limiter_of, places_of
 from gateway.litellm_door import LiteLLMLane
 from gateway.live_check import LiveCheck
 from gateway.logs import EventLogger, LogSubscriber
@@ -135,6 +135,10 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     budgets = Holder(keystore.budget_use)
     metrics.watch_overruns(lambda: budgets.counts.overruns)
     retry_budget = RetryBudget()
+    limiter = limiter_of(settings, keystore, metrics, log)
+    places = places_of(limits, limiter, metrics, log)
+    keystore.bulk_pauses.tell = places.room.pause
+    places.room.pause(keystore.bulk_pauses.paused)
     return Services(
         books=books,
         keystore=keystore,
@@ -158,7 +162,8 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         alerting=_alerting(keystore, rules, events, metrics, log),
         lending=Lending(keystore, operator),
         repeats=Repeats(keystore.answers, report),
-        admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
+        admission=Admission(limiter, metrics.limited),
+        places=places,
         journal=journal,
         shipper=shipper_of(journal, keystore, metrics, log),
         sharing=sharing_of(settings, health, retry_budget, metrics, log),

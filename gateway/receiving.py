@@ -4,7 +4,9 @@ Each is a step that raises ApiError. Must not know who answers.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.asgi import Receive, Scope, read_body
 from gateway.auth import KEYSTORE_AWAY, authenticate
@@ -16,23 +18,28 @@ from gateway.services import Services
 from gateway.tally import Tally
 from keystore.errors import DatabaseUnavailable
 from keystore.keyring import Keyring
+from keystore.rights import Right
 from keystore.tenants import Tenant
 from router.decision import Decision
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The tenant that calls, and the models that its token is for (empty: all)."""
+    """The tenant that calls, the models that its token is for (empty: all), and whether all it asks is bulk. `again`
+    looks anew who calls."""
 
     tenant: Tenant
     allowed_models: tuple[str, ...]
+    bulk: bool
+    again: Callable[[], Awaitable["Admitted"]]
 
 
 async def identify(scope: Scope, services: Services, tally: Tally) -> Admitted:
     """Who calls, noted in the tally; raises ApiError."""
     caller, tenant = await authenticate(scope, services.keystore, services.now())
     tally.tenant, tally.tenant_id, tally.token_id = tenant.slug, tenant.id, caller.token_id
-    return Admitted(tenant, caller.allowed_models)
+    again = partial(identify, scope, services, tally)
+    return Admitted(tenant, caller.allowed_models, Right.BULK.value in caller.scopes, again)
 
 
 async def receive_request(

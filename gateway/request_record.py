@@ -70,6 +70,7 @@ def document(ended: Ended, told: Told) -> tuple[bytes, ...]:
         "client_request_id": done.client_request_id,
         "created_at": ended.began.isoformat(),
         "duration_ms": _ms(done.duration_s),
+        "waited_ms": None if done.waited_s is None else _ms(done.waited_s),
         "tenant": done.tenant,
         "token": done.token_id,
         "endpoint": done.endpoint,

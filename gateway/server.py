@@ -110,7 +110,7 @@ async def serve(
     beside.add(asyncio.create_task(services.admission.limiter.run()))
     beside.add(asyncio.create_task(tend_budgets(services.budgets, services.keystore, log)))
     beside.add(asyncio.create_task(services.alerting.run()))
-    beside.add(asyncio.create_task(watch_lag(services.metrics.note_loop_lag)))
+    beside.add(asyncio.create_task(watch_lag(partial(_late, services))))
     if services.sharing is not None:
         beside.add(asyncio.create_task(services.sharing.run()))
     try:
@@ -123,6 +123,12 @@ async def serve(
             task.cancel()
         await asyncio.wait(beside)
         await close_services(services)
+
+
+def _late(services: Services, lag_s: float) -> None:
+    """A timer of the event loop came so much too late."""
+    services.metrics.note_loop_lag(lag_s)
+    services.places.note_lag(lag_s)
 
 
 async def _tend(keystore: Keystore, log: EventLogger) -> None:

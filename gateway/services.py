@@ -10,6 +10,7 @@ from gateway.alerting.delivering import Alerting
 from gateway.bodies import Bodies
 from gateway.books import Books
 from gateway.budgeting.holder import Holder
+from gateway.bulk import Places
 from gateway.config import Limits
 from gateway.control.gate import Control
 from gateway.events import Events
@@ -65,6 +66,7 @@ class Services:
     bodies: Bodies
     accounts: Accounts
     admission: Admission
+    places: Places
     budgets: Holder
     alerting: Alerting
     repeats: Repeats

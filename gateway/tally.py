@@ -91,6 +91,7 @@ class Tally:
     answering_s: float = 0.0  # the last attempt: until its answer, or the first event of its stream, was there
     upstream_then_s: float = 0.0  # `upstream_s` at that time
     first_token_s: float | None = None
+    waited_s: float | None = None  # for its turn; None: it is not bulk
     usage: TokenUsage | None = None
     cost_usd: Decimal | None = None
     headers: dict[str, str] = field(default_factory=dict)  # further headers of the answer
@@ -135,6 +136,7 @@ class Tally:
             duration_s=now - self.started,
             upstream_s=self.upstream_s,
             first_token_s=self.first_token_s,
+            waited_s=self.waited_s,
             fault=fault,
             code=self.code,
             tenant=self.tenant,

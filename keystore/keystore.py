@@ -20,6 +20,7 @@ from keystore.audit import AuditLog
 from keystore.budget_spent import BudgetSpent
 from keystore.budget_use import BudgetUse
 from keystore.budgets import BudgetStore, TenantBudgets
+from keystore.bulk_pauses import BulkPauses
 from keystore.canonical import Proposer
 from keystore.changes import clear_old_changes
 from keystore.clock import Clock, Random, utc_now
@@ -103,6 +104,7 @@ class Keystore:
     webhooks: WebhookStore
     outbox: Outbox
     answers: AnswerStore
+    bulk_pauses: BulkPauses
     moves: Moves
     prices: PriceReleases
     price_sources: PriceSources
@@ -196,6 +198,7 @@ class Keystore:
             webhooks=WebhookStore(database, service, now=now, random=random),
             outbox=Outbox(database, now=now),
             answers=AnswerStore(database, keys, service, now=now, random=random),
+            bulk_pauses=BulkPauses(database, now=now),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),
             leases=Leases(database, now=now),
@@ -225,6 +228,7 @@ class Keystore:
 
     async def begin_serving(self) -> None:
         """Remember tokens and keyrings from here on, and hear of what changes."""
+        await self.bulk_pauses.look()
         await clear_old_changes(self._database, utc_now())
         await self._remembered.feed.start()
 
@@ -290,13 +294,14 @@ class Keystore:
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
-        keys it holds; write down what was used, and destroy what is over. A SealingError leaves the ring as it was and
-        comes after the rest, DatabaseUnavailable leaves all as it was."""
+        keys it holds; see whose bulk is paused; write down what was used, and destroy what is over. A SealingError
+        leaves the ring as it was and comes after the rest, DatabaseUnavailable leaves all as it was."""
         self._unsealed.forget_old()
         try:
             await self._ring.refresh()
         finally:
             await self.replicas.beat(self._ring.current.keys.ids)
+            await self.bulk_pauses.look()
             await self.use.flush()
             await self.tokens.flush_used()
             await self.credentials.destroy_expired()

@@ -20,9 +20,10 @@ class Right(StrEnum):
     KEYS_READ = "keys:read"
     KEYS_WRITE = "keys:write"
     INFERENCE = "inference"  # the data plane
+    BULK = "inference:bulk"  # the data plane too, and every request is bulk
 
 
-_TENANTS: Final = (Right.INFERENCE, Right.KEYS_READ, Right.KEYS_WRITE)
+_TENANTS: Final = (Right.INFERENCE, Right.BULK, Right.KEYS_READ, Right.KEYS_WRITE)
 _ADMINS: Final = (Right.ADMIN_READ, Right.ADMIN_WRITE)
 _OF_KIND: Final[Mapping[TokenKind, tuple[Right, ...]]] = MappingProxyType(
     {TokenKind.LIVE: _TENANTS, TokenKind.TEST: _TENANTS, TokenKind.ADMIN: _ADMINS}
@@ -33,8 +34,11 @@ _WITHOUT_SCOPES: Final[Mapping[TokenKind, tuple[Right, ...]]] = MappingProxyType
 
 
 def rights_of(kind: TokenKind, scopes: Iterable[str]) -> frozenset[str]:
-    """What a token of this kind with these scopes may do; a scope that the kind cannot have gives nothing."""
+    """What a token of this kind with these scopes may do; a scope that the kind cannot have gives nothing, and one for
+    bulk gives what bulk needs."""
     named = frozenset(scopes)
+    if Right.BULK.value in named:
+        named |= {Right.INFERENCE.value}
     allowed = _OF_KIND[kind] if named else _WITHOUT_SCOPES[kind]
     return frozenset(right.value for right in allowed if not named or right.value in named)
 

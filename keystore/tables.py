@@ -336,6 +336,14 @@ decisions = Table(
     Column("document", LargeBinary, nullable=False),  # JSON, compressed with zlib; never a key, nothing of a prompt
 )
 
+# Tenants whose bulk requests are paused.
+bulk_pauses = Table(
+    "wardgate_bulk_pauses",
+    metadata,
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)
+
 # Facts about the database itself, by name.
 facts = Table(
     "wardgate_facts",

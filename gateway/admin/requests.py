@@ -65,6 +65,7 @@ class RequestOut(Told):
     client_request_id: str | None
     created_at: datetime
     duration_ms: int
+    waited_ms: int | None = None  # a bulk request, for its turn
     tenant: str | None
     token: str | None
     endpoint: str

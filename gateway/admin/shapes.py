@@ -77,7 +77,7 @@ FORMS: Final[Mapping[str, str]] = MappingProxyType(
 Text = Annotated[str, Field(max_length=200), AfterValidator(printable)]
 Word = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 TenantName = Annotated[str, Field(pattern=TENANT, description="A tenant's slug or id.")]
-Scope = Literal["inference", "keys:read", "keys:write", "admin:read", "admin:write"]
+Scope = Literal["inference", "inference:bulk", "keys:read", "keys:write", "admin:read", "admin:write"]
 Kind = Literal["live", "test", "admin"]
 ModelName = Annotated[str, Field(max_length=200), AfterValidator(_model)]
 Network = Annotated[str, Field(max_length=64), AfterValidator(_network)]

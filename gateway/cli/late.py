@@ -82,6 +82,7 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "ledger": Late("ledger", "app", "The ledger: one row for each request."),
         "budget": Late("budgets", "app", "What tenants and their tokens may spend in a day or a month."),
         "webhook": Late("webhooks", "app", "Where alerts of budgets and of unusual spending are sent to."),
+        "bulk": Late("bulk", "app", "Pause the bulk requests of a tenant, and let them go on."),
         "usage": Late(
             "usage",
             "app",

@@ -66,7 +66,7 @@ def create(
     expires_in_days: Annotated[float | None, typer.Option(help="Days until it expires; never when left out.")] = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="inference, keys:read, keys:write; admin:read, admin:write. Repeatable."),
+        typer.Option(help="inference, inference:bulk, keys:read, keys:write; admin:read, admin:write. Repeatable."),
     ] = None,
     allow_model: Annotated[
         list[str] | None, typer.Option(help="A model or family that it is for; repeatable. Default: the plan's.")

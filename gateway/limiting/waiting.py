@@ -1,14 +1,15 @@
 """The waiting room for bulk requests: they wait for a place and for their limits, instead of failing at once.
 
 A request that is not bulk never waits here: it takes a place, and bulk gets what is left. Bulk waits in a queue for
-each tenant, served in rotation, with an end to how many wait and for how long; a tenant's bulk can be paused. Owns the
-tasks that wait. Whose turn it is, is decided in `turns`. Must not know HTTP, nor what makes a request bulk.
+each tenant, served in rotation, with an end to how many wait, how much they hold and for how long; a tenant's bulk can
+be paused. Where too many wait, the last of the tenant that has most waiting yields to one that has few. Owns the tasks
+that wait. Whose turn it is, is decided in `turns`. Must not know HTTP, nor what makes a request bulk.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -19,6 +20,9 @@ from gateway.limiting.turns import Turns
 PLACES: Final = 256  # requests at the same time in one process that leave room for bulk
 MOST: Final = 1_000  # waiting at the same time in one process
 MOST_EACH: Final = 200  # of one tenant
+APART_S: Final = 0.002  # between two turns, in a process that serves: so long one call keeps the event loop
+MOST_BYTES: Final = 128 * 1024 * 1024  # of bodies of those that wait
+BYTES_EACH: Final = 4  # one tenant may hold one part of them in so many
 LOOK_MS: Final = 100
 KEPT_FREE: Final = 4  # one lease in so many is left to requests that are not bulk
 
@@ -27,9 +31,11 @@ class Left(StrEnum):
     """How a wait ended."""
 
     ADMITTED = "admitted"
-    FULL = "full"  # too many wait already
+    FULL = "full"  # too many wait already, of all tenants together
+    CROWDED = "crowded"  # too many of the same tenant wait already
     EXPIRED = "expired"  # its deadline came first
     REFUSED = "refused"  # no wait helps: more is asked than a limit has
+    CLOSED = "closed"  # this process is about to stop
 
 
 class Waited(NamedTuple):
@@ -57,7 +63,8 @@ def _with_room(ask: Ask) -> Ask:
 
 
 class WaitingRoom:
-    """The places of one process."""
+    """The places of one process. Two turns come at least `apart_s` seconds after one another: many at once would keep
+    the event loop from everybody else."""
 
     def __init__(
         self,
@@ -66,43 +73,74 @@ class WaitingRoom:
         places: int = PLACES,
         most: int = MOST,
         most_each: int = MOST_EACH,
+        most_bytes: int = MOST_BYTES,
+        apart_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limiter = limiter
-        self._turns: Turns[asyncio.Future[None]] = Turns(places, most, most_each)
+        self._turns: Turns[asyncio.Future[Left]] = Turns(places, most, most_each)
+        self._most_bytes = most_bytes
+        self._held: Counter[str] = Counter()  # bytes, of each tenant
         self._clock = clock
+        self._closed = False
+        self._apart_s = apart_s
+        self._pause: asyncio.TimerHandle | None = None  # between two turns
 
     def __len__(self) -> int:
         """How many wait."""
         return len(self._turns)
 
-    @contextlib.contextmanager
-    def interactive(self) -> Iterator[None]:
-        """A request that does not wait, for as long as it runs."""
-        self._turns.urgent += 1
-        try:
-            yield
-        finally:
-            self._turns.urgent -= 1
-            self._call()
+    @property
+    def busy(self) -> int:
+        """Requests that run, of both kinds; those that wait are not among them."""
+        return self._turns.running + self._turns.urgent
 
-    async def enter(self, tenant: str, asks: Sequence[Ask], patience_s: float) -> Waited:
-        """Wait for a place and for the limits, for `patience_s` at most. `asks`: as `bulk_asks` gives them."""
-        turn = asyncio.get_running_loop().create_future()
-        if not self._turns.join(tenant, turn):
-            return Waited(Left.FULL, None)
+    def begin(self) -> None:
+        """A request that does not wait runs from now on, until `end`."""
+        self._turns.urgent += 1
+
+    def end(self) -> None:
+        """A request that did not wait has ended."""
+        self._turns.urgent -= 1
+        self._call()
+
+    async def enter(self, tenant: str, asks: Sequence[Ask], patience_s: float, size: int = 0) -> Waited:
+        """Wait for a place and for the limits, for `patience_s` at most. `asks`: as `bulk_asks` gives them; `size`: the
+        bytes that it holds meanwhile."""
+        turn: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
+        if (refused := self._join(tenant, turn, size)) is not None:
+            return Waited(refused, None)
         last: list[Verdict] = []
+        self._held[tenant] += size
         try:
             async with asyncio.timeout(patience_s):
                 return await self._admitted(tenant, asks, turn, last)
         except TimeoutError:
             return Waited(Left.EXPIRED, last[-1] if last else None)
+        finally:
+            self._held[tenant] -= size
+            if not self._held[tenant]:
+                del self._held[tenant]
+
+    def _join(self, tenant: str, turn: "asyncio.Future[Left]", size: int) -> Left | None:
+        """Why it may not even wait."""
+        mine, all_held = self._held[tenant], self._held.total()
+        if self._turns.crowded(tenant) or (mine and mine + size > self._most_bytes // BYTES_EACH):
+            return Left.CROWDED
+        if all_held and all_held + size > self._most_bytes:
+            return Left.FULL
+        yielding = self._turns.yields(tenant)
+        if yielding is not None and not yielding.done():
+            yielding.set_result(Left.FULL)
+        return None if self._turns.join(tenant, turn) else Left.FULL
 
     async def _admitted(
-        self, tenant: str, asks: Sequence[Ask], turn: "asyncio.Future[None]", last: list[Verdict]
+        self, tenant: str, asks: Sequence[Ask], turn: "asyncio.Future[Left]", last: list[Verdict]
     ) -> Waited:
         while True:
-            await self._my_turn(tenant, turn)
+            told = await self._my_turn(tenant, turn)
+            if told is not Left.ADMITTED:
+                return Waited(told, last[-1] if last else None)
             verdict = await self._asked(asks)
             if verdict.admitted:
                 return Waited(Left.ADMITTED, verdict)
@@ -112,12 +150,16 @@ class WaitingRoom:
             last[:] = [verdict]
             turn = self._defer(tenant, _wait_ms(verdict, verdict.retry_ms))
 
-    async def _my_turn(self, tenant: str, turn: "asyncio.Future[None]") -> None:
+    async def _my_turn(self, tenant: str, turn: "asyncio.Future[Left]") -> Left:
+        """ADMITTED when it has a place; else why it waits no longer."""
         self._call()
+        if self._closed and self._turns.leave(tenant, turn):
+            return Left.CLOSED
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
-            if not self._turns.leave(tenant, turn) and not turn.cancelled():
+            waited = self._turns.leave(tenant, turn)
+            if not waited and not turn.cancelled() and turn.result() is Left.ADMITTED:
                 self.leave()  # its turn had come at that moment
             raise
 
@@ -128,9 +170,9 @@ class WaitingRoom:
             self.leave()
             raise
 
-    def _defer(self, tenant: str, wait_ms: int) -> "asyncio.Future[None]":
+    def _defer(self, tenant: str, wait_ms: int) -> "asyncio.Future[Left]":
         loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
+        turn: asyncio.Future[Left] = loop.create_future()
         self._turns.defer(tenant, turn, self._now() + wait_ms)
         loop.call_later(wait_ms / 1000, self._call)
         return turn
@@ -145,13 +187,45 @@ class WaitingRoom:
         self._turns.pause(tenants)
         self._call()
 
+    def is_paused(self, tenant: str) -> bool:
+        """Whether the tenant's bulk is paused."""
+        return self._turns.is_paused(tenant)
+
+    @property
+    def running(self) -> int:
+        """Bulk requests that run."""
+        return self._turns.running
+
+    @property
+    def abreast(self) -> int:
+        """How many of them may."""
+        return self._turns.abreast
+
+    def allow(self, places: int, abreast: int) -> None:
+        """From now on there are so many places, and so much bulk runs at a time; who runs goes on."""
+        self._turns.places, self._turns.abreast = places, abreast
+        self._call()
+
+    def close(self) -> None:
+        """This process is about to stop: who waits is told, and nobody waits from now on."""
+        self._closed = True
+        for turn in self._turns.clear():
+            if not turn.done():
+                turn.set_result(Left.CLOSED)
+
     def _call(self) -> None:
-        """Call everyone whose turn it is."""
-        while (turn := self._turns.take(self._now())) is not None:
+        """Call those whose turn it is, the next one behind the pause."""
+        while self._pause is None and (turn := self._turns.take(self._now())) is not None:
             if turn.done():
                 self._turns.done()
-            else:
-                turn.set_result(None)
+                continue
+            turn.set_result(Left.ADMITTED)
+            if self._apart_s:
+                self._pause = asyncio.get_running_loop().call_later(self._apart_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._call()
 
     def _now(self) -> int:
         return int(self._clock() * 1000)

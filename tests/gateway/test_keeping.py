@@ -83,6 +83,7 @@ async def test_request_is_kept_with_its_decision_attempts_and_end() -> None:
         "client_request_id": "mine-1",
         "created_at": "2026-11-20T11:59:58+00:00",
         "duration_ms": 2000,
+        "waited_ms": None,
         "tenant": "acme",
         "token": "tok",
         "endpoint": "chat_completions",

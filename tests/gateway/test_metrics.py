@@ -38,6 +38,7 @@ from gateway.events import (
     WebhookTried,
 )
 from gateway.limiting.asks import Kind as Limit
+from gateway.limiting.waiting import Left
 from gateway.metric_specs import SPECS, Kind
 from gateway.metrics import Metrics
 from gateway.metrics_server import MetricsPortError, MetricsServer
@@ -262,6 +263,7 @@ def test_every_metric_is_on_the_page_with_the_labels_of_its_spec() -> None:
     subject.set_build(version="0.1.0", catalogue="c1", registry="r1")
     subject.price_refreshed(PriceOutcome.LIVE)
     subject.limited(Limit.TOKENS)
+    subject.bulk_waited(Left.ADMITTED, 0.2)
     subject.budget_refused(Why.SPENT)
     subject.watch_health(lambda ill: len(ill))
     families = {family.name: family for family in text_string_to_metric_families(subject.render().decode())}

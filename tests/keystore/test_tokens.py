@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
 from keystore.keystore import Caller, Keystore
+from keystore.rights import checked_scopes, rights_of
 from keystore.tenants import Tenant
 from keystore.token_format import TokenKind, new_token
 from tests.keystore.conftest import START, World
@@ -202,3 +203,11 @@ def _with_checksum(text: str) -> str:
 
     body = text[:-6]
     return body + _checksum(body)
+
+
+def test_scope_for_bulk_holds_the_data_plane_and_is_no_administrators() -> None:
+    assert rights_of(TokenKind.LIVE, ["inference:bulk"]) == {"inference", "inference:bulk"}
+    assert rights_of(TokenKind.LIVE, []) == rights_of(TokenKind.LIVE, ["inference"]) == {"inference"}
+    assert rights_of(TokenKind.ADMIN, ["inference:bulk"]) == set()
+    with pytest.raises(TokenInvalid):
+        checked_scopes(TokenKind.ADMIN, ["inference:bulk"])

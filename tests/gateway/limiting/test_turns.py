@@ -105,3 +105,23 @@ def test_nobody_is_lost_passed_over_or_let_in_beyond_the_places(steps: list[tupl
             queue.urgent = max(0, queue.urgent + (1 if step == "urgent" else -1))
         assert len(queue) == sum(map(len, waiting.values()))
         assert queue.running == len(running)
+
+
+@given(st.lists(st.sampled_from(TENANTS), max_size=40))
+def test_tenant_that_has_few_gets_in_at_the_cost_of_who_has_most(comers: list[str]) -> None:
+    queue = turns(places=0)
+    waiting: dict[str, list[str]] = {tenant: [] for tenant in TENANTS}
+    for number, tenant in enumerate(comers):
+        longest = max(map(len, waiting.values()))
+        last = queue.yields(tenant)
+        assert (last is not None) is (len(queue) == MOST - (last is not None) and longest > len(waiting[tenant]) + 1)
+        if last is not None:
+            assert len(waiting[last[0]]) == longest and waiting[last[0]].pop() == last
+        if queue.join(tenant, f"{tenant}{number}"):
+            waiting[tenant].append(f"{tenant}{number}")
+        else:
+            crowded, nobody_has_more = len(waiting[tenant]) == MOST_EACH, longest <= len(waiting[tenant]) + 1
+            assert crowded or (len(queue) == MOST and nobody_has_more)
+        assert len(queue) == sum(map(len, waiting.values())) <= MOST
+    assert sorted(queue.clear()) == sorted(each for one in waiting.values() for each in one)
+    assert len(queue) == 0 and queue.join("a", "anew")
