@@ -209,6 +209,21 @@ class BudgetInvalid(BudgetError):
     """A budget cannot be set like this."""
 
 
+# --- limits --------------------------------------------------------------------------------------------------------
+
+
+class LimitError(KeystoreError):
+    """The limit cannot be used."""
+
+
+class LimitUnknown(LimitError):
+    """There is no such limit."""
+
+
+class LimitInvalid(LimitError):
+    """A limit cannot be set like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 

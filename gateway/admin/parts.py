@@ -17,4 +17,7 @@ RequestId = Annotated[str, Path(pattern=r"^req_[0-9a-f]{32}$", description="`x-w
 Spend = Annotated[
     Literal["managed", "byok"], Path(description="Whose keys are paid with: the operator's, or the tenant's own.")
 ]
+LimitName = Annotated[
+    Literal["requests_per_minute", "tokens_per_minute", "concurrency"], Path(description="What the limit bounds.")
+]
 Period = Annotated[Literal["day", "month"], Path(description="How long a budget lasts before it begins anew, UTC.")]

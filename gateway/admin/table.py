@@ -13,6 +13,7 @@ from gateway.admin import (
     doctor,
     imports,
     keys,
+    limits,
     moves,
     names,
     plans,
@@ -31,6 +32,7 @@ TAGS: Final = MappingProxyType(
         "keys": "Tenants' provider keys. Values go in and never come out.",
         "tokens": "What applications authenticate with. A token is shown once, when it is made.",
         "budgets": "What tenants and their tokens may spend, and what is left of it.",
+        "limits": "What tenants and their tokens may ask at a time.",
         "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
         "prices": "Price releases: what is live, what would change, and what goes live.",
         "sealing": "The root keys that wrap every tenant's data key.",
@@ -44,6 +46,7 @@ TAGS: Final = MappingProxyType(
 _TENANT: Final = "/admin/tenants/{tenant}"
 _KEY: Final = _TENANT + "/keys/{setting_key}"
 _BUDGET: Final = _TENANT + "/budgets/{spend}/{period}"
+_LIMIT: Final = _TENANT + "/limits/{limit}"
 _TOKEN: Final = "/admin/tokens/{token_id}"  # noqa: S105 - a path
 _PROVIDER: Final = "/admin/providers/{provider_id}"
 _RELEASE: Final = "/admin/prices/releases/{release}"
@@ -73,6 +76,9 @@ ROWS: Final = (
     Row("GET", _TENANT + "/budgets", "budget.list", budgets.list_budgets, "List a tenant's budgets", "budgets"),
     Row("PUT", _BUDGET, "budget.set", budgets.set_budget, "Set a budget", "budgets"),
     Row("DELETE", _BUDGET, "budget.remove", budgets.remove_budget, "Remove a budget", "budgets"),
+    Row("GET", _TENANT + "/limits", "limit.list", limits.list_limits, "List a tenant's limits", "limits"),
+    Row("PUT", _LIMIT, "limit.set", limits.set_limit, "Set a limit", "limits"),
+    Row("DELETE", _LIMIT, "limit.remove", limits.remove_limit, "Remove a limit", "limits"),
     Row("GET", "/admin/plans", "plan.list", plans.list_plans, "List plans", "tenants"),
     Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
     Row(

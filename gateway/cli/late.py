@@ -81,6 +81,7 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "price": Late("prices", "app", "Price releases."),
         "ledger": Late("ledger", "app", "The ledger: one row for each request."),
         "budget": Late("budgets", "app", "What tenants and their tokens may spend in a day or a month."),
+        "limit": Late("limits", "app", "What tenants and their tokens may ask at a time, beside their plans."),
         "usage": Late(
             "usage",
             "app",

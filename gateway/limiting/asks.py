@@ -88,6 +88,11 @@ def longest(standings: Sequence[Standing]) -> Standing | None:
     return max(refusing, key=lambda each: (each.retry_ms is None, each.retry_ms or 0), default=None)
 
 
+def scope_of(ask: Ask) -> str:
+    """The scope that the ask was made for."""
+    return ask.key.split(":", 2)[1]
+
+
 def requests_a_minute(scope: str, identity: str, tenant: str, limit: int) -> Ask:
     """One request under the limit of a `scope` (tenant, token)."""
     return Ask(REQUESTS, tenant, f"rpm:{scope}:{identity}", limit)

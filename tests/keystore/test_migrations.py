@@ -24,7 +24,7 @@ from keystore.migrate import SchemaState, migrate
 from keystore.tables import VERSION_TABLE, metadata
 from tests.keystore.conftest import World
 
-ALL = ["0001", "0002", "0003", "0004", "0005", "0006", "0007"]
+ALL = ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"]
 
 
 def test_revisions_are_those_that_alembic_finds() -> None:
@@ -170,10 +170,11 @@ async def test_rows_of_an_earlier_schema_live_on(empty_world: World) -> None:
         ("0002", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0003", ["wardgate_tenants"], SchemaState.BEHIND),
         ("0006", ["wardgate_tenants"], SchemaState.BEHIND),
-        ("0007", list(metadata.tables), SchemaState.CURRENT),
-        ("0007", [], SchemaState.INCOMPLETE),
-        ("0007", ["wardgate_tenants"], SchemaState.INCOMPLETE),
-        ("0008", ["wardgate_tenants"], SchemaState.NEWER),
+        ("0007", ["wardgate_tenants"], SchemaState.BEHIND),
+        ("0008", list(metadata.tables), SchemaState.CURRENT),
+        ("0008", [], SchemaState.INCOMPLETE),
+        ("0008", ["wardgate_tenants"], SchemaState.INCOMPLETE),
+        ("0009", ["wardgate_tenants"], SchemaState.NEWER),
         ("abcdef", [], SchemaState.NEWER),
     ],
 )

@@ -21,6 +21,7 @@ from tests.scenarios.replicas import replicas
 from tests.scenarios.truth import CHAT
 
 KEY = {"MINIMAX_API_KEY": "sk-sandbox-a"}
+SOLO = {"plan": "solo", "amount": 5, "remaining": 0}
 
 
 def plan(name: str, **fields: int) -> str:
@@ -52,7 +53,7 @@ def test_sixth_of_five_a_minute_is_refused_and_told_when_to_come_again(limited: 
     assert [each.headers["x-ratelimit-remaining-requests"] for each in answers] == ["4", "3", "2", "1", "0"]
     assert {each.headers["x-ratelimit-limit-requests"] for each in answers} == {"5"}
     assert sixth.status_code == 429 and sixth.json()["error"]["code"] == "rate_limit_exceeded"
-    assert sixth.json()["error"]["limit"] == {"kind": "requests", "plan": "solo", "amount": 5, "remaining": 0}
+    assert sixth.json()["error"]["limit"] == {"kind": "requests", "whose": "plan", **SOLO}
     assert sixth.headers["x-ratelimit-remaining-requests"] == "0"
     wait_s = int(sixth.headers["retry-after-ms"]) / 1000
     assert 0 < wait_s <= 12 and int(sixth.headers["retry-after"]) == -(-int(sixth.headers["retry-after-ms"]) // 1000)
