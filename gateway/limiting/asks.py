@@ -25,7 +25,13 @@ CONCURRENCY: Final = Kind.CONCURRENCY
 
 
 class AwayError(Exception):
-    """Redis did not answer in time, or not as it should."""
+    """Redis did not answer in time, or not as it should. `trip` is the round trip that failed: those who travelled
+    together have the same. `late`: nothing was heard in time, so Redis may have counted, and may answer others."""
+
+    def __init__(self, why: str, *, trip: object = None, late: bool = False) -> None:
+        super().__init__(why)
+        self.trip = trip
+        self.late = late
 
 
 class Ask(NamedTuple):

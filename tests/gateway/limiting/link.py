@@ -1,4 +1,4 @@
-"""A line to Valkey that can be cut, or fall silent, while the processes at its ends know nothing of it."""
+"""A line to Valkey that can be cut, be late, or fall silent, while the processes at its ends know nothing of it."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 
 class Link:
-    """Carries bytes from its own port to a server; `down` resets and refuses, `silent` takes and never answers."""
+    """Carries bytes from its own port to a server; `down` resets and refuses, `silent` takes and never answers, and
+    `late_s` is by how much answers come later."""
 
     def __init__(self, host: str, port: int) -> None:
         self._upstream = (host, port)
@@ -16,6 +17,7 @@ class Link:
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.silent = False
+        self.late_s = 0.0
         self.connections = 0
         self.requests = 0  # how often something was sent to the server
 
@@ -56,9 +58,18 @@ class Link:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 self.requests += asks
-                if not self.silent:
+                if self.silent:
+                    continue
+                if self.late_s and not asks:
+                    asyncio.get_running_loop().call_later(self.late_s, _write, writer, data)
+                else:
                     writer.write(data)
                     await writer.drain()
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)
 
 
 @contextlib.asynccontextmanager
