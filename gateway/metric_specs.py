@@ -232,6 +232,11 @@ SPECS: Final = (
         "1 while limits are counted in Redis, 0 while each process counts its own share.",
         Across.LEAST,
     ),
+    LIMITS_UNHEARD := _counter(
+        "wardgate_limits_unheard_total",
+        "Requests that Redis was asked about and did not answer in time, decided by this process's share.",
+        _closed("admitted", ("false", "true")),
+    ),
     BUDGET_REFUSALS := _counter(
         "wardgate_budget_refusals_total",
         "Calls that a hard budget refused, by whether it was spent or could not be asked.",

@@ -57,6 +57,7 @@ from gateway.metric_specs import (
     LEGACY_READS,
     LIMITED,
     LIMITS_SHARED,
+    LIMITS_UNHEARD,
     LOOP_LAG,
     MISSING,
     NONE,
@@ -196,6 +197,10 @@ class Metrics:
     def set_limits_shared(self, shared: bool) -> None:
         """Whether limits are counted in Redis."""
         self._gauges[LIMITS_SHARED].set(1 if shared else 0)
+
+    def decided_alone(self, admitted: bool) -> None:
+        """Redis did not answer about a request in time, and this process's share decided."""
+        self._count(LIMITS_UNHEARD, "true" if admitted else "false")
 
     def budget_refused(self, why: Why) -> None:
         """A hard budget refused a call."""
