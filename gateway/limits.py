@@ -30,4 +30,6 @@ def limiter_of(settings: Settings, keystore: Keystore, metrics: Metrics, log: Ev
             log.warning("limits.not_shared", state=state.value, why=why, note="each process admits its share")
 
     metrics.set_limits_shared(True)
-    return Limiter(lambda unheard: SharedLimits(url, unheard), replicas=count, tell=tell, decided_alone=metrics.decided_alone)
+    return Limiter(
+        lambda unheard: SharedLimits(url, unheard), replicas=count, tell=tell, decided_alone=metrics.decided_alone
+    )
