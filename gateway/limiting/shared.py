@@ -23,7 +23,7 @@ from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.outbox import Change
 
 TIMEOUT_S: Final = 0.05  # for connecting, asking and being answered together
-SLICES: Final = 5  # a wait is counted in so many parts
+SLICES: Final = 10  # a wait is counted in so many parts
 LATEST: Final = 100  # timeouts; an answer that comes until then is still read, though nobody waits for it any more
 FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
 CONNECTIONS: Final = 4 * FLIGHTS  # with those that are late; what is told behind takes one, a trial one

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,14 @@ GATEWAYS, TIMES = 4, 10
 
 async def burst(gateways: Sequence[RunningGateway], token: str, count: int) -> Counter[int]:
     """So many at once, over all of them in turn; how they were answered."""
-    head = {"authorization": f"Bearer {token}"}
-    wide = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(headers=head, timeout=120, limits=wide) as client:
+    head, clients = {"authorization": f"Bearer {token}"}, -(-count // 50)  # a pool of httpx's costs its square
+    async with AsyncExitStack() as stack:
+        pools = [httpx.AsyncClient(headers=head, timeout=120) for _ in range(clients)]
+        for pool in pools:
+            await stack.enter_async_context(pool)
         urls = [gateways[number % len(gateways)].url + CHAT for number in range(count)]
-        answers = await asyncio.gather(*(client.post(url, json=body()) for url in urls))
+        asks = [pools[number % clients].post(url, json=body()) for number, url in enumerate(urls)]
+        answers = await asyncio.gather(*asks)
     odd = [each.text for each in answers if each.status_code not in (200, 429)]
     assert not odd, odd
     return Counter(each.status_code for each in answers)
@@ -193,6 +196,8 @@ def test_four_gateways_admit_the_limit_of_ten_times_as_much_and_no_more_when_val
         more = asyncio.run(rest(gateways, old))
         window.add(Counter({200: more}))
         unheard = sum(gateway.metric("wardgate_limits_unheard_total", admitted="false") for gateway in gateways)
+        while unheard and window.admitted < 0.98 * LIMIT and time.monotonic() < window.began + 60:
+            window.add(Counter({200: asyncio.run(rest(gateways, old))}))  # what was not heard is given back later
         assert window.admitted >= 0.98 * LIMIT, (first, more, unheard)
         valkey.close()
 
