@@ -113,6 +113,8 @@ def _whose(ask: Ask, own: TenantLimits) -> Whose:
 def _problem(plan: Plan, own: TenantLimits, verdict: Verdict, refused: Standing) -> Problem:
     limit, kind, whose = refused.ask.limit, refused.ask.kind, _whose(refused.ask, own)
     said = f"{_WHO_ALLOWS[whose].format(plan.name)} {limit:,} {_UNITS[kind]}"
+    if verdict.degraded:
+        said += ", of which each process admits its part just now, since Redis does not answer"
     headers = limit_headers(verdict)
     about = {"kind": kind.value, "whose": whose.value, "plan": plan.name}
     extra = {"limit": about | {"amount": limit, "remaining": refused.remaining}}

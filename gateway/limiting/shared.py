@@ -25,6 +25,7 @@ from gateway.limiting.outbox import Change
 TIMEOUT_S: Final = 0.05  # for connecting, asking and being answered together
 SLICES: Final = 10  # a wait is counted in so many parts
 LATEST: Final = 100  # timeouts; an answer that comes until then is still read, though nobody waits for it any more
+WARM_S: Final = 1.0  # for the first connections, before anybody waits
 FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
 CONNECTIONS: Final = 4 * FLIGHTS  # with those that are late; what is told behind takes one, a trial one
 TOGETHER: Final = 128  # requests in one flight, at most
@@ -164,12 +165,12 @@ class SharedLimits:
         what Redis admits too late is to be given back. False when it failed."""
         flight = asyncio.current_task()
         fuse = Fuse(
-            self._timeout_s, lambda: self._fail(aboard, AwayError("TimeoutError", trip=aboard, late=True), flight)
+            self._timeout_s, lambda: self._fail(aboard, AwayError("TimeoutError", trip=object(), late=True), flight)
         )
         try:
             answers = await self._run([each.command for each in aboard])
         except _AWAY as error:
-            self._fail(aboard, AwayError(type(error).__name__, trip=aboard, late=isinstance(error, _LATE)), flight)
+            self._fail(aboard, AwayError(type(error).__name__, trip=object(), late=isinstance(error, _LATE)), flight)
             return False
         finally:
             fuse.cancel()
@@ -202,10 +203,11 @@ class SharedLimits:
 
     async def warm(self) -> None:
         """Connect, and make the script known, before anybody waits for it. Raises AwayError."""
-        loads = [self._redis.script_load(self._script) for _ in range(FLIGHTS)]
-        for loaded in await asyncio.gather(*loads, return_exceptions=True):
-            if isinstance(loaded, _AWAY):
-                raise AwayError(type(loaded).__name__)
+        try:
+            async with asyncio.timeout(WARM_S):
+                await asyncio.gather(*(self._redis.script_load(self._script) for _ in range(FLIGHTS)))
+        except _AWAY as error:
+            raise AwayError(type(error).__name__) from None
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Make changes that cannot be refused, in one round trip. Raises AwayError within the timeout."""

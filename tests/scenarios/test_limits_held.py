@@ -205,6 +205,8 @@ def test_four_gateways_admit_the_limit_of_ten_times_as_much_and_no_more_when_val
         fresh = Window()
         fresh.add(asyncio.run(burst(gateways, new, TIMES * LIMIT)))
         assert fresh.admitted >= LIMIT * 9 // 10
+        refusal = gateways[0].post(CHAT, new, body())
+        assert refusal.status_code == 200 or "each process admits its part" in refusal.json()["error"]["message"]
         assert [gateway.metric("wardgate_limits_shared") for gateway in gateways] == [0] * GATEWAYS
         print(f"limit {LIMIT}: {first[200]} of {TIMES * LIMIT} in {took_s:.1f} s, {more} more, {unheard:.0f} unheard;")
         print(

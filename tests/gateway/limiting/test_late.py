@@ -13,7 +13,7 @@ import redis
 
 from gateway.limiting.breaker import State
 from gateway.limiting.limiter import Limiter
-from gateway.limiting.shared import SharedLimits, redis_key, script
+from gateway.limiting.shared import FLIGHTS, SharedLimits, redis_key, script
 from tests.gateway.limiting.link import Link, link_to
 from tests.gateway.limiting.test_limiter import Clock, conc, rpm
 from tests.gateway.limiting.test_same_meaning import CLOCK_KEY, START, TEST_CLOCK
@@ -138,3 +138,19 @@ async def test_own_lateness_is_not_redis_late(fresh_redis: str) -> None:
     assert (alone, limiter.state) == ([], State.CLOSED)
     assert LIMIT <= admitted <= LIMIT + LIMIT * (time.monotonic() - began) / 60 + 1
     await limiter.close()
+
+
+async def test_connections_are_there_before_the_first_request(fresh_redis: str) -> None:
+    async with link_to(fresh_redis) as link:
+        limiter = Limiter(lambda unheard: SharedLimits(link.url, unheard))
+        running = asyncio.create_task(limiter.run())
+        async with asyncio.timeout(10):
+            while limiter._in_doubt:
+                await asyncio.sleep(0.001)
+        connected, sent = link.connections, link.requests
+        assert connected == FLIGHTS
+        assert all(each.admitted for each in await asyncio.gather(*(limiter.admit([rpm(LIMIT)]) for _ in range(LIMIT))))
+        assert (link.connections, link.requests) == (connected, sent + 1), "the script was known"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await limiter.close()
