@@ -119,19 +119,24 @@ async def test_place_of_a_client_that_leaves_is_free_again(limited: RunningGatew
 # --- four gateways ---------------------------------------------------------------------------------------------------
 
 LIMIT = int(os.environ.get("WARDGATE_LIMIT", "20"))
-GATEWAYS, TIMES = 4, 10
+GATEWAYS, TIMES, AT_ONCE = 4, 10, 1_000
 
 
 async def burst(gateways: Sequence[RunningGateway], token: str, count: int) -> Counter[int]:
-    """So many at once, over all of them in turn; how they were answered."""
+    """So many, AT_ONCE at a time, over all of them in turn; how they were answered."""
     head, clients = {"authorization": f"Bearer {token}"}, -(-count // 50)  # a pool of httpx's costs its square
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one(client: httpx.AsyncClient, url: str) -> httpx.Response:
+        async with turn:
+            return await client.post(url, json=body())
+
     async with AsyncExitStack() as stack:
         pools = [httpx.AsyncClient(headers=head, timeout=120) for _ in range(clients)]
         for pool in pools:
             await stack.enter_async_context(pool)
         urls = [gateways[number % len(gateways)].url + CHAT for number in range(count)]
-        asks = [pools[number % clients].post(url, json=body()) for number, url in enumerate(urls)]
-        answers = await asyncio.gather(*asks)
+        answers = await asyncio.gather(*(one(pools[number % clients], url) for number, url in enumerate(urls)))
     odd = [each.text for each in answers if each.status_code not in (200, 429)]
     assert not odd, odd
     return Counter(each.status_code for each in answers)
