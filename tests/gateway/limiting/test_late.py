@@ -125,7 +125,9 @@ async def test_own_lateness_is_not_redis_late(fresh_redis: str) -> None:
     """Everybody comes at once, to a process with one connection, which is held up all the time."""
     alone: list[bool] = []
     limiter = Limiter(
-        lambda unheard: SharedLimits(fresh_redis, unheard), replicas=lambda: 4, decided_alone=alone.append
+        lambda unheard: SharedLimits(fresh_redis, unheard, timeout_s=0.2),
+        replicas=lambda: 4,
+        decided_alone=alone.append,
     )
 
     async def one() -> bool:
