@@ -1,4 +1,4 @@
-"""Lets a request of a tenant in, under the limits of its plan: requests and tokens a minute, and requests at once.
+"""Lets a request in, under the limits of its plan, tenant and token: requests and tokens a minute, and at once.
 
 Owns which limits a request is under and how a refusal is worded. Must not know how anything is counted.
 """
@@ -10,10 +10,22 @@ from typing import Final
 
 from gateway.bulk import Place, told_of_bulk
 from gateway.errors import ApiError, Problem
-from gateway.limiting.asks import Ask, Kind, Standing, Ticket, Verdict, at_once, requests_a_minute, tokens_a_minute
+from gateway.limit_telling import Whose, of_plan
+from gateway.limiting.asks import (
+    Ask,
+    Kind,
+    Standing,
+    Ticket,
+    Verdict,
+    at_once,
+    requests_a_minute,
+    scope_of,
+    tokens_a_minute,
+)
 from gateway.limiting.headers import duration, limit_headers
 from gateway.limiting.limiter import Limiter
 from gateway.tally import Tally
+from keystore.limits import Limited, TenantLimits
 from router.decision import Decision
 from router.plans import Plan
 from router.reasons import Fault
@@ -25,6 +37,16 @@ _UNITS: Final[Mapping[Kind, str]] = MappingProxyType(
         Kind.CONCURRENCY: "requests at the same time",
     }
 )
+_LIMITED: Final[Mapping[Kind, Limited]] = MappingProxyType(
+    {Kind.REQUESTS: Limited.REQUESTS, Kind.TOKENS: Limited.TOKENS, Kind.CONCURRENCY: Limited.CONCURRENCY}
+)
+_WHO_ALLOWS: Final[Mapping[Whose, str]] = MappingProxyType(
+    {
+        Whose.PLAN: 'The plan "{}" allows',
+        Whose.TENANT: "The limit of this tenant allows",
+        Whose.TOKEN: "The limit of this token allows",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,29 +56,55 @@ class Admission:
     limiter: Limiter
     refused: Callable[[Kind], None]
 
-    async def admit(self, plan: Plan, decision: Decision, tally: Tally, place: Place | None = None) -> Ticket:
-        """What the request holds until it has ended; the headers of its answer say how its limits stand. Bulk waits for
-        its turn. Raises ApiError 429 that names the limit and when to come again, and what `Place.wait` does."""
-        asks = _asks(plan, decision, tally)
-        bulk = place is not None and place.bulk
-        verdict = await (place.wait(asks, tally) if place is not None and bulk else self.limiter.admit(asks))
+    async def admit(
+        self, plan: Plan, own: TenantLimits, decision: Decision, tally: Tally, place: Place | None = None
+    ) -> Ticket:
+        """What the request holds until it has ended; the headers of its answer say how its limits stand. `own` are the
+        tenant's limits and its tokens'. Bulk waits for its turn. Raises ApiError 429 that names the limit and when to
+        come again, and what `Place.wait` does."""
+        asks = _asks(plan, own, tally, _tokens(decision))
+        if place is None or not place.bulk:
+            return self._ticket(await self.limiter.admit(asks), plan, own, tally)
+        return self._ticket(await place.wait(asks, tally), plan, own, tally, bulk=True)
+
+    async def admit_uncalled(self, plan: Plan, own: TenantLimits, tally: Tally) -> None:
+        """The same for a request that no model is called for: it counts as a request, and holds nothing."""
+        asks = _asks(plan, own, tally, 0)
+        verdict = await self.limiter.admit(tuple(each for each in asks if each.kind is Kind.REQUESTS))
+        self._ticket(verdict, plan, own, tally)
+
+    def _ticket(self, verdict: Verdict, plan: Plan, own: TenantLimits, tally: Tally, *, bulk: bool = False) -> Ticket:
         if verdict.refused is not None:
             kind = verdict.refused.ask.kind
             self.refused(kind)
-            problem = _problem(plan, verdict, verdict.refused)
+            problem = _problem(plan, own, verdict, verdict.refused)
             raise ApiError(told_of_bulk(problem, kind, tally) if bulk else problem)
         tally.headers |= limit_headers(verdict)
         assert verdict.ticket is not None  # noqa: S101 - nothing refused
         return verdict.ticket
 
 
-def _asks(plan: Plan, decision: Decision, tally: Tally) -> tuple[Ask, ...]:
-    tenant = tally.tenant_id
-    return (
-        requests_a_minute("tenant", tenant, tenant, plan.requests_per_minute),
-        tokens_a_minute("tenant", tenant, tenant, plan.tokens_per_minute, _tokens(decision)),
-        at_once("tenant", tenant, tenant, plan.concurrency),
-    )
+def _asks(plan: Plan, own: TenantLimits, tally: Tally, tokens: int) -> tuple[Ask, ...]:
+    """Under the plan's limits, or the tenant's in their place, and those of the token beside them; all that one request
+    asks is asked at once."""
+    tenant, token = tally.tenant_id, tally.token_id or ""
+    asks = _of("tenant", tenant, tenant, {**of_plan(plan), **own.of_tenant}, tokens)
+    if token in own.of_tokens:
+        asks += _of("token", token, tenant, own.of_tokens[token], tokens)
+    return asks
+
+
+def _of(scope: str, identity: str, tenant: str, amounts: Mapping[Limited, int], tokens: int) -> tuple[Ask, ...]:
+    asks = []
+    for limited, amount in amounts.items():
+        match limited:
+            case Limited.REQUESTS:
+                asks.append(requests_a_minute(scope, identity, tenant, amount))
+            case Limited.TOKENS:
+                asks.append(tokens_a_minute(scope, identity, tenant, amount, tokens))
+            case Limited.CONCURRENCY:
+                asks.append(at_once(scope, identity, tenant, amount))
+    return tuple(asks)
 
 
 def _tokens(decision: Decision) -> int:
@@ -65,11 +113,20 @@ def _tokens(decision: Decision) -> int:
     return basis.input_tokens + basis.output_tokens
 
 
-def _problem(plan: Plan, verdict: Verdict, refused: Standing) -> Problem:
-    limit, kind = refused.ask.limit, refused.ask.kind
-    said = f'The plan "{plan.name}" allows {limit:,} {_UNITS[kind]}'
+def _whose(ask: Ask, own: TenantLimits) -> Whose:
+    if scope_of(ask) == Whose.TOKEN:
+        return Whose.TOKEN
+    return Whose.TENANT if _LIMITED[ask.kind] in own.of_tenant else Whose.PLAN
+
+
+def _problem(plan: Plan, own: TenantLimits, verdict: Verdict, refused: Standing) -> Problem:
+    limit, kind, whose = refused.ask.limit, refused.ask.kind, _whose(refused.ask, own)
+    said = f"{_WHO_ALLOWS[whose].format(plan.name)} {limit:,} {_UNITS[kind]}"
+    if verdict.degraded:
+        said += ", of which each process admits its part just now, since Redis does not answer"
     headers = limit_headers(verdict)
-    extra = {"limit": {"kind": kind.value, "plan": plan.name, "amount": limit, "remaining": refused.remaining}}
+    about = {"kind": kind.value, "whose": whose.value, "plan": plan.name}
+    extra = {"limit": about | {"amount": limit, "remaining": refused.remaining}}
     if verdict.retry_ms is None:
         text = f"{said}, and this request alone may need {refused.ask.amount:,}: make it shorter or lower max_tokens."
         return Problem(429, "rate_limit_exceeded", text, Fault.PLAN, headers=headers, extra=extra)

@@ -18,7 +18,16 @@ from gateway.idempotency_key import key_of
 from gateway.openai_shape import encode
 from gateway.paths import wording_of
 from gateway.pins import Pin, Pins
-from gateway.receiving import Admitted, decided, identify, keyring_of, read_request, receive_raw, receive_request
+from gateway.receiving import (
+    Admitted,
+    admit_uncalled,
+    decided,
+    identify,
+    keyring_of,
+    read_request,
+    receive_raw,
+    receive_request,
+)
 from gateway.relay import relay_stream
 from gateway.repeats import NOT_KEPT, Replay, Ticket, definite
 from gateway.seen import parse
@@ -184,7 +193,7 @@ class Calls:
         plan = book.plans.get(tenant.plan)
         if plan is not None and tally.account is not None:
             tally.account.plan, tally.account.own = plan, keyring.budgets
-            ticket = await self._services.admission.admit(plan, decision, tally, place)
+            ticket = await self._services.admission.admit(plan, keyring.limits, decision, tally, place)
             tally.account.leave = partial(self._services.admission.limiter.settle, ticket)
 
     async def _plain(
@@ -294,6 +303,7 @@ class CountTokens:
         admitted = await identify(scope, services, tally)
         request = await receive_request(scope, receive, services, tally, COUNT_FRONT)
         keyring = await keyring_of(admitted.tenant, services)
+        await admit_uncalled(admitted.tenant, keyring, book, services, tally)
         decision = decided(request, admitted, keyring, book, services, enough=1)
         if not decision.ranked:
             error = refused(decision, tally, services.events)

@@ -10,7 +10,7 @@ from gateway.errors import ApiError, Problem
 from gateway.events import Endpoint
 from gateway.fronts import CHAT_FRONT
 from gateway.receipts import record_of
-from gateway.receiving import decided, identify, keyring_of, receive_request
+from gateway.receiving import admit_uncalled, decided, identify, keyring_of, receive_request
 from gateway.services import Services
 from gateway.tally import KEY, Tally
 from keystore.errors import DatabaseUnavailable, DecisionUnknown
@@ -74,6 +74,7 @@ class Route:
         admitted = await identify(scope, services, tally)
         request = await receive_request(scope, receive, services, tally, CHAT_FRONT)
         keyring = await keyring_of(admitted.tenant, services)
+        await admit_uncalled(admitted.tenant, keyring, book, services, tally)
         decision = decided(request, admitted, keyring, book, services)
         await send_body(send, 200, orjson.dumps(to_json(decision)))
 

@@ -34,7 +34,9 @@ def limiter_of(settings: Settings, keystore: Keystore, metrics: Metrics, log: Ev
             log.warning("limits.not_shared", state=state.value, why=why, note="each process admits its share")
 
     metrics.set_limits_shared(True)
-    return Limiter(lambda unheard: SharedLimits(url, unheard), replicas=count, tell=tell)
+    return Limiter(
+        lambda unheard: SharedLimits(url, unheard), replicas=count, tell=tell, decided_alone=metrics.decided_alone
+    )
 
 
 def places_of(limits: Limits, limiter: Limiter, metrics: Metrics, log: EventLogger) -> Places:

@@ -257,6 +257,11 @@ SPECS: Final = (
         _WAIT_S,
         _closed("end", Left, (GONE,)),
     ),
+    LIMITS_UNHEARD := _counter(
+        "wardgate_limits_unheard_total",
+        "Requests that Redis was asked about and did not answer in time, decided by this process's share.",
+        _closed("admitted", ("false", "true")),
+    ),
     BUDGET_REFUSALS := _counter(
         "wardgate_budget_refusals_total",
         "Calls that a hard budget refused, by whether it was spent or could not be asked.",

@@ -67,6 +67,7 @@ from gateway.metric_specs import (
     LEGACY_READS,
     LIMITED,
     LIMITS_SHARED,
+    LIMITS_UNHEARD,
     LOOP_LAG,
     MISSING,
     NONE,
@@ -229,6 +230,10 @@ class Metrics:
         """How many bulk requests wait, and how many may be in flight; both are read at every scrape."""
         self._gauges[BULK_WAITING].set_function(waiting)
         self._gauges[IN_FLIGHT_ALLOWED].set_function(allowed)
+
+    def decided_alone(self, admitted: bool) -> None:
+        """Redis did not answer about a request in time, and this process's share decided."""
+        self._count(LIMITS_UNHEARD, "true" if admitted else "false")
 
     def budget_refused(self, why: Why) -> None:
         """A hard budget refused a call."""

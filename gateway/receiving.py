@@ -101,3 +101,10 @@ async def keyring_of(tenant: Tenant, services: Services) -> Keyring:
         return await services.lending.keyring(tenant, plan)
     except DatabaseUnavailable as error:
         raise ApiError(KEYSTORE_AWAY) from error
+
+
+async def admit_uncalled(tenant: Tenant, keyring: Keyring, book: RuleBook, services: Services, tally: Tally) -> None:
+    """Under the limits of requests a minute, for what no model is called for; raises ApiError 429."""
+    plan = book.plans.get(tenant.plan)
+    if plan is not None:
+        await services.admission.admit_uncalled(plan, keyring.limits, tally)

@@ -224,6 +224,21 @@ class WebhookInvalid(KeystoreError):
     """A webhook cannot be like this."""
 
 
+# --- limits --------------------------------------------------------------------------------------------------------
+
+
+class LimitError(KeystoreError):
+    """The limit cannot be used."""
+
+
+class LimitUnknown(LimitError):
+    """There is no such limit."""
+
+
+class LimitInvalid(LimitError):
+    """A limit cannot be set like this."""
+
+
 # --- decisions -----------------------------------------------------------------------------------------------------
 
 

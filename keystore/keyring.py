@@ -13,6 +13,7 @@ from typing import Final
 
 from keystore.budgets import NO_BUDGETS, TenantBudgets
 from keystore.holdings import Holding, by_name
+from keystore.limits import NO_LIMITS, TenantLimits
 from keystore.providers import Provider, Registry, filled, host_of
 from keystore.resolve import Found, HeldName, Missing, Names, NameTable, Store, Unusable, Via, first_usable
 from keystore.secret import Secret
@@ -31,6 +32,7 @@ class Keyring:
     holdings: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by name
     choices: Mapping[str, tuple[Holding, ...]] = field(repr=False)  # by provider
     budgets: TenantBudgets = NO_BUDGETS
+    limits: TenantLimits = NO_LIMITS
     lent: Mapping[str, str] = field(default_factory=lambda: _NOTHING)  # by provider: whose key it is, where not its own
 
     def owner(self, provider_id: str) -> str:

@@ -39,6 +39,7 @@ from keystore.keyring import Credential, Keyring, build_keyring, order_of_trial
 from keystore.leases import Leases
 from keystore.ledger import LedgerStore, in_turn
 from keystore.legacy import find_legacy
+from keystore.limits import LimitStore, TenantLimits
 from keystore.migrate import ensure_schema
 from keystore.moves import Moves
 from keystore.names import Names
@@ -98,6 +99,7 @@ class Keystore:
     decisions: DecisionStore
     ledger: LedgerStore
     budgets: BudgetStore
+    limits: LimitStore
     budget_use: BudgetUse
     budget_spent: BudgetSpent
     spending: Spending
@@ -163,11 +165,14 @@ class Keystore:
 
         use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
         spent, spending = BudgetSpent(plan_budgets, now=now), Spending(database, now=now, rule=unusual)
+        limits = LimitStore(database, now=now)
 
         async def read_keyring(tenant: Tenant) -> Keyring:
             found = build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
-            own = await budgets.read(tenant.id)
-            return replace(found, budgets=TenantBudgets.of(own)) if own else found
+            spend, asked = await budgets.read(tenant.id), await limits.read(tenant.id)
+            if spend or asked:
+                return replace(found, budgets=TenantBudgets.of(spend), limits=TenantLimits.of(asked))
+            return found
 
         remembered = Remembered(
             token_store,
@@ -192,6 +197,7 @@ class Keystore:
             decisions=DecisionStore(database, keeping, now=now),
             ledger=LedgerStore(database, now=now, settle=in_turn(spending.counted, spent.counted), kept=ledger_kept),
             budgets=budgets,
+            limits=limits,
             budget_use=BudgetUse(database, now=now),
             budget_spent=spent,
             spending=spending,
@@ -218,7 +224,7 @@ class Keystore:
         )
 
     async def keyring(self, tenant: Tenant) -> Keyring:
-        """What `tenant` can use now, from both stores in at most four statements, or as it is remembered; every
+        """What `tenant` can use now, from both stores in at most five statements, or as it is remembered; every
         envelope was opened once."""
         return await self._remembered.keyring(tenant)
 

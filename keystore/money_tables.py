@@ -1,4 +1,4 @@
-"""The tables of what was used and what it cost, on the metadata of keystore.tables.
+"""The tables of what was used and what it cost, and of what bounds it, on the metadata of keystore.tables.
 
 Owns names, types and constraints, as there. Money is whole nano-dollars. Must not know how a row is read or written.
 """
@@ -37,6 +37,7 @@ __all__ = [
     "budgets",
     "journals",
     "ledger",
+    "limits",
     "metadata",
     "spending",
     "usage",
@@ -146,6 +147,20 @@ budgets = Table(
     CheckConstraint("period IN ('day', 'month')", name="period"),
     CheckConstraint("spend IN ('managed', 'byok')", name="spend"),
     CheckConstraint("amount_nano >= 0", name="amount"),
+)
+
+# What a tenant or a token may ask at a time, where the plan's row does not decide alone.
+limits = Table(
+    "wardgate_limits",
+    metadata,
+    Column("tenant_id", String(64), ForeignKey("wardgate_tenants.id"), primary_key=True),
+    Column("token_id", String(64), primary_key=True),  # "": of all the tenant's tokens together
+    Column("limited", String(24), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    CheckConstraint("limited IN ('requests_per_minute', 'tokens_per_minute', 'concurrency')", name="limited"),
+    CheckConstraint("amount >= 1", name="amount"),
 )
 
 # What was spent of a budget in one of its periods, and what processes hold of the rest for calls that run.

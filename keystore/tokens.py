@@ -19,6 +19,7 @@ from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database
 from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
+from keystore.limits import carry_limits
 from keystore.rights import checked_scopes, rights_of
 from keystore.servicekeys import Purpose, ServiceKey, ServiceKeys
 from keystore.tables import tenants, tokens
@@ -190,6 +191,7 @@ class TokenStore:
             made = new_token(TokenKind(row.kind), self._random)
             rights = {name: row._mapping[name] for name in _RIGHTS}
             await self._insert(connection, made, rights, now)
+            await carry_limits(connection, row.tenant_id, row.id, made.id, now)
             ends = now + overlap if row.expires_at is None else min(row.expires_at, now + overlap)
             await self._change(connection, row, now, expires_at=ends, replaced_by=made.id)
         return NewToken(made.text.reveal(), made.id, made.kind, row.tenant_slug, row.name, now, row.expires_at)

@@ -18,4 +18,7 @@ WebhookId = Annotated[str, Path(pattern=r"^wh_[0-9a-f]{12}$", description="The i
 Spend = Annotated[
     Literal["managed", "byok"], Path(description="Whose keys are paid with: the operator's, or the tenant's own.")
 ]
+LimitName = Annotated[
+    Literal["requests_per_minute", "tokens_per_minute", "concurrency"], Path(description="What the limit bounds.")
+]
 Period = Annotated[Literal["day", "month"], Path(description="How long a budget lasts before it begins anew, UTC.")]

@@ -126,6 +126,16 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
             404, "webhook_unknown", "There is no such webhook; GET /admin/webhooks lists them."
         ),
         errors.WebhookInvalid: Refusal(400, "webhook_refused", "This cannot be a webhook.", own_words=True),
+        errors.LimitUnknown: Refusal(
+            404, "limit_unknown", "There is no such limit; GET /admin/tenants/{tenant}/limits lists them."
+        ),
+        errors.LimitInvalid: Refusal(
+            400,
+            "limit_refused",
+            "This limit cannot be set: it is a whole number from 1 to 10,000,000,000, of the tenant or one of its"
+            " tokens.",
+        ),
+        errors.LimitError: Refusal(409, "limit_unusable", "This limit cannot be used."),
         errors.LedgerUnknown: Refusal(
             404, "ledger_row_unknown", "The ledger has no row of this request id.", own_words=True
         ),

@@ -14,6 +14,7 @@ from gateway.admin import (
     doctor,
     imports,
     keys,
+    limits,
     moves,
     names,
     plans,
@@ -35,6 +36,7 @@ TAGS: Final = MappingProxyType(
         "budgets": "What tenants and their tokens may spend, and what is left of it.",
         "webhooks": "Where alerts of budgets and of unusual spending are sent to.",
         "bulk": "Whose bulk requests are paused.",
+        "limits": "What tenants and their tokens may ask at a time.",
         "names": "Old names of keys, conflicts, and who breaks when a provider row changes.",
         "prices": "Price releases: what is live, what would change, and what goes live.",
         "sealing": "The root keys that wrap every tenant's data key.",
@@ -48,6 +50,7 @@ TAGS: Final = MappingProxyType(
 _TENANT: Final = "/admin/tenants/{tenant}"
 _KEY: Final = _TENANT + "/keys/{setting_key}"
 _BUDGET: Final = _TENANT + "/budgets/{spend}/{period}"
+_LIMIT: Final = _TENANT + "/limits/{limit}"
 _TOKEN: Final = "/admin/tokens/{token_id}"  # noqa: S105 - a path
 _PROVIDER: Final = "/admin/providers/{provider_id}"
 _RELEASE: Final = "/admin/prices/releases/{release}"
@@ -95,6 +98,9 @@ ROWS: Final = (
     Row("GET", "/admin/bulk", "bulk.list", bulk.list_paused, "List whose bulk is paused", "bulk"),
     Row("POST", _TENANT + "/bulk/pause", "bulk.pause", bulk.pause, "Pause a tenant's bulk", "bulk"),
     Row("POST", _TENANT + "/bulk/resume", "bulk.resume", bulk.resume, "Let a tenant's bulk go on", "bulk"),
+    Row("GET", _TENANT + "/limits", "limit.list", limits.list_limits, "List a tenant's limits", "limits"),
+    Row("PUT", _LIMIT, "limit.set", limits.set_limit, "Set a limit", "limits"),
+    Row("DELETE", _LIMIT, "limit.remove", limits.remove_limit, "Remove a limit", "limits"),
     Row("GET", "/admin/plans", "plan.list", plans.list_plans, "List plans", "tenants"),
     Row("GET", "/admin/tokens", "token.list", tokens.list_tokens, "List tokens", "tokens"),
     Row(

@@ -19,6 +19,7 @@ from keystore.errors import (
     CredentialUnknown,
     DecisionUnknown,
     KeystoreError,
+    LimitUnknown,
     PriceReleaseUnknown,
     TenantUnknown,
     TokenUnknown,
@@ -36,6 +37,7 @@ IN_PATH: Final[Mapping[str, type[KeystoreError]]] = MappingProxyType(
         "release": PriceReleaseUnknown,
         "spend": BudgetUnknown,
         "period": BudgetUnknown,
+        "limit": LimitUnknown,
     }
 )
 

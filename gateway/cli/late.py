@@ -83,6 +83,7 @@ COMMANDS: Final[Mapping[str, Late]] = MappingProxyType(
         "budget": Late("budgets", "app", "What tenants and their tokens may spend in a day or a month."),
         "webhook": Late("webhooks", "app", "Where alerts of budgets and of unusual spending are sent to."),
         "bulk": Late("bulk", "app", "Pause the bulk requests of a tenant, and let them go on."),
+        "limit": Late("limits", "app", "What tenants and their tokens may ask at a time, beside their plans."),
         "usage": Late(
             "usage",
             "app",

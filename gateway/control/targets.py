@@ -49,8 +49,11 @@ class Target(Enum):
     RELEASE = "price release"
     BUDGET = "budget"
     WEBHOOK = "webhook"
+    LIMIT = "limit"
 
 
+_LIMITED: Final = "(?:requests_per_minute|tokens_per_minute|concurrency)"
+_TOKEN_ID: Final = "[0-9A-Za-z]{12}"  # noqa: S105 - a form
 _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
     {
         Target.TENANT: re.compile(r"[a-z0-9][a-z0-9-]{0,62}"),
@@ -60,6 +63,7 @@ _FORMS: Final[Mapping[Target, re.Pattern[str]]] = MappingProxyType(
         Target.RELEASE: re.compile(r"[a-z0-9][a-z0-9.-]{0,19}"),
         Target.BUDGET: re.compile(r"(?:managed|byok) (?:day|month)(?: [0-9A-Za-z]{12})?"),
         Target.WEBHOOK: re.compile(r"wh_[0-9a-f]{12}"),
+        Target.LIMIT: re.compile(rf"{_LIMITED}(?: {_LIMITED}){{0,2}}(?: {_TOKEN_ID})?|{_TOKEN_ID}"),
         Target.REQUEST: re.compile(r"req_[0-9a-f]{32}"),
         Target.MODEL: re.compile(r"[A-Za-z0-9][\w./:@-]{0,255}", re.ASCII),
     }

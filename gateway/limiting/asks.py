@@ -25,7 +25,13 @@ CONCURRENCY: Final = Kind.CONCURRENCY
 
 
 class AwayError(Exception):
-    """Redis did not answer in time, or not as it should."""
+    """Redis did not answer in time, or not as it should. `trip` is the round trip that failed: those who travelled
+    together have the same. `late`: nothing was heard in time, so Redis may have counted, and may answer others."""
+
+    def __init__(self, why: str, *, trip: object = None, late: bool = False) -> None:
+        super().__init__(why)
+        self.trip = trip
+        self.late = late
 
 
 class Ask(NamedTuple):
@@ -86,6 +92,11 @@ def longest(standings: Sequence[Standing]) -> Standing | None:
     """Of those that refuse, the one whose wait is the longest; never is longer than any time."""
     refusing = [each for each in standings if each.retry_ms != 0]
     return max(refusing, key=lambda each: (each.retry_ms is None, each.retry_ms or 0), default=None)
+
+
+def scope_of(ask: Ask) -> str:
+    """The scope that the ask was made for."""
+    return ask.key.split(":", 2)[1]
 
 
 def requests_a_minute(scope: str, identity: str, tenant: str, limit: int) -> Ask:

@@ -2,9 +2,10 @@
 
 With Redis it decides there, in one round trip. This process's own share (limit / replicas) is kept beside it: it is
 debited by all that this process admits, whoever decided, and where Redis refuses it is as full as the whole, so it can
-take over at any moment without a second burst. When Redis is back it is first told what was admitted
-without it, and for as long as other processes may not have done so, both must agree. Without Redis the share is all
-there is.
+take over at any moment without a second burst. What was asked and not heard in time is refused where there are other
+processes: Redis may be answering them, and they may have all that there is. When Redis is back it is first told what
+was admitted without it, and for as long as other processes may not have done so, both must agree. Without Redis the
+share is all there is.
 Owns the order of these steps. Must not know HTTP, nor how anything is counted.
 """
 
@@ -44,8 +45,14 @@ def silent(state: State, why: str) -> None:
     """Tell nobody."""
 
 
+def unheeded(admitted: bool) -> None:
+    """Tell nobody."""
+
+
 class Shared(Protocol):
     """The counts that all processes share; `shared.SharedLimits`."""
+
+    async def warm(self) -> None: ...
 
     async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> "Answer": ...
 
@@ -61,7 +68,8 @@ class Shared(Protocol):
 class Limiter:
     """The limits of one process. `shared` opens the counts in Redis, given who hears of requests that left too early;
     `replicas` tells how many processes there are, as last known while Redis was there: it must not fall because Redis
-    is away. `tell` hears when Redis goes and comes back."""
+    is away. `tell` hears when Redis goes and comes back, `decided_alone` of each request that Redis was asked about and
+    that this process decided by its share (whether it was admitted), since no answer came in time."""
 
     def __init__(
         self,
@@ -71,10 +79,12 @@ class Limiter:
         tell: Callable[[State, str], None] = silent,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        decided_alone: Callable[[bool], None] = unheeded,
     ) -> None:
         self._shared = shared(self._unheard) if shared is not None else None
         self._replicas = replicas
         self._clock = clock
+        self._decided_alone = decided_alone
         self._local = LocalLimits()
         self._outbox = Outbox()
         self._beyond = Beyond()
@@ -86,6 +96,7 @@ class Limiter:
         self._count = 0
         self._keep_at = 0
         self._epoch = ""
+        self._trip: object = None  # the last that failed
         self._in_doubt = True  # whether Redis still has its data; until it is known, both must agree
         self._wake = asyncio.Event()
 
@@ -142,7 +153,11 @@ class Limiter:
             admitted, standings = await self._ask(shared, asks, holder)
         except AwayError as error:
             self._failed(error)
+            if self._in_the_dark(error):
+                self._give_back(ours.ticket)
+                return self._unheard_of(asks, holder)
             self._outbox.owe_all(asks)
+            self._decided_alone(True)
             return ours
         except BaseException:
             self._give_back(ours.ticket)
@@ -155,9 +170,25 @@ class Limiter:
 
     def _redis_failed(self, error: AwayError, asks: Sequence[Ask], holder: str) -> Verdict:
         self._failed(error)
+        if self._in_the_dark(error):
+            return self._unheard_of(asks, holder)
         verdict = self._without_redis(asks, holder)
         if verdict.ticket is None:
             self._outbox.end(asks, holder)  # the script may have run, and its answer been lost
+        self._decided_alone(verdict.admitted)
+        return verdict
+
+    def _in_the_dark(self, error: AwayError) -> bool:
+        """Whether Redis may be answering others, who may have all that a limit has. Alone, this process knows."""
+        return error.late and self._parts() > 1
+
+    def _unheard_of(self, asks: Sequence[Ask], holder: str) -> Verdict:
+        """Nothing was heard of a request in time: refused, and of these limits this process's share has from now on
+        what is refilled, until Redis is heard again."""
+        self._local.fill(asks, self._now(), self._parts())
+        self._outbox.end(asks, holder)
+        verdict = self._unless_whole(self._by_share(asks, holder, degraded=True), asks)
+        self._decided_alone(verdict.admitted)
         return verdict
 
     def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
@@ -227,13 +258,17 @@ class Limiter:
                 self._local.force(ask, -ask.amount, self._now(), self._parts())
 
     def _unheard(self, asks: Sequence[Ask], holder: str) -> None:
-        """Redis admitted a request whose caller had left."""
+        """Redis admitted a request whose caller had left, or had been answered without it."""
         self._outbox.owe_all(asks, -1)
-        self._outbox.end(asks, holder)
+        if holder not in self._held:
+            self._outbox.end(asks, holder)
         self._wake.set()
 
     async def run(self) -> None:
         """Tell Redis what waits, keep leases, and try a Redis that is away, until cancelled."""
+        if self._shared is not None:
+            with contextlib.suppress(AwayError):  # it is told by the first round
+                await self._shared.warm()
         while not _is_cancelled():
             await self.tend()
             with contextlib.suppress(TimeoutError):
@@ -335,7 +370,9 @@ class Limiter:
 
     def _failed(self, error: AwayError) -> None:
         self._in_doubt = True
-        self._breaker.failed(str(error))
+        if error.trip is None or error.trip is not self._trip:  # those who travelled together failed once
+            self._trip = error.trip
+            self._breaker.failed(str(error))
         self._wake.set()
 
     def _used(self, ask: Ask) -> int:

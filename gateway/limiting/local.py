@@ -108,6 +108,12 @@ class LocalLimits:
             if ask.kind is not CONCURRENCY:
                 self._rates[ask.key] = (now, max(self._level(ask, now), full_in * ask.limit), ask)
 
+    def fill(self, asks: Sequence[Ask], now: int, parts: int) -> None:
+        """Nobody knows what others used of these: the whole, for all that this process may assume."""
+        for ask in asks:
+            if ask.kind is not CONCURRENCY:
+                self._rates[ask.key] = (now, max(self._level(ask, now), burst(ask.limit, parts)), ask)
+
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
         level = forced(self._level(ask, now), ask.limit, amount, parts)

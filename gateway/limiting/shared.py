@@ -6,9 +6,8 @@ keys of a tenant are in one slot of a cluster. Must not know what happens withou
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -17,17 +16,18 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from gateway.limiting.asks import CONCURRENCY, Ask, AwayError, Standing
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.outbox import Change
 
 TIMEOUT_S: Final = 0.05  # for connecting, asking and being answered together
-BEHIND: Final = 2  # the client's own timeouts for each of them are so much longer: they only stand behind ours
-GRACE_S: Final = 0.01  # once more, where this process was late itself
-LATE_S: Final = 0.005
+SLICES: Final = 10  # a wait is counted in so many parts
+LATEST: Final = 100  # timeouts; an answer that comes until then is still read, though nobody waits for it any more
+WARM_S: Final = 1.0  # for the first connections, before anybody waits
 FLIGHTS: Final = 4  # on their way at a time; each may carry many requests
-CONNECTIONS: Final = FLIGHTS + 2  # what is told behind takes one, a trial one
+CONNECTIONS: Final = 4 * FLIGHTS  # with those that are late; what is told behind takes one, a trial one
 TOGETHER: Final = 128  # requests in one flight, at most
 EPOCH: Final = "wardgate:limit:epoch"  # is gone when Redis lost its data
 TOLD: Final = "wardgate:limit:{beyond}:by:"  # and the process's name
@@ -36,6 +36,7 @@ TOLD_MS: Final = 5_000  # a process that tells nothing for so long is gone
 REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
 _LEASE: Final = str(LEASE_MS)
 _AWAY: Final = (RedisError, OSError, TimeoutError)
+_LATE: Final = (TimeoutError, RedisTimeout)
 
 Command = tuple[list[str], str]  # KEYS, and all that the script is told of them
 Result = TypeVar("Result")
@@ -52,10 +53,40 @@ def redis_key(ask: Ask) -> str:
     return f"wardgate:limit:{{{ask.tenant}}}:{ask.key}"
 
 
+class Fuse:
+    """Burns for a time and then calls. It is counted in slices, each of which lasts for a turn of the loop at least:
+    what the loop itself is late, and has not read yet, does not count as Redis's delay."""
+
+    __slots__ = ("_call", "_loop", "_slice_s", "_slices", "_timer")
+
+    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._slices = SLICES
+        self._slice_s = seconds / SLICES
+        self._call = call
+        self._timer = self._loop.call_later(self._slice_s, self._burn)
+
+    @property
+    def burnt(self) -> bool:
+        """Whether it has called."""
+        return not self._slices
+
+    def _burn(self) -> None:
+        self._slices -= 1
+        if self._slices:
+            self._timer = self._loop.call_later(self._slice_s, self._burn)
+        else:
+            self._call()
+
+    def cancel(self) -> None:
+        """Do not call any more."""
+        self._timer.cancel()
+
+
 class _Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("_skipped", "asks", "command", "future", "holder", "since")
+    __slots__ = ("_skipped", "asks", "command", "future", "holder")
 
     def __init__(
         self, asks: Sequence[Ask], holder: str, changes: Sequence[Change], loop: asyncio.AbstractEventLoop
@@ -65,7 +96,6 @@ class _Waiting:
         self.command = _asking(asks, holder, changes)
         self._skipped = 1 + 3 * len(changes)
         self.future: asyncio.Future[Answer] = loop.create_future()
-        self.since = loop.time()
 
     def answer(self, words: bytes) -> bool:
         """Tell the answer; False when it was admitted and nobody hears it any more."""
@@ -75,9 +105,9 @@ class _Waiting:
             return True
         return not answer[0]
 
-    def fail(self, why: str) -> None:
+    def fail(self, error: AwayError) -> None:
         if not self.future.done():
-            self.future.set_exception(AwayError(why))
+            self.future.set_exception(AwayError(str(error), trip=error.trip, late=error.late))
 
 
 class SharedLimits:
@@ -95,8 +125,8 @@ class SharedLimits:
         """Connects when it is first used."""
         self._redis: Any = Redis.from_url(
             url,
-            socket_timeout=BEHIND * timeout_s,
-            socket_connect_timeout=BEHIND * timeout_s,
+            socket_timeout=LATEST * timeout_s,
+            socket_connect_timeout=LATEST * timeout_s,
             retry=Retry(NoBackoff(), 0),
             max_connections=CONNECTIONS,
         )
@@ -106,6 +136,7 @@ class SharedLimits:
         self._sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()  # given up, and not landed yet
 
     async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change] = ()) -> Answer:
         """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits. Raises AwayError
@@ -116,7 +147,7 @@ class SharedLimits:
         if len(self._flights) < FLIGHTS:
             flight = loop.create_task(self._fly())
             self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            flight.add_done_callback(self._landed)
         try:
             return await waiting.future
         except asyncio.CancelledError:
@@ -125,20 +156,42 @@ class SharedLimits:
             raise
 
     async def _fly(self) -> None:
-        """Carry what waits until nothing does. Where one flight fails, those that wait for the next one fail with it:
-        they would wait longer than they may."""
-        aboard: list[_Waiting] = []
+        """Carry what waits until nothing does, or a flight fails."""
+        while (aboard := self._board()) and await self._carry(aboard):
+            pass
+
+    async def _carry(self, aboard: list[_Waiting]) -> bool:
+        """One flight. Who is aboard waits for the timeout and no longer; the flight itself goes on for a while, since
+        what Redis admits too late is to be given back. False when it failed."""
+        flight = asyncio.current_task()
+        fuse = Fuse(
+            self._timeout_s, lambda: self._fail(aboard, AwayError("TimeoutError", trip=object(), late=True), flight)
+        )
         try:
-            while aboard := self._board():
-                async with deadline(aboard[0].since + self._timeout_s):
-                    answers = await self._run([each.command for each in aboard])
-                for each, words in zip(aboard, answers, strict=True):
-                    if not each.answer(words):
-                        self._unheard(each.asks, each.holder)
+            answers = await self._run([each.command for each in aboard])
         except _AWAY as error:
-            for each in [*aboard, *self._waiting]:
-                each.fail(type(error).__name__)
-            self._waiting.clear()
+            self._fail(aboard, AwayError(type(error).__name__, trip=object(), late=isinstance(error, _LATE)), flight)
+            return False
+        finally:
+            fuse.cancel()
+        for each, words in zip(aboard, answers, strict=True):
+            if not each.answer(words):
+                self._unheard(each.asks, each.holder)
+        return not fuse.burnt
+
+    def _fail(self, aboard: list[_Waiting], error: AwayError, flight: "asyncio.Task[None] | None") -> None:
+        """Where one flight fails, those that wait for the next one fail with it: they would wait longer than they may.
+        The flight makes room for another."""
+        for each in [*aboard, *self._waiting]:
+            each.fail(error)
+        self._waiting.clear()
+        if flight in self._flights:
+            self._flights.discard(flight)
+            self._late.add(flight)
+
+    def _landed(self, flight: "asyncio.Task[None]") -> None:
+        self._flights.discard(flight)
+        self._late.discard(flight)
 
     def _board(self) -> list[_Waiting]:
         aboard: list[_Waiting] = []
@@ -147,6 +200,14 @@ class SharedLimits:
             if not first.future.done():
                 aboard.append(first)
         return aboard
+
+    async def warm(self) -> None:
+        """Connect, and make the script known, before anybody waits for it. Raises AwayError."""
+        try:
+            async with asyncio.timeout(WARM_S):
+                await asyncio.gather(*(self._redis.script_load(self._script) for _ in range(FLIGHTS)))
+        except _AWAY as error:
+            raise AwayError(type(error).__name__) from None
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Make changes that cannot be refused, in one round trip. Raises AwayError within the timeout."""
@@ -180,10 +241,14 @@ class SharedLimits:
 
     async def _in_time(self, work: Awaitable[Result]) -> Result:
         try:
-            async with deadline(asyncio.get_running_loop().time() + self._timeout_s):
-                return await work
+            async with asyncio.timeout(None) as limit:
+                fuse = Fuse(self._timeout_s, lambda: limit.reschedule(0))
+                try:
+                    return await work
+                finally:
+                    fuse.cancel()
         except _AWAY as error:
-            raise AwayError(type(error).__name__) from None
+            raise AwayError(type(error).__name__, late=isinstance(error, _LATE)) from None
 
     async def close(self) -> None:
         """Close the connections; what is on its way is left alone."""
@@ -206,24 +271,6 @@ class SharedLimits:
                 pipe.execute_command(verb, text, len(keys), *keys, words)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
-
-
-@contextlib.asynccontextmanager
-async def deadline(at: float) -> AsyncIterator[None]:
-    """TimeoutError at `at`, by the loop's clock. Where the loop itself was held up until after it, what was answered
-    meanwhile has not been read yet: then there is a little grace, lest our own delay pass for Redis's."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as limit:
-
-        def due() -> None:
-            now = loop.time()
-            limit.reschedule(now + GRACE_S if now - at > LATE_S else now)
-
-        timer = loop.call_at(at, due)
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 def _asking(asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Command:

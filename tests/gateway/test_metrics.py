@@ -264,6 +264,7 @@ def test_every_metric_is_on_the_page_with_the_labels_of_its_spec() -> None:
     subject.price_refreshed(PriceOutcome.LIVE)
     subject.limited(Limit.TOKENS)
     subject.bulk_waited(Left.ADMITTED, 0.2)
+    subject.decided_alone(False)
     subject.budget_refused(Why.SPENT)
     subject.watch_health(lambda ill: len(ill))
     families = {family.name: family for family in text_string_to_metric_families(subject.render().decode())}

@@ -124,7 +124,7 @@ async def statements(keystore: Keystore) -> AsyncIterator[list[str]]:
     event.remove(engine, "before_cursor_execute", note)
 
 
-async def test_keyring_costs_four_selects_at_most_and_unsealing_none(world: World) -> None:
+async def test_keyring_costs_five_selects_at_most_and_unsealing_none(world: World) -> None:
     await world.sql("CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT)")
     keystore = await world.open()
     tenant = await keystore.tenants.add("acme", "team")
@@ -137,7 +137,7 @@ async def test_keyring_costs_four_selects_at_most_and_unsealing_none(world: Worl
 
     event.listen(keystore._database._engine.sync_engine, "before_cursor_execute", note)
     ring = await keystore.keyring(tenant)
-    assert len([each for each in seen if each.startswith("SELECT")]) == 4  # the last are its budgets
+    assert len([each for each in seen if each.startswith("SELECT")]) == 5  # the last are its budgets and limits
     assert all("WHERE" in each for each in seen if each.startswith("SELECT"))
     seen.clear()
     for provider_id in ("minimax", "openai", "groq", "mistral"):
@@ -146,11 +146,11 @@ async def test_keyring_costs_four_selects_at_most_and_unsealing_none(world: Worl
     await keystore.close()
 
 
-async def test_keyring_costs_two_selects_when_the_tenant_holds_nothing(
+async def test_keyring_costs_three_selects_when_the_tenant_holds_nothing(
     keystore: Keystore, tenant: Tenant, statements: list[str]
 ) -> None:
     await keystore.keyring(tenant)
-    assert len([each for each in statements if each.startswith("SELECT")]) == 2
+    assert len([each for each in statements if each.startswith("SELECT")]) == 3
 
 
 # --- hosts (T37) ---------------------------------------------------------------------------------------------------

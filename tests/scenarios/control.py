@@ -65,8 +65,9 @@ class Control:
         tenants = self.everything("/admin/tenants", 200)
         keys = [self.everything(f"/admin/tenants/{tenant['slug']}/keys", 200) for tenant in tenants]
         budgets = [self.everything(f"/admin/tenants/{tenant['slug']}/budgets", 200) for tenant in tenants]
+        limits = [self.everything(f"/admin/tenants/{tenant['slug']}/limits", 200) for tenant in tenants]
         tokens = [token | {"last_used_at": None} for token in self.everything("/admin/tokens", 200)]
-        return [tenants, keys, budgets, tokens, self.everything("/admin/webhooks", 200)]
+        return [tenants, keys, budgets, limits, tokens, self.everything("/admin/webhooks", 200)]
 
 
 def prepared(gateway: RunningGateway) -> Control:
@@ -153,6 +154,7 @@ def filled(path: str, **parts: str) -> str:
         "request_id": NO_REQUEST,
         "release": "999999999",
         "spend": "managed",
+        "limit": "concurrency",
         "period": "day",
         "webhook_id": NO_WEBHOOK,
     } | parts

@@ -27,6 +27,7 @@ BODIES: dict[str, dict[str, Any]] = {
         **{"models": ["auto"], "objective": None, "min_quality": 1, "unknown_quality": True},
     },
     "PUT /admin/tenants/{tenant}/budgets/{spend}/{period}": {"amount_usd": "5", "hard": True},
+    "PUT /admin/tenants/{tenant}/limits/{limit}": {"amount": 5},
     "POST /admin/tokens": {
         **{"tenant": "acme", "kind": "live", "name": "n", "expires_at": "2100-01-01T00:00:00Z"},
         **{"scopes": ["inference"], "allowed_models": ["m"], "allowed_addresses": ["127.0.0.1"]},
@@ -229,6 +230,7 @@ def test_document_holds_for_answers(control: Control, document: dict[str, Any]) 
         ("admin", "GET", "/admin/providers", "/admin/providers"),
         ("admin", "GET", "/admin/usage", "/admin/usage"),
         ("admin", "GET", "/admin/tenants/acme/budgets", "/admin/tenants/{tenant}/budgets"),
+        ("admin", "GET", "/admin/tenants/acme/limits", "/admin/tenants/{tenant}/limits"),
         ("both", "GET", "/v1/keys", "/v1/keys"),
         ("inference", "GET", "/v1/keys", "/v1/keys"),
         (None, "GET", "/v1/keys", "/v1/keys"),

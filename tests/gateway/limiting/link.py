@@ -64,14 +64,24 @@ class Link:
         return await (asyncio.open_connection(host, port) if port else asyncio.open_unix_connection(host))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asks: bool = False) -> None:
+        due = 0.0  # when the last piece is written: none overtakes it
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 self.requests += asks
-                if self.late_s and not asks:
-                    await asyncio.sleep(self.late_s)
-                if not self.silent:
+                if self.silent:
+                    continue
+                now = asyncio.get_running_loop().time()
+                due = now if asks else max(due, now + self.late_s)
+                if due > now:
+                    asyncio.get_running_loop().call_at(due, _write, writer, data)
+                else:
                     writer.write(data)
                     await writer.drain()
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)
 
 
 @contextlib.asynccontextmanager

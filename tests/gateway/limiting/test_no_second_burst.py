@@ -49,6 +49,7 @@ class Line:
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
         self.life = redis.life
+        self.is_late = False
 
     def now(self) -> int:
         lives, self.life = (self.life, self.redis.life), self.redis.life
@@ -58,7 +59,10 @@ class Line:
 
     async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Answer:
         await self.apply(changes)
-        return self.redis.counts.admit(asks, holder, self.now())
+        answer = self.redis.counts.admit(asks, holder, self.now())
+        if self.is_late:
+            raise AwayError("late", late=True)
+        return answer
 
     async def apply(self, changes: Sequence[Change]) -> None:
         now = self.now()
@@ -76,11 +80,14 @@ class Line:
         self.redis.told[name] = text
         return [each for other, each in self.redis.told.items() if other != name]
 
+    async def warm(self) -> None: ...
+
     async def close(self) -> None: ...
 
 
 class Step(NamedTuple):
-    """What happens: so many requests at one replica, or `ms` that go by; or Redis goes, comes, comes back empty."""
+    """What happens: so many requests at one replica, heard or not (late); `ms` that go by; or Redis goes, comes, comes
+    back empty."""
 
     what: str
     who: int = 0
@@ -89,6 +96,7 @@ class Step(NamedTuple):
 
 STEPS = st.one_of(
     st.builds(Step, st.just("ask"), st.integers(0, REPLICAS - 1), st.integers(1, 2 * LIMIT)),
+    st.builds(Step, st.just("late"), st.integers(0, REPLICAS - 1), st.integers(1, 2 * LIMIT)),
     st.builds(Step, st.just("pass"), st.just(0), st.sampled_from([1, 500, 3_000, 6_000, 16_000, 40_000])),
     st.sampled_from([Step("down"), Step("up"), Step("up empty")]),
 )
@@ -100,9 +108,10 @@ class World:
     def __init__(self) -> None:
         self.clock = Clock()
         self.redis = Redis(self.clock)
+        self.lines = [Line(self.redis) for _ in range(REPLICAS)]
         self.limiters = [
-            Limiter(lambda unheard: Line(self.redis), replicas=lambda: REPLICAS, clock=self.clock, chance=lambda: 0.5)
-            for _ in range(REPLICAS)
+            Limiter(lambda unheard, line=line: line, replicas=lambda: REPLICAS, clock=self.clock, chance=lambda: 0.5)  # type: ignore[misc]
+            for line in self.lines
         ]
         self.at, self.level = int(self.clock.now * 1000), 0
 
@@ -125,6 +134,10 @@ class World:
             await self.ask(step.who, step.much)
         elif step.what == "pass":
             await self.pass_by(step.much)
+        elif step.what == "late":
+            self.lines[step.who].is_late = True
+            await self.ask(step.who, step.much)
+            self.lines[step.who].is_late = False
         elif step.what == "down":
             await self.pass_by(0)
             self.redis.is_up = False
