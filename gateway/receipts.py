@@ -4,6 +4,7 @@ Owns the names of what is told of a row of the ledger, and that a kept decision 
 who asks.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
@@ -15,12 +16,12 @@ from keystore.keystore import Keystore
 from keystore.ledger_row import LedgerRow
 
 _LINE: Final = ("class", "units", "price_usd", "cost_nano")
-_ATTEMPT: Final = ("provider", "model", "outcome", "status", "duration_ms")
+_ATTEMPT: Final = ("provider", "model", "outcome", "status", "duration_ms", "cost_nano", "lines", "service")
 
 
 def receipt(row: LedgerRow) -> dict[str, Any]:
     """The receipt of a row. `price_usd` is for one unit and null where it is not known; the total is the sum of the
-    lines, and null where one of them is not known."""
+    lines, those of failed attempts included, and null where one of them is not known."""
     detail = orjson.loads(row.detail)
     return {
         "object": "receipt",
@@ -35,7 +36,7 @@ def receipt(row: LedgerRow) -> dict[str, Any]:
         "setting_key": row.setting_key,
         "catalogue": row.catalogue,
         "lines": [_line(each) for each in detail.get("lines", ())],
-        "attempts": [dict(zip(_ATTEMPT, each, strict=True)) for each in detail.get("attempts", _only(row))],
+        "attempts": [_attempt(each) for each in detail.get("attempts", _only(row))],
         "dropped": list(detail.get("dropped", ())),
         "currency": "USD",
         "cost_nano": row.cost_nano,
@@ -49,12 +50,22 @@ def _line(written: list[Any]) -> dict[str, Any]:
     return line | {"cost_usd": None if nano is None else dollars(nano)}
 
 
+def _attempt(written: Sequence[Any]) -> dict[str, Any]:
+    """What each cost is null where the row does not say; `lines` are those of one that failed and is taken as charged:
+    what it cost is in no other line."""
+    known = dict.fromkeys(_ATTEMPT) | dict(zip(_ATTEMPT, written, strict=False))
+    del known["service"]
+    nano = known["cost_nano"]
+    cost = None if nano is None else dollars(nano)
+    return known | {"cost_usd": cost, "lines": [_line(line) for line in known["lines"] or ()]}
+
+
 def _only(row: LedgerRow) -> list[tuple[object, ...]]:
     """The attempt of a row that does not name it: it was the only one. How it ended is known where the answer came."""
     if not row.attempts:
         return []
     ended = ("ok", row.status) if row.outcome == Outcome.OK else (None, None)
-    return [(row.provider, row.model, *ended, row.upstream_ms)]
+    return [(row.provider, row.model, *ended, row.upstream_ms, row.cost_nano)]
 
 
 async def receipt_of(keystore: Keystore, request_id: str, *, tenant_id: str | None = None) -> dict[str, Any] | None:

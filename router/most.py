@@ -24,10 +24,15 @@ _READ: Final = (
 _WRITTEN: Final = (PriceClass.OUTPUT, PriceClass.REASONING, PriceClass.AUDIO_OUTPUT, PriceClass.IMAGE_OUTPUT)
 
 
+def most_written(offer: Offer, needs: Needs) -> int:
+    """The most tokens that an answer can have."""
+    return (needs.max_output_tokens or offer.max_output_tokens or _LONGEST) * needs.answers
+
+
 def most_nano(offer: Offer, needs: Needs) -> int | None:
     """In whole nano-dollars; None when the price of the model is not known."""
     read = _BYTES * (needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens)
-    written = (needs.max_output_tokens or offer.max_output_tokens or _LONGEST) * needs.answers
+    written = most_written(offer, needs)
     at = prices_at(offer.prices.of(needs.service), read)
     if at.empty:
         return None

@@ -25,17 +25,22 @@ class ChargeLine(Told):
 
 
 class AttemptLine(Told):
-    """Somebody who was asked; `outcome` and `status` are null where the ledger does not say them."""
+    """Somebody who was asked; `outcome`, `status` and its cost are null where the ledger does not say them. `lines` are
+    of one that failed and is taken as charged."""
 
     provider: str | None
     model: str | None
     outcome: str | None
     status: int | None
     duration_ms: int
+    cost_nano: int | None
+    cost_usd: str | None
+    lines: list[ChargeLine]
 
 
 class ReceiptOut(Told):
-    """What a request cost: the total is the sum of the lines, and null where the cost of one is not known."""
+    """What a request cost: the total is the sum of the lines, those of the attempts included, and null where the cost
+    of one is not known."""
 
     object: Literal["receipt"] = "receipt"
     request_id: str
