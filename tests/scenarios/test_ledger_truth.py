@@ -24,6 +24,7 @@ from tests.scenarios.truth import (
     Got,
     ask_it,
     asks,
+    attempts_charged,
     differing,
     priced,
     rows_of,
@@ -57,6 +58,11 @@ class Equation:
             assert ask.used is not None
             self.upstream.update(counted=ask.used.wrote, read=ask.used.read)
             self.ledger.update(counted=row["output_tokens"], read=row["input_tokens"], cost_nano=row["cost_nano"])
+        elif charged := attempts_charged(row):
+            told = [ask.unusable_told] * len(charged)
+            self.upstream.update(failed=sum(one.wrote for one in told if one), failed_attempts=len(charged))
+            self.ledger.update(failed=sum(one.units.wrote for one, it in zip(charged, told, strict=True) if it))
+            self.ledger.update(cost_nano=row["cost_nano"], failed_nano=sum(one.cost_nano for one in charged))
         elif ask.stream and row["state"] == "estimated":
             self.upstream.update(broken=wrote, broken_streams=1)
             self.ledger.update(broken=row["output_tokens"], cost_nano=row["cost_nano"])
@@ -66,7 +72,9 @@ class Equation:
         return (
             f"{self.seen} requests, a row each; counted output tokens {up['counted']:,} == {own['counted']:,}, input"
             f" {up['read']:,} == {own['read']:,}; of {up['broken_streams']} cut, left or uncounted streams"
-            f" {up['broken']:,} written, {own['broken']:,} in the ledger; {own['cost_nano'] / 1e9:.9f} USD"
+            f" {up['broken']:,} written, {own['broken']:,} in the ledger; {up['failed_attempts']} failed attempts that"
+            f" are taken as charged, {up['failed']:,} tokens told == {own['failed']:,}, for"
+            f" {own['failed_nano'] / 1e9:.9f} of {own['cost_nano'] / 1e9:.9f} USD"
         )
 
 
@@ -125,6 +133,7 @@ async def test_ledger_says_what_the_upstream_knows(where: str, tmp_path: Path, r
         equation.ledger["counted"],
         equation.ledger["read"],
     )
+    assert equation.upstream["failed"] == equation.ledger["failed"] > 0 and equation.ledger["failed_nano"] > 0
     broken = equation.upstream["broken"] - equation.ledger["broken"]
     assert abs(broken) <= equation.upstream["broken_streams"], "at most one piece for each"
 
