@@ -63,7 +63,8 @@ class ReceiptOut(Told):
 
 class RequestOut(Told):
     """A request that has ended: what was decided, the attempts, and how it ended. Never a prompt, never a key.
-    `receipt` is null until the ledger has the row, about a second later."""
+    `receipt` is null until the ledger has the row, about a second later; `decision` is null when it is kept no longer,
+    or the request did not come so far."""
 
     object: Literal["request"] = "request"
     id: str
@@ -80,7 +81,7 @@ class RequestOut(Told):
     code: str | None
     served: Mapping[str, Any]
     attempts: list[Mapping[str, Any]]
-    decision: Mapping[str, Any]
+    decision: Mapping[str, Any] | None
     receipt: ReceiptOut | None
 
 

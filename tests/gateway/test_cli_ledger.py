@@ -65,7 +65,7 @@ def test_receipt_tells_lines_attempts_key_release_and_total(cli: Commands) -> No
         [*LINES[1], "0.0000084"],
     ]
     assert sum(line["cost_nano"] for line in found["lines"]) == found["cost_nano"] == 308_400
-    assert [list(one.values()) for one in found["attempts"]] == TRIED
+    assert [list(one.values())[:5] for one in found["attempts"]] == TRIED
     told = cli("usage", "receipt", FIRST)
     for words in (
         f"Request {FIRST} of acme came 2026-03-05 08:00:00 UTC and ended ok.",
@@ -85,6 +85,19 @@ def test_receipt_says_what_is_not_known(cli: Commands) -> None:
     told = cli("usage", "receipt", REFUSED)
     assert "No provider was asked." in told and "Total: 0 USD; nothing was used. Prices: none." in told
     assert "the ledger has no row of this request id" in cli("usage", "receipt", "req_" + "9" * 32, code=1)
+
+
+def test_request_without_a_decision_is_told_from_its_row(cli: Commands) -> None:
+    record = cli.json("explain", "--request", FIRST)
+    assert isinstance(record, dict)
+    assert (record["tenant"], record["decision"], record["receipt"]["cost_nano"]) == ("acme", None, 308_400)
+    assert [one["outcome"] for one in record["attempts"]] == ["rate_limited", "ok"]
+    told = cli("explain", "--request", FIRST)
+    assert (
+        "It ended ok with status 200." in told
+        and f"kept no longer. What it cost: wardgate usage receipt {FIRST}" in told
+    )
+    assert "no decision is kept" in cli("explain", "--request", "req_" + "9" * 32, code=1)
 
 
 def test_options_of_usage_before_receipt_are_refused(cli: Commands) -> None:
