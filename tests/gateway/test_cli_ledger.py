@@ -4,15 +4,17 @@ import asyncio
 import os
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import pytest
 
 from gateway.opening import open_keystore
+from gateway.receipts import record_of
 from gateway.rules import load_rules
 from gateway.settings import read_settings
+from keystore.errors import DecisionUnknown
 from keystore.ledger_row import LedgerRow, State
 from tests.gateway.commands import Commands
 
@@ -93,11 +95,25 @@ def test_request_without_a_decision_is_told_from_its_row(cli: Commands) -> None:
     assert (record["tenant"], record["decision"], record["receipt"]["cost_nano"]) == ("acme", None, 308_400)
     assert [one["outcome"] for one in record["attempts"]] == ["rate_limited", "ok"]
     told = cli("explain", "--request", FIRST)
-    assert (
-        "It ended ok with status 200." in told
-        and f"kept no longer. What it cost: wardgate usage receipt {FIRST}" in told
-    )
+    assert "It ended ok with status 200." in told
+    assert f"kept no longer. What it cost: wardgate usage receipt {FIRST}" in told
     assert "no decision is kept" in cli("explain", "--request", "req_" + "9" * 32, code=1)
+
+
+def test_request_that_ended_just_now_waits_for_its_decision(cli: Commands) -> None:
+    """Else it would be told without one, and a moment later with it."""
+
+    async def told(after: timedelta) -> bytes:
+        settings = read_settings(os.environ)
+        keystore = await open_keystore(settings, load_rules(settings), create=False)
+        try:
+            return await record_of(keystore, FIRST, now=lambda: ROWS[0].began_at + after)
+        finally:
+            await keystore.close()
+
+    assert orjson.loads(asyncio.run(told(timedelta(seconds=11))))["id"] == FIRST
+    with pytest.raises(DecisionUnknown):
+        asyncio.run(told(timedelta(seconds=9)))
 
 
 def test_options_of_usage_before_receipt_are_refused(cli: Commands) -> None:
