@@ -137,6 +137,7 @@ _READ: Final[tuple[tuple[PriceClass, str], ...]] = (
     (PriceClass.IMAGE_INPUT, "image_input_tokens"),
     (PriceClass.VIDEO_INPUT, "video_input_tokens"),
 )
+READ_CLASSES: Final = frozenset({PriceClass.INPUT, *(each for each, _ in _READ)})  # all that a tier's bound counts
 _WRITTEN: Final[tuple[tuple[PriceClass, str], ...]] = (
     (PriceClass.AUDIO_OUTPUT, "audio_output_tokens"),
     (PriceClass.IMAGE_OUTPUT, "image_output_tokens"),

@@ -43,6 +43,7 @@ _ROWS = (
     Action("request.show", _READ, target=Target.REQUEST),
     Action("usage.show", _READ),
     Action("usage.receipt", _READ, target=Target.REQUEST),
+    Action("usage.reprice", _READ, target=Target.RELEASE),
     Action("ledger.check", _READ),
     Action("budget.list", _READ),
     Action("budget.set", _WRITE, target=Target.BUDGET),

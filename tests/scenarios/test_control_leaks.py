@@ -226,6 +226,7 @@ def test_document_holds_for_answers(control: Control, document: dict[str, Any]) 
         ("admin", "GET", "/admin/keys/report", "/admin/keys/report"),
         ("admin", "GET", "/admin/providers", "/admin/providers"),
         ("admin", "GET", "/admin/usage", "/admin/usage"),
+        ("admin", "GET", "/admin/usage/reprice?release=bundled", "/admin/usage/reprice"),
         ("admin", "GET", "/admin/tenants/acme/budgets", "/admin/tenants/{tenant}/budgets"),
         ("both", "GET", "/v1/keys", "/v1/keys"),
         ("inference", "GET", "/v1/keys", "/v1/keys"),

@@ -10,11 +10,15 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.repricing import Report, report
+from gateway.rules import load_rules
+from keystore.keystore import Keystore
 from tests.harness import RunningGateway
 from tests.scenarios.cutting import KEYS, Cutting, caller
 from tests.scenarios.truth import (
@@ -29,6 +33,7 @@ from tests.scenarios.truth import (
     priced,
     rows_of,
     rows_soon,
+    select,
     sums_of_ledger,
     sums_of_usage,
     today,
@@ -112,6 +117,21 @@ async def usage_is_the_ledger(gateway: RunningGateway, token: str) -> None:
     assert differing(sums_of_usage(answer.json()), await sums_of_ledger(gateway, "acme")) == []
 
 
+async def same_prices_give_the_same_cents(gateway: RunningGateway) -> None:
+    """Every row again from its own lines, at the prices that it was priced by: `wardgate usage reprice`."""
+    day = date.fromisoformat(today())
+
+    async def work(keystore: Keystore) -> Report:
+        return await report(keystore, load_rules(gateway.settings), "bundled", day, day + timedelta(days=1))
+
+    found = (await asyncio.to_thread(gateway.operate, work)).total
+    (rows,) = await select(
+        gateway, "SELECT count(*) AS n, sum(cost_nano) AS nano FROM wardgate_ledger WHERE state <> 'released'"
+    )
+    assert found.then == found.other == rows["nano"] > 0
+    assert found.compared == found.requests == rows["n"]
+
+
 @pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres and valkey", marks=pytest.mark.services)])
 @pytest.mark.timeout(180 + 2 * SOAK_S)
 async def test_ledger_says_what_the_upstream_knows(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -128,6 +148,7 @@ async def test_ledger_says_what_the_upstream_knows(where: str, tmp_path: Path, r
                 if SOAK_S:
                     sys.stderr.write(f"{max(0, until - time.monotonic()):5.0f} s left: {equation}\n")
             await usage_is_the_ledger(gateway, token)
+            await same_prices_give_the_same_cents(gateway)
     assert set(equation.kinds) == set(KINDS)
     assert (equation.upstream["counted"], equation.upstream["read"]) == (
         equation.ledger["counted"],
