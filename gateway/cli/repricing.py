@@ -79,7 +79,8 @@ def _print_rest(total: Repriced) -> None:
     told = numbers(total)
     if total.only_then:
         cost = told["only_then_cost_usd"]
-        print(f"\n{counted(total.only_then, 'request')} that cost {cost} USD cannot be priced by this release.")
+        why = "the release has no price for what they used, or nobody noted what that was"
+        print(f"\n{counted(total.only_then, 'request')} that cost {cost} USD cannot be priced again: {why}.")
     if total.only_other:
         cost = told["only_other_cost_usd"]
         print(f"\n{counted(total.only_other, 'request')} whose cost nobody knew would cost {cost} USD.")
