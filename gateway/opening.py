@@ -134,6 +134,8 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     metrics.watch_overruns(lambda: budgets.counts.overruns)
     keystore.budget_spent.tell = crossed_of(log)
     retry_budget = RetryBudget()
+    repeats = Repeats(keystore.answers, report)
+    metrics.watch_repeats(lambda: repeats.counts)
     return Services(
         books=books,
         keystore=keystore,
@@ -155,7 +157,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         accounts=Accounts(journal, utc_now, time.monotonic, report, budgets, metrics.budget_refused),
         budgets=budgets,
         lending=Lending(keystore, operator),
-        repeats=Repeats(keystore.answers, report),
+        repeats=repeats,
         admission=Admission(limiter_of(settings, keystore, metrics, log), metrics.limited),
         journal=journal,
         shipper=shipper_of(journal, keystore, metrics, log),
