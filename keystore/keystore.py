@@ -274,8 +274,12 @@ class Keystore:
     def journal(self, folder: Path | None, *, sync: bool = True) -> Journal:
         """This process's journal for the ledger, in `folder`, else beside SQLite's file, else in `var`. Raises
         JournalUnwritable when it cannot be there. `sync` as in Journal."""
+        return Journal(self.journal_folder(folder), database=self._database.name, sync=sync)
+
+    def journal_folder(self, folder: Path | None) -> Path:
+        """Where the journals of this database are."""
         beside = self._database.path.parent if self._database.path else Path("var")
-        return Journal(folder or beside / "journal", database=self._database.name, sync=sync)
+        return folder or beside / "journal"
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root

@@ -45,6 +45,8 @@ _ROWS = (
     Action("usage.receipt", _READ, target=Target.REQUEST),
     Action("usage.reprice", _READ, target=Target.RELEASE),
     Action("ledger.check", _READ),
+    Action("ledger.rejected", _READ),
+    Action("ledger.replay", _WRITE),
     Action("budget.list", _READ),
     Action("budget.set", _WRITE, target=Target.BUDGET),
     Action("budget.remove", _WRITE, target=Target.BUDGET),

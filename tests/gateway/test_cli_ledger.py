@@ -121,6 +121,23 @@ def test_options_of_usage_before_receipt_are_refused(cli: Commands) -> None:
     assert cli("usage", "--day", DAY, "--by", "model").startswith("Usage from 2026-03-05")
 
 
+def test_rejected_rows_are_shown_and_tried_again(cli: Commands) -> None:
+    assert "No row was rejected." in cli("ledger", "rejected")
+    late = row("req_" + "4" * 32, {"lines": LINES}, cost_nano=308_400)
+    folder = Path("journal")
+    folder.mkdir(exist_ok=True)
+    said = {"at": "2026-03-05T08:00:01Z", "journal": "j", "position": 7, "why": "DataError"}
+    (folder / "rejected.jsonl").write_bytes(orjson.dumps(said | {"line": late.line().decode()}) + b"\n")
+    told = cli("ledger", "rejected", code=3)
+    assert "DataError" in told and "0.0003084" in told and "missing" in told
+    assert "2026-03-05T08:00:00+00:00" in told and late.request_id in told
+    for _ in range(2):
+        (found,) = orjson.loads(cli("ledger", "rejected", "--replay", "--json"))
+        assert (found["standing"], found["cost_nano"]) == ("written", 308_400)
+    assert cli.json("usage", "receipt", late.request_id)
+    assert "to the nano-dollar" in cli("ledger", "check", "--day", DAY)
+
+
 def test_ledger_agrees_with_usage_until_somebody_changes_it(cli: Commands) -> None:
     said = cli("ledger", "check", "--day", DAY)
     assert said == (
