@@ -39,6 +39,7 @@ from keystore.leases import Leases
 from keystore.ledger import LedgerStore
 from keystore.legacy import find_legacy
 from keystore.migrate import ensure_schema
+from keystore.money_pruning import OldMoney
 from keystore.moves import Moves
 from keystore.names import Names
 from keystore.price_releases import PriceReleases
@@ -92,6 +93,7 @@ class Keystore:
     idempotency: IdempotencyStore
     decisions: DecisionStore
     ledger: LedgerStore
+    old_money: OldMoney
     budgets: BudgetStore
     budget_use: BudgetUse
     budget_spent: BudgetSpent
@@ -181,6 +183,7 @@ class Keystore:
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
             ledger=LedgerStore(database, now=now, settle=spent.counted, kept=ledger_kept),
+            old_money=OldMoney(database, now=now, ledger_kept=ledger_kept),
             budgets=budgets,
             budget_use=BudgetUse(database, now=now),
             budget_spent=spent,
@@ -296,6 +299,7 @@ class Keystore:
             await self.decisions.expire()
             await self.answers.expire()
             await self.ledger.expire()
+            await self.old_money.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
