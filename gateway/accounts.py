@@ -23,9 +23,9 @@ from gateway.upstream import Came
 from keystore.budgets import NO_BUDGETS, Budget, Spend, TenantBudgets, plan_budget
 from keystore.errors import KeystoreError
 from keystore.ledger_row import State, line
+from keystore.money import MOST, nano_of, usd_of
 from router.charge import Charge
 from router.decision import Decision
-from router.money import MOST, nano_of, usd_of
 from router.most import most_nano
 from router.plans import Plan
 from router.prices import ServiceTier

@@ -19,8 +19,8 @@ from gateway.sse import EventReader
 from gateway.streams import event
 from gateway.tally import Tally
 from gateway.upstream import StreamReply
+from keystore.money import usd_of
 from router.charge import Charge, Line
-from router.money import usd_of
 from router.query import KeySource
 
 Priced = Callable[[TokenUsage | None], Charge | None]

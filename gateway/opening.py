@@ -49,11 +49,11 @@ from keystore.errors import DatabaseUnavailable
 from keystore.journal import Journal
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
+from keystore.money import nano_of
 from keystore.rootkeys import SealingSource
 from keystore.tenants import Tenant
 from router.catalogue import Catalogue, check_overrides
 from router.errors import ModelError, PriceMapError
-from router.money import nano_of
 from router.plans import check_known
 from router.retry_budget import RetryBudget
 

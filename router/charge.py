@@ -12,7 +12,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
-from router.money import MOST, nano_of
+from keystore.money import MOST, nano_of
 from router.prices import STANDS_IN, PriceClass, Prices, ServiceTier, prices_at
 
 # A fee that few models have: without a price there is none.

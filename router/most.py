@@ -6,9 +6,9 @@ limit, or the model's own. Every token is taken at the dearest price that its si
 
 from typing import Final
 
+from keystore.money import nano_of
 from router.catalogue import Offer
 from router.charge import price_of
-from router.money import nano_of
 from router.needs import Needs
 from router.prices import PriceClass, prices_at
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from keystore.money import MOST, nano_of
 from router.charge import READ_CLASSES, price_of
-from router.money import MOST, nano_of
 from router.prices import PriceClass, Prices, ServiceTier, prices_at
 
 

@@ -14,7 +14,7 @@ from gateway.logs import EventLogger
 from keystore.budget_spent import Crossed
 from keystore.errors import DatabaseUnavailable
 from keystore.keystore import Keystore
-from router.money import usd_of
+from keystore.money import usd_of
 
 TEND_S: Final = 1.0
 

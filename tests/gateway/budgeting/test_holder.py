@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 from gateway.budgeting.holder import Reservation, Why
-from keystore.budgets import NANO
+from keystore.money import NANO
 from tests.gateway.budgeting.conftest import Town, managed
 
 
