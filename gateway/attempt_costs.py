@@ -56,7 +56,7 @@ def _came(call: UpstreamCall, exchange: Exchange) -> Came:
     if exchange.streams:
         produced = exchange.seen.produced
     else:
-        produced = written(bytes(exchange.body)) if exchange.body and usage is None else 0
+        produced = written(exchange.body) if exchange.body and usage is None else 0
     return Came(exchange.reached, usage, produced)
 
 
@@ -123,7 +123,7 @@ def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: boo
     return replace(usage, output_tokens=max(usage.output_tokens, produced)), True
 
 
-def written(body: bytes) -> int:
+def written(body: bytes | bytearray) -> int:
     """About how many tokens a plain answer holds that nobody counted."""
     return max(1, (len(body) - _ENVELOPE) // _CHARACTERS)
 

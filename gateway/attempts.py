@@ -19,7 +19,7 @@ from gateway.events import AttemptEnded, Events, FellBack, Outcome, RetryRefused
 from gateway.failures import problem_of, timed_out
 from gateway.keys_in_turn import KeysInTurn
 from gateway.tally import Tally
-from gateway.upstream import Lane, PlainReply, StreamReply, Trail, UpstreamCall, UpstreamFailed
+from gateway.upstream import Came, Lane, PlainReply, StreamReply, Trail, UpstreamCall, UpstreamFailed
 from keystore.clock import utc_now
 from keystore.errors import CredentialUnusable
 from keystore.holdings import Holding
@@ -225,6 +225,7 @@ class Attempts:
             ended = AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
             if tally.account is not None:
                 tally.account.ended(ended, trail.look())
+            trail.look = Came  # it holds the call, which holds it: a large answer is not to wait for the collector
             self.events.publish(ended)
 
     def _begun(self, candidate: Candidate, keys: KeysInTurn, *, own: bool) -> Attempt:
