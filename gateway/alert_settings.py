@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Final
 
+from keystore.money import nano_of
 from keystore.unusual import Rule
 from router.errors import did_you_mean
-from router.money import nano_of
 
 MOST_HOSTS: Final = 50
 _LONGEST_HOST: Final = 300

@@ -19,7 +19,7 @@ from gateway.events import AttemptEnded, Events, FellBack, Outcome, RetryRefused
 from gateway.failures import problem_of, timed_out
 from gateway.keys_in_turn import KeysInTurn
 from gateway.tally import Tally
-from gateway.upstream import Lane, PlainReply, StreamReply, UpstreamCall, UpstreamFailed
+from gateway.upstream import Came, Lane, PlainReply, StreamReply, Trail, UpstreamCall, UpstreamFailed
 from keystore.clock import utc_now
 from keystore.errors import CredentialUnusable
 from keystore.holdings import Holding
@@ -200,12 +200,12 @@ class Attempts:
         assert provider is not None  # noqa: S101 - the router ranks rows of this registry alone
         started, outcome, status = time.monotonic(), "cancelled", None
         credential: Credential | None = None
-        tally.asked, tally.provider_request_id, failure = None, None, None
+        tally.asked, tally.provider_request_id, failure, trail = None, None, None, Trail()
         try:
             credential = _unseal(keys, provider, candidate.offer.model)
             tally.asked = self._begun(candidate, keys, own=credential.provider.base_url != provider.base_url)
             tally.setting_key = credential.setting_key
-            call = UpstreamCall(credential.provider, candidate.offer.model, credential, request)
+            call = UpstreamCall(credential.provider, candidate.offer.model, credential, request, trail)
             reply = await send(call, self._left(tally))
             outcome, status, tally.provider_request_id = "ok", 200, reply.request_id
             return reply
@@ -224,7 +224,8 @@ class Attempts:
             key = (tally.key_label or None, tally.key_former, tally.provider_request_id)
             ended = AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
             if tally.account is not None:
-                tally.account.ended(ended)
+                tally.account.ended(ended, trail.look())
+            trail.look = Came  # it holds the call, which holds it: a large answer is not to wait for the collector
             self.events.publish(ended)
 
     def _begun(self, candidate: Candidate, keys: KeysInTurn, *, own: bool) -> Attempt:

@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from gateway.accounts import charge_of, counted, served_by, written
+from gateway.accounts import charge_of, served_by
 from gateway.asgi import Receive, Scope, Send, send_body, while_connected
+from gateway.attempt_costs import counted, written
 from gateway.attempts import Attempts
 from gateway.bulk import AGED_S, Place
 from gateway.chat_request import ChatRequest

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from gateway.attempt_costs import FailedCost
 from gateway.attempts import OpenStream
 from gateway.errors import Problem
 from gateway.events import TokenUsage
@@ -18,8 +19,8 @@ from gateway.sse import EventReader
 from gateway.streams import event
 from gateway.tally import Tally
 from gateway.upstream import StreamReply
+from keystore.money import usd_of
 from router.charge import Charge, Line
-from router.money import usd_of
 from router.query import KeySource
 
 Priced = Callable[[TokenUsage | None], Charge | None]
@@ -37,14 +38,27 @@ def told(body: bytes, charge: Charge | None, tally: Tally) -> bytes:
 
 
 def _cost(charge: Charge | None, tally: Tally) -> dict[str, object]:
-    nano = None if charge is None else charge.nano
+    failed = [] if tally.account is None else tally.account.failed
+    parts = [None if charge is None else charge.nano, *(one.nano for one in failed)]
+    details: dict[str, object] = {
+        "price_release": tally.catalogue,
+        "lines": [_line(line) for line in (() if charge is None else charge.lines)],
+    }
+    if failed:
+        details["failed_attempts"] = [_failed(one) for one in failed]
     return {
-        "cost": None if nano is None else _dollars(nano),
+        "cost": None if None in parts else _dollars(sum(part or 0 for part in parts)),
         "is_byok": tally.key_source == KeySource.BYOK,
-        "cost_details": {
-            "price_release": tally.catalogue,
-            "lines": [_line(line) for line in (() if charge is None else charge.lines)],
-        },
+        "cost_details": details,
+    }
+
+
+def _failed(cost: FailedCost) -> dict[str, object]:
+    """An attempt that gave no answer and is taken as charged; `attempt` counts from 1."""
+    return {
+        "attempt": cost.place + 1,
+        "lines": [_line(line) for line in (() if cost.charge is None else cost.charge.lines)],
+        "cost": None if cost.nano is None else _dollars(cost.nano),
     }
 
 

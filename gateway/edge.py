@@ -103,7 +103,7 @@ class _Answer:
         tally, account = self._tally, self._tally.account
         if message["type"] == "http.response.start":
             tally.status = message["status"]
-            if account is not None and not tally.stream:
+            if account is not None and (not tally.stream or tally.status != 200):
                 await account.close()
             tally.begun = True
             ours = {"x-request-id": self._public_id} | tally.response_headers()

@@ -9,6 +9,7 @@ from typing import Final
 import httpx
 
 from gateway import openai_shape
+from gateway.attempt_costs import watch
 from gateway.embedding_wires import EmbeddingWire, NotEmbeddings, answered, said, wire_of
 from gateway.seen import parse
 from gateway.streams import check_error
@@ -32,6 +33,7 @@ class EmbeddingLane:
         wire = wire_of(call.provider)
         assert wire is not None  # noqa: S101 - gateway.carrying lets no other candidate through
         exchange = self._transport.begin(call.credential, call.provider, idle_s=self._timeout_s)
+        watch(call, exchange)
         try:
             await self._ask(_request(wire, call), exchange)
         except httpx.HTTPError as error:

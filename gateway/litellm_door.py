@@ -20,6 +20,7 @@ import httpx
 
 from gateway import openai_shape
 from gateway.access_tokens import AccessTokens
+from gateway.attempt_costs import watch
 from gateway.garbage import kept_for_good
 from gateway.logs import quiet_libraries
 from gateway.parameters import PARAMETERS
@@ -191,6 +192,7 @@ class LiteLLMLane:
         send = self._sender(call, stream=stream)
         idle_s = self._idle_s if stream else self._timeout_s
         exchange = self._transport.begin(call.credential, call.provider, idle_s=idle_s, stream=stream)
+        watch(call, exchange)
         try:
             return exchange, await send(exchange)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises anything; failure_of reads what was on the wire

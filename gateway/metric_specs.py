@@ -28,6 +28,9 @@ OTHER: Final = "other"
 NONE: Final = "none"
 OK: Final = "ok"
 MISSING: Final = "missing"
+REPEATED: Final = (  # what gateway.repeats counts
+    *("first", "replayed", "reused", "in_progress", "stream_ended", "unavailable", "not_kept", "unreadable"),
+)
 
 
 class Kind(StrEnum):
@@ -227,6 +230,15 @@ SPECS: Final = (
     LEDGER_PENDING := _gauge(
         "wardgate_ledger_pending_lines", "Lines of the journal that are not in the ledger yet.", Across.SUM
     ),
+    LEDGER_OLDEST := _gauge(
+        "wardgate_ledger_oldest_seconds", "How long the first row has waited that waits for the ledger.", Across.MOST
+    ),
+    LEDGER_TAKEN_OVER := _counter(
+        "wardgate_ledger_journals_taken_over_total", "Journals of processes that died, which this one finished."
+    ),
+    LEDGER_TORN := _counter(
+        "wardgate_ledger_torn_ends_total", "Ends of journals that were never whole: nobody was answered for them."
+    ),
     LEDGER_ROWS := _counter("wardgate_ledger_rows_total", "Rows that this process wrote into the ledger."),
     LEDGER_REJECTED := _counter(
         "wardgate_ledger_rejected_rows_total",
@@ -291,6 +303,11 @@ SPECS: Final = (
     ),
     WEBHOOKS_WAITING := _gauge(
         "wardgate_webhook_messages_waiting", "Alerts that are not delivered to their webhook yet.", Across.MOST
+    ),
+    IDEMPOTENT := _counter(
+        "wardgate_idempotent_requests_total",
+        "Requests with an Idempotency-Key, by what became of them; not_kept and unreadable are counted beside.",
+        _closed("outcome", REPEATED, (OTHER,)),
     ),
     PRICE_REFRESHES := _counter(
         "wardgate_price_refreshes_total",

@@ -57,13 +57,17 @@ from gateway.metric_specs import (
     HEALTH_CHANGES,
     HEALTH_MARKS,
     HEALTH_SHARED,
+    IDEMPOTENT,
     IN_FLIGHT_ALLOWED,
     INBOUND_REFUSALS,
     INFLIGHT,
     KEY_RESOLUTIONS,
+    LEDGER_OLDEST,
     LEDGER_PENDING,
     LEDGER_REJECTED,
     LEDGER_ROWS,
+    LEDGER_TAKEN_OVER,
+    LEDGER_TORN,
     LEGACY_READS,
     LIMITED,
     LIMITS_SHARED,
@@ -76,6 +80,7 @@ from gateway.metric_specs import (
     PRICE_REFRESHES,
     READY,
     REJECTIONS,
+    REPEATED,
     REQUESTS,
     RETRY_BUDGET_EXHAUSTED,
     SHED,
@@ -90,18 +95,27 @@ from gateway.metric_specs import (
     Kind,
     Spec,
 )
-from gateway.metrics_page import KeptElsewhere
+from gateway.metrics_page import CountsKeptElsewhere, KeptElsewhere
 from gateway.pricing.refreshing import Outcome as PriceOutcome
 from gateway.priority import Priority
 from gateway.series import Series
 from keystore.budget_spent import THRESHOLDS
 from keystore.budgets import Spend, Whose
 from keystore.resolve import Store, Via
+from keystore.shipment import Counts
 from router.health import Ill
 from router.reasons import Reason
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
-_KEPT_ELSEWHERE: Final = (DECISIONS_DROPPED, EVENT_FAILURES, LEDGER_ROWS, LEDGER_REJECTED, BUDGET_OVERRUNS)
+_KEPT_ELSEWHERE: Final = (
+    DECISIONS_DROPPED,
+    EVENT_FAILURES,
+    LEDGER_ROWS,
+    LEDGER_REJECTED,
+    LEDGER_TAKEN_OVER,
+    LEDGER_TORN,
+    BUDGET_OVERRUNS,
+)
 
 
 class Metrics:
@@ -115,13 +129,17 @@ class Metrics:
         self._given = given
         self._page = registry
         self._allowed = _allowed(given)
-        self._series = Series([spec for spec in SPECS if spec not in _KEPT_ELSEWHERE], self._held, registry)
+        counted = [spec for spec in SPECS if spec not in (*_KEPT_ELSEWHERE, IDEMPOTENT)]
+        self._series = Series(counted, self._held, registry)
         self._gauges = {
             spec: Gauge(spec.name, spec.help, spec.label_names, registry=registry)
             for spec in SPECS
             if spec.kind is Kind.GAUGE
         }
         self._elsewhere = {spec: KeptElsewhere(spec.name, spec.help, registry) for spec in _KEPT_ELSEWHERE}
+        (outcome,) = IDEMPOTENT.label_names
+        values = (*REPEATED, OTHER)
+        self._repeated = CountsKeptElsewhere(IDEMPOTENT.name, IDEMPOTENT.help, outcome, values, registry)
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -200,11 +218,18 @@ class Metrics:
         """`count` gives DecisionKeeper.dropped; it is read at every scrape."""
         self._elsewhere[DECISIONS_DROPPED].count = count
 
-    def watch_ledger(self, pending: Callable[[], int], written: Callable[[], int], rejected: Callable[[], int]) -> None:
+    def watch_ledger(self, pending: Callable[[], int], oldest_s: Callable[[], float], counts: Counts) -> None:
         """The shipper's numbers; they are read at every scrape."""
         self._gauges[LEDGER_PENDING].set_function(pending)
-        self._elsewhere[LEDGER_ROWS].count = written
-        self._elsewhere[LEDGER_REJECTED].count = rejected
+        self._gauges[LEDGER_OLDEST].set_function(oldest_s)
+        self._elsewhere[LEDGER_ROWS].count = lambda: counts.shipped
+        self._elsewhere[LEDGER_REJECTED].count = lambda: counts.rejected
+        self._elsewhere[LEDGER_TAKEN_OVER].count = lambda: counts.taken_over
+        self._elsewhere[LEDGER_TORN].count = lambda: counts.torn
+
+    def watch_repeats(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        """`counts` gives those of Repeats; they are read at every scrape."""
+        self._repeated.counts = counts
 
     def watch_overruns(self, count: Callable[[], int]) -> None:
         """`count` gives the budgeting Holder's overruns; it is read at every scrape."""

@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 
@@ -46,12 +47,14 @@ from gateway.shipping import SHIPPING_S, shipper_of
 from gateway.transport import Transport
 from keystore.decisions import Keeping
 from keystore.errors import DatabaseUnavailable
+from keystore.journal import Journal
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
+from keystore.money import nano_of
 from keystore.rootkeys import SealingSource
+from keystore.tenants import Tenant
 from router.catalogue import Catalogue, check_overrides
 from router.errors import ModelError, PriceMapError
-from router.money import nano_of
 from router.plans import check_known
 from router.retry_budget import RetryBudget
 
@@ -97,18 +100,39 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
     rules = load_rules(settings)
     check_redis_url(settings)
-    keystore = await open_keystore(settings, rules, create=True)
-    try:
+    async with contextlib.AsyncExitStack() as opened:
+        keystore = await open_keystore(settings, rules, create=True)
+        opened.push_async_callback(keystore.close)
         in_use: Mapping[str, int] = await keystore.tenants.plans_in_use()
         check_known(rules.plans, in_use)
         operator = await operator_of(keystore, rules.operator)
         await keystore.begin_serving()
         journal = keystore.journal(settings.journal, sync=settings.journal_sync)
+        opened.push_async_callback(journal.close, finished=True)  # nothing is in it yet
         prices = await _prices(keystore, log)
         catalogue = await _catalogue(prices, rules, log)
-    except BaseException:
-        await keystore.close()
-        raise
+        services = _services(_Opened(settings, rules, keystore, operator, journal, prices, catalogue), report, log)
+        opened.pop_all()
+    return services
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What is open, and what was read from it."""
+
+    settings: Settings
+    rules: Rules
+    keystore: Keystore
+    operator: Tenant | None
+    journal: Journal
+    prices: LivePrices
+    catalogue: Catalogue
+
+
+def _services(opened: _Opened, report: Callable[[str, BaseException], None], log: EventLogger) -> Services:
+    """The parts put together; nothing is asked for any more."""
+    settings, rules, keystore, operator = opened.settings, opened.rules, opened.keystore, opened.operator
+    journal, prices, catalogue = opened.journal, opened.prices, opened.catalogue
     if keystore.reads_legacy:
         log.info("keystore.legacy_table", note="a tenant_settings table is read as a second source of keys")
     if keystore.legacy_note:
@@ -139,6 +163,8 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
     places = places_of(limits, limiter, metrics, log)
     keystore.bulk_pauses.tell = places.room.pause
     places.room.pause(keystore.bulk_pauses.paused)
+    repeats = Repeats(keystore.answers, report)
+    metrics.watch_repeats(lambda: repeats.counts)
     return Services(
         books=books,
         keystore=keystore,
@@ -161,7 +187,7 @@ async def open_services(settings: Settings, report: Callable[[str, BaseException
         budgets=budgets,
         alerting=_alerting(keystore, rules, events, metrics, log),
         lending=Lending(keystore, operator),
-        repeats=Repeats(keystore.answers, report),
+        repeats=repeats,
         admission=Admission(limiter, metrics.limited),
         places=places,
         journal=journal,

@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 import orjson
 
+from gateway.attempt_costs import watch
 from gateway.fields import NULL, Fields, Raw, write_fields
 from gateway.outbound.answer import Answer
 from gateway.seen import parse, skim
@@ -35,6 +36,7 @@ class PassThroughLane:
     async def complete(self, call: UpstreamCall) -> PlainReply:
         """One plain answer; raises UpstreamFailed."""
         exchange = self._transport.begin(call.credential, call.provider, idle_s=self._timeout_s)
+        watch(call, exchange)
         try:
             answer = await self._post(call, exchange)
             await _read(answer, exchange)
@@ -47,6 +49,7 @@ class PassThroughLane:
     async def stream(self, call: UpstreamCall) -> StreamReply:
         """A stream that was opened (its status was a success); raises UpstreamFailed."""
         exchange = self._transport.begin(call.credential, call.provider, idle_s=self._idle_s, stream=True)
+        watch(call, exchange)
         try:
             answer = await self._post(call, exchange)
             if not exchange.streams:

@@ -59,6 +59,7 @@ async def relay_stream(
         silence.end()
     problem = problem_of(failure, [failure])
     tally.outcome, tally.fault, tally.code = Outcome.CUT, problem.fault.value, problem.code
+    tally.broke = failure.kind.value
     await send({"type": "http.response.body", "body": stream.reply.broke(problem), "more_body": False})
     return failure
 

@@ -145,7 +145,7 @@ class Ticket:
 
 class Repeats:
     """The requests with a key of one process. `counts` says how often each thing happened: first, replayed, reused,
-    in_progress, unavailable, not_kept, unreadable."""
+    in_progress, stream_ended, unavailable, not_kept, unreadable (gateway.metric_specs.REPEATED)."""
 
     def __init__(self, store: AnswerStore, report: Callable[[str, BaseException], None], *, pace: Pace = CALM) -> None:
         self._store = store

@@ -36,6 +36,5 @@ def shipper_of(journal: Journal, keystore: Keystore, metrics: Metrics, log: Even
         log.warning(f"ledger.{notice.what.value}", why=_SENTENCES[notice.what], **facts)
 
     shipper = Shipper(journal, keystore.ledger, report, now=utc_now)
-    counts = shipper.counts
-    metrics.watch_ledger(lambda: shipper.pending, lambda: counts.shipped, lambda: counts.rejected)
+    metrics.watch_ledger(lambda: shipper.pending, lambda: shipper.oldest_age_s, shipper.counts)
     return shipper

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
 
+from gateway.attempt_costs import FailedCost
 from gateway.errors import Problem
 from gateway.events import AttemptEnded, Endpoint, Outcome, RequestCompleted, TokenUsage
+from gateway.upstream import Came
 from keystore.budgets import TenantBudgets
 from router.decision import Decision
 from router.health_steps import Attempt
@@ -29,13 +31,18 @@ def mint_request_id() -> str:
 class Account(Protocol):
     """What a request costs, as those see it who serve it; gateway.accounts. `measure` notes what a stream used, when it
     has ended; `leave` gives back what the request holds of its limits, and hears how many tokens it had.
-    `own` are the budgets of the tenant and its tokens."""
+    `own` are the budgets of the tenant and its tokens; `failed` is what attempts cost that gave no answer. `total` is
+    what all of it cost, in whole nano-dollars; None where that is not known."""
 
     decision: Decision | None
     plan: Plan | None
     own: TenantBudgets
     measure: Callable[[], None] | None
     leave: Callable[[int | None], None] | None
+    failed: list[FailedCost]
+
+    @property
+    def total(self) -> int | None: ...
 
     def note(self, usage: TokenUsage, served: Candidate | None, *, estimated: bool = False) -> None:
         """What was used of the model that served."""
@@ -44,8 +51,8 @@ class Account(Protocol):
         """Somebody is about to be asked; why that may not be, when a budget refuses it. Raises ApiError where nobody
         may be asked at all."""
 
-    def ended(self, attempt: AttemptEnded) -> None:
-        """An attempt is over."""
+    def ended(self, attempt: AttemptEnded, came: Came) -> None:
+        """An attempt is over, and this came of it."""
 
     def close(self) -> Awaitable[None]:
         """Settle before the last byte of the answer, and wait until that cannot be lost."""
@@ -64,6 +71,7 @@ class Tally:
     catalogue: str = ""
     endpoint: Endpoint = Endpoint.UNKNOWN
     outcome: Outcome | None = None
+    broke: str | None = None  # how a stream broke that had begun: the word of a failure's kind
     status: int = 0
     begun: bool = False  # the answer's first message was sent: no second answer may start
     ended: bool = False  # the answer's last message was sent

@@ -10,18 +10,20 @@ import re
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 
 import httpx
 
 from gateway.outbound.answer import Answer
 from gateway.outbound.connection import Body, Deadlines
-from gateway.outbound.pool import Origin, Pool
+from gateway.outbound.pool import Origin, Pool, nothing
 from gateway.scrub import tells_of
 from gateway.seen import MOST_INNER, Seen, parse
 from gateway.sse import EventReader, EventTooLarge
 from keystore.keyring import Credential
 from keystore.providers import Auth, Provider, host_of
+from router.failure import Reached
 
 HANDLE: Final = "wardgate-credential-handle"
 HANDLE_BYTES: Final = HANDLE.encode()
@@ -49,10 +51,6 @@ class TransportRefusal(httpx.RequestError):
     """The request must not leave: its key is not for that host, it carries no key, or it is a repetition."""
 
 
-def _nothing() -> None:
-    pass
-
-
 class AnswerRefused(httpx.RemoteProtocolError):
     """The answer is HTTP, and is not taken all the same: too large, or compressed."""
 
@@ -72,7 +70,8 @@ class Exchange:
     seen: Seen = field(default_factory=Seen)
     error: httpx.HTTPError | None = None
     sent: int = 0
-    hang_up: Callable[[], None] = _nothing  # close the answer, if it is not complete
+    written: bool = False  # the request went onto a connection
+    hang_up: Callable[[], None] = nothing  # close the answer, if it is not complete
 
     @property
     def headers(self) -> dict[str, str]:
@@ -84,6 +83,17 @@ class Exchange:
         """Whether the answer is a stream of events."""
         kind = self.raw_headers.get(b"content-type", b"").lower()
         return self.status == 200 and (b"text/event-stream" in kind or (self.stream and b"json" not in kind))
+
+    @property
+    def reached(self) -> Reached:
+        """How far it came."""
+        if self.status is not None:
+            return Reached.REFUSED if self.status >= HTTPStatus.MULTIPLE_CHOICES else Reached.ANSWERED
+        return Reached.SENT if self.written else Reached.UNSENT
+
+    def note_written(self) -> None:
+        """The request went onto a connection."""
+        self.written = True
 
     @property
     def request_id(self) -> str | None:
@@ -165,7 +175,7 @@ class Transport:
     async def _ask(self, exchange: Exchange, origin: Origin, head: bytes, body: Body, deadlines: Deadlines) -> Answer:
         exchange.sent += 1
         try:
-            answer = await self._pool.ask(origin, head, body, deadlines)
+            answer = await self._pool.ask(origin, head, body, deadlines, exchange.note_written)
         except httpx.HTTPError as error:
             raise exchange.fail(error) from None
         exchange.hang_up = answer.aclose

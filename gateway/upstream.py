@@ -1,7 +1,7 @@
 """What a lane is: something that sends one request to one provider with one credential, or says why it could not."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from gateway.chat_request import ChatRequest
@@ -9,7 +9,24 @@ from gateway.errors import Problem
 from gateway.events import TokenUsage
 from keystore.keyring import Credential
 from keystore.providers import Provider
-from router.failure import Failure
+from router.failure import Failure, Reached
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came of an attempt, whatever became of it: how far it got, the provider's count as far as it told one, and
+    about how many tokens it wrote."""
+
+    reached: Reached = Reached.UNSENT
+    usage: TokenUsage | None = None
+    produced: int = 0
+
+
+@dataclass(slots=True)
+class Trail:
+    """Where a lane leaves what an attempt can be looked at by, also when it is broken off."""
+
+    look: Callable[[], Came] = Came
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +37,7 @@ class UpstreamCall:
     model: str
     credential: Credential
     request: ChatRequest
+    trail: Trail = field(default_factory=Trail, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

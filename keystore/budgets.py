@@ -20,11 +20,11 @@ from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
 from keystore.errors import BudgetInvalid, BudgetUnknown
+from keystore.money import NANO, usd_of
 from keystore.money_tables import MOST, budget_use, budgets, usage
 from keystore.tables import tokens
 from keystore.tenants import Tenant, hold_tenant
 
-NANO: Final = 1_000_000_000  # of a dollar
 MOST_USD: Final = 1_000_000_000
 
 
@@ -85,17 +85,12 @@ class Budget:
     @property
     def amount_usd(self) -> Decimal:
         """The amount in dollars."""
-        return usd(self.amount_nano)
-
-
-def usd(nano: int) -> Decimal:
-    """Nano-dollars as dollars."""
-    return Decimal(nano) / NANO
+        return usd_of(self.amount_nano)
 
 
 def usd_text(nano: int) -> str:
     """Nano-dollars as dollars, exactly: "12.5"."""
-    return format(usd(nano).normalize(), "f")
+    return format(usd_of(nano).normalize(), "f")
 
 
 def in_nano(amount: Decimal) -> int:

@@ -159,6 +159,12 @@ def set_aside(folder: Path, said: Sequence[dict[str, object]]) -> None:
         os.fdatasync(file)
 
 
+def aside_in(folder: Path) -> list[bytes]:
+    """The lines of `rejected.jsonl`; none where there is no such file. OSError."""
+    path = folder / _ASIDE
+    return path.read_bytes().splitlines() if path.exists() else []
+
+
 def intend_aside(folder: Path, journal_id: str, said: Sequence[dict[str, object]]) -> None:
     """Note beside a journal what is set aside once the database is past it; nothing takes the note away. OSError."""
     path = _intended(folder, journal_id)

@@ -41,6 +41,7 @@ from keystore.ledger import LedgerStore, in_turn
 from keystore.legacy import find_legacy
 from keystore.limits import LimitStore, TenantLimits
 from keystore.migrate import ensure_schema
+from keystore.money_pruning import OldMoney
 from keystore.moves import Moves
 from keystore.names import Names
 from keystore.outbox import Outbox
@@ -98,6 +99,7 @@ class Keystore:
     idempotency: IdempotencyStore
     decisions: DecisionStore
     ledger: LedgerStore
+    old_money: OldMoney
     budgets: BudgetStore
     limits: LimitStore
     budget_use: BudgetUse
@@ -196,6 +198,7 @@ class Keystore:
             idempotency=IdempotencyStore(database, service, now=now),
             decisions=DecisionStore(database, keeping, now=now),
             ledger=LedgerStore(database, now=now, settle=in_turn(spending.counted, spent.counted), kept=ledger_kept),
+            old_money=OldMoney(database, now=now, ledger_kept=ledger_kept),
             budgets=budgets,
             limits=limits,
             budget_use=BudgetUse(database, now=now),
@@ -295,8 +298,12 @@ class Keystore:
     def journal(self, folder: Path | None, *, sync: bool = True) -> Journal:
         """This process's journal for the ledger, in `folder`, else beside SQLite's file, else in `var`. Raises
         JournalUnwritable when it cannot be there. `sync` as in Journal."""
+        return Journal(self.journal_folder(folder), database=self._database.name, sync=sync)
+
+    def journal_folder(self, folder: Path | None) -> Path:
+        """Where the journals of this database are."""
         beside = self._database.path.parent if self._database.path else Path("var")
-        return Journal(folder or beside / "journal", database=self._database.name, sync=sync)
+        return folder or beside / "journal"
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
@@ -315,6 +322,7 @@ class Keystore:
             await self.answers.expire()
             await self.ledger.expire()
             await self.spending.expire()
+            await self.old_money.expire()
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""

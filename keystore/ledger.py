@@ -7,7 +7,7 @@ what they add to usage, and what others settle with them. Must not know how a jo
 import asyncio
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -18,7 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from keystore import ledger_check, ledger_pruning, ledger_usage
+from keystore import ledger_check, ledger_pruning, ledger_usage, ledger_used
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import DatabaseUnavailable, LedgerGap, LedgerUnknown
@@ -28,6 +28,7 @@ from keystore.ledger_partitions import Partitions
 from keystore.ledger_pruning import Pruned
 from keystore.ledger_row import LedgerRow, State
 from keystore.ledger_usage import Sums
+from keystore.ledger_used import UsedRow
 from keystore.money_tables import journals, ledger
 
 Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[], None] | None]]
@@ -167,6 +168,13 @@ class LedgerStore:
         async with self._database.read() as connection:
             found = await connection.execute(wanted.order_by(began, ledger.c.request_id).limit(limit))
             return [_read(row) for row in found]
+
+    def used(
+        self, since: datetime, until: datetime, *, tenant_id: str | None = None, at_once: int = 1_000
+    ) -> AsyncIterator[list[UsedRow]]:
+        """The requests that used something and began at `since` or later and before `until`, so many at once: of one
+        tenant, or all. Rows that are written meanwhile may be in it or not."""
+        return ledger_used.used(self._database, since, until, tenant_id, at_once)
 
     async def totals(self, since: datetime, until: datetime, *, tenant_id: str | None = None) -> Sums:
         """The sums of the rows themselves that began at `since` or later and before `until`: of one tenant, or all."""

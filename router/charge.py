@@ -12,7 +12,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Final
 
-from router.money import MOST, nano_of
+from keystore.money import MOST, nano_of
 from router.prices import STANDS_IN, PriceClass, Prices, ServiceTier, prices_at
 
 # A fee that few models have: without a price there is none.
@@ -137,6 +137,7 @@ _READ: Final[tuple[tuple[PriceClass, str], ...]] = (
     (PriceClass.IMAGE_INPUT, "image_input_tokens"),
     (PriceClass.VIDEO_INPUT, "video_input_tokens"),
 )
+READ_CLASSES: Final = frozenset({PriceClass.INPUT, *(each for each, _ in _READ)})  # all that a tier's bound counts
 _WRITTEN: Final[tuple[tuple[PriceClass, str], ...]] = (
     (PriceClass.AUDIO_OUTPUT, "audio_output_tokens"),
     (PriceClass.IMAGE_OUTPUT, "image_output_tokens"),

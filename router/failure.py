@@ -1,12 +1,13 @@
-"""What can go wrong with an attempt, and what follows from each kind: whose fault, which answer, whether to go on.
+"""What can go wrong with an attempt, and what follows from each kind: whose fault, which answer, whether to go on, and
+whether the provider may have charged for it.
 
-Owns the closed set of kinds and the table of consequences. Must not know transports, providers or what an exception
+Owns the closed set of kinds and the tables of consequences. Must not know transports, providers or what an exception
 looked like; the gateway's doors sort those into kinds.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final
 
@@ -62,6 +63,35 @@ _CONSEQUENCES: Final = {
     FailureKind.GATEWAY: Consequence(Fault.GATEWAY, 500, "internal_error", False, False),
 }
 CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = MappingProxyType(_CONSEQUENCES)
+
+
+class Reached(IntEnum):
+    """How far an attempt came, in the order in which it becomes likely that the provider charges for it."""
+
+    UNSENT = 0  # the provider never had the whole request
+    REFUSED = 1  # it answered with an error's status
+    SENT = 2  # it has the request, and no answer had begun
+    ANSWERED = 3  # an answer with a success's status had begun
+
+
+# From where on a failed attempt counts as charged; a kind that is not here was refused before any work, whatever came.
+# Providers do not charge for what they answer with an error's status. A connection that broke before the answer's head
+# is taken for a request that nobody read, and silence is not: who is silent may be at work.
+_CHARGED_FROM: Final = {
+    FailureKind.TIMEOUT: Reached.SENT,
+    FailureKind.MALFORMED: Reached.ANSWERED,
+    FailureKind.TRUNCATED: Reached.ANSWERED,
+    FailureKind.SERVER_ERROR: Reached.ANSWERED,
+    FailureKind.CONTENT_FILTER: Reached.ANSWERED,  # of what it had read or written by then
+}
+CHARGED_FROM: Final[Mapping[str, Reached]] = MappingProxyType({kind.value: at for kind, at in _CHARGED_FROM.items()})
+
+
+def perhaps_charged(outcome: str, reached: Reached) -> bool:
+    """Whether an attempt with this outcome (a kind's word, or another) may cost something although it gave no
+    answer."""
+    least = CHARGED_FROM.get(outcome)
+    return least is not None and reached >= least
 
 
 @dataclass(frozen=True, slots=True)

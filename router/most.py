@@ -7,9 +7,9 @@ not held, so that a hard budget refuses it. Pure.
 
 from typing import Final
 
+from keystore.money import nano_of
 from router.catalogue import Capability, Offer
 from router.charge import price_of
-from router.money import nano_of
 from router.needs import Needs
 from router.prices import PriceClass, Prices, ServiceTier, prices_at
 
@@ -30,13 +30,18 @@ _READ: Final = (
 _WRITTEN: Final = (PriceClass.OUTPUT, PriceClass.REASONING, PriceClass.AUDIO_OUTPUT, PriceClass.IMAGE_OUTPUT)
 
 
+def most_written(offer: Offer, needs: Needs) -> int:
+    """The most tokens that an answer can have."""
+    return (needs.max_output_tokens or offer.max_output_tokens or _LONGEST) * needs.answers
+
+
 def most_nano(offer: Offer, needs: Needs) -> int | None:
     """In whole nano-dollars; None when nobody knows: the model has no price, or the request asks for what is charged
     apart from tokens. A tier that is asked for may not be had, so that the standard one counts as well."""
     if needs.beyond.fees or Capability.WEB_SEARCH in needs.capabilities:
         return None
     read = _most_read(offer, needs)
-    written = (needs.max_output_tokens or offer.max_output_tokens or _LONGEST) * needs.answers
+    written = most_written(offer, needs)
     tiers = {needs.service, ServiceTier.STANDARD}
     found = [_at(prices_at(offer.prices.of(tier), read), offer, read, written) for tier in tiers]
     known = [nano for nano in found if nano is not None]

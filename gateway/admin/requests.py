@@ -25,17 +25,22 @@ class ChargeLine(Told):
 
 
 class AttemptLine(Told):
-    """Somebody who was asked; `outcome` and `status` are null where the ledger does not say them."""
+    """Somebody who was asked; `outcome`, `status` and its cost are null where the ledger does not say them. `lines` are
+    of one that failed and is taken as charged."""
 
     provider: str | None
     model: str | None
     outcome: str | None
     status: int | None
     duration_ms: int
+    cost_nano: int | None
+    cost_usd: str | None
+    lines: list[ChargeLine]
 
 
 class ReceiptOut(Told):
-    """What a request cost: the total is the sum of the lines, and null where the cost of one is not known."""
+    """What a request cost: the total is the sum of the lines, those of the attempts included, and null where the cost
+    of one is not known."""
 
     object: Literal["receipt"] = "receipt"
     request_id: str
@@ -58,7 +63,8 @@ class ReceiptOut(Told):
 
 class RequestOut(Told):
     """A request that has ended: what was decided, the attempts, and how it ended. Never a prompt, never a key.
-    `receipt` is null until the ledger has the row, about a second later."""
+    `receipt` is null until the ledger has the row, about a second later; `decision` is null when it is kept no longer,
+    or the request did not come so far."""
 
     object: Literal["request"] = "request"
     id: str
@@ -76,7 +82,7 @@ class RequestOut(Told):
     code: str | None
     served: Mapping[str, Any]
     attempts: list[Mapping[str, Any]]
-    decision: Mapping[str, Any]
+    decision: Mapping[str, Any] | None
     receipt: ReceiptOut | None
 
 

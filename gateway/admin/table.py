@@ -152,6 +152,10 @@ ROWS: Final = (
         *("GET", "/admin/requests/{request_id}", "request.show", requests.show_request),
         *("What was decided for a request", "requests"),
     ),
+    Row(
+        *("GET", "/admin/usage/reprice", "usage.reprice", usage.show_repriced),
+        *("What was used, at other prices", "usage"),
+    ),
     Row("GET", "/admin/usage", "usage.show", usage.show_usage, "What was used, and what it cost", "usage"),
     Row("GET", "/admin/audit", "audit.list", audit.list_rows, "List what was done", "audit"),
     Row("GET", "/admin/audit/verify", "audit.verify", audit.verify, "Check that the audit is whole", "audit"),

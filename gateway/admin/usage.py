@@ -1,7 +1,7 @@
 """Usage over HTTP, for the operator: of all tenants, or of one."""
 
 import asyncio
-from typing import Annotated, Literal, cast
+from typing import Annotated, Final, Literal, cast
 
 from fastapi import Query
 from pydantic import Field
@@ -12,9 +12,11 @@ from gateway.admin.problems import invalid
 from gateway.admin.shapes import Sent, TenantName, Told
 from gateway.control.gate import Operation
 from gateway.errors import ApiError
+from gateway.repricing import Report, TooMany, as_csv, document, report
 from gateway.usage_report import LONGEST, MOST, USUAL, UsageRefused, check_provider, read_wanted, rendered
 from keystore.usage import Group, UsagePage
 
+MOST_REPRICED: Final = 200_000  # requests of one answer: some seconds
 _WORDS = ", ".join(Group)
 Value = Annotated[str | None, Field(max_length=LONGEST)]
 
@@ -78,6 +80,79 @@ class UsageOut(Told):
     rows: list[UsageRowOut]
     has_more: bool
     next_cursor: str | None
+
+
+class RepriceQuery(Sent):
+    """A price release by its number, or `bundled`, and a time: this month, when nothing is said."""
+
+    release: Annotated[str, Field(max_length=100, description="A price release by its number, or `bundled`.")]
+    since: Annotated[Value, Field(description="The first day, UTC, as 2026-11-01.")] = None
+    until: Annotated[Value, Field(description="The day behind the last.")] = None
+    day: Annotated[Value, Field(description="One day, in the place of both.")] = None
+    month: Annotated[Value, Field(description="One month, as 2026-11, in the place of both.")] = None
+    tenant: TenantName | None = None
+    format: Annotated[Value, Field(description="json or csv.")] = None
+
+
+class RepricedNumbers(Told):
+    """`cost_usd`, `other_cost_usd` and their difference are of the requests whose cost is known both ways; what is
+    known one way alone stands beside."""
+
+    requests: int
+    compared_requests: int
+    cost_usd: str
+    other_cost_usd: str
+    difference_usd: str
+    only_then_requests: int
+    only_then_cost_usd: str
+    only_other_requests: int
+    only_other_cost_usd: str
+    unpriced_requests: int
+
+
+class RepricedRow(RepricedNumbers):
+    """Of one model."""
+
+    provider: str | None
+    model: str | None
+
+
+class RepricedOut(Told):
+    """What was used, at the prices of `release`."""
+
+    object: Literal["usage.reprice"] = "usage.reprice"
+    since: str
+    until: str
+    currency: Literal["USD"] = "USD"
+    release: str
+    total: RepricedNumbers
+    rows: list[RepricedRow]
+
+
+async def show_repriced(call: OfCall, query: Annotated[RepriceQuery, Query()]) -> RepricedOut:
+    """What the requests of a time would have cost under another price release, by model. A report: nothing is
+    changed. `format=csv` answers `text/csv`; a time with very many requests is for the command line."""
+    given = {name: str(value) for name, value in query.model_dump(exclude_none=True).items()}
+    given = {name: value for name, value in given.items() if name not in ("release", "tenant")}
+    try:
+        wanted = read_wanted(given, call.services.now().date())
+    except UsageRefused as refused:
+        raise ApiError(invalid([{"field": refused.field, "rule": refused.rule}])) from None
+    since, until = wanted.question.since, wanted.question.until
+
+    async def work(at: Operation) -> Report:
+        whose = at.tenant.id if query.tenant is not None else None
+        return await report(at.keystore, at.rules, query.release, since, until, tenant_id=whose, most=MOST_REPRICED)
+
+    try:
+        found = await call.run(work, tenant=query.tenant, target=query.release[:20])
+    except TooMany:
+        rule = f"it holds more than {MOST_REPRICED} requests; ask for a shorter time, or use `wardgate usage reprice`"
+        raise ApiError(invalid([{"field": "since", "rule": rule}])) from None
+    if not wanted.as_csv:
+        return RepricedOut.model_validate(document(found))
+    headers = {"content-type": "text/csv; charset=utf-8; header=present", "cache-control": "no-store"}
+    return cast(RepricedOut, Response(as_csv(found), headers=headers))
 
 
 async def show_usage(call: OfCall, query: Annotated[UsageQuery, Query()]) -> UsageOut:

@@ -20,9 +20,9 @@ from keystore.budget_spent import Crossed
 from keystore.clock import Clock
 from keystore.errors import DatabaseUnavailable, SealingError, WebhookUnknown
 from keystore.keystore import Keystore
+from keystore.money import usd_of
 from keystore.outbox import Letter
 from keystore.spending import Unusual
-from router.money import usd_of
 
 AT_ONCE: Final = 4  # messages to one webhook that are on their way at a time
 LOOK_S: Final = 2.0  # how often others' messages are looked for; its own a process sends at once

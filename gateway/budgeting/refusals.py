@@ -10,7 +10,7 @@ from typing import Final
 from gateway.budgeting.holder import Refused, Why
 from gateway.errors import Problem
 from keystore.budgets import Budget, Spend, Whose
-from router.money import usd_of
+from keystore.money import usd_of
 from router.ranking import Candidate
 from router.reasons import Fault
 

@@ -14,8 +14,8 @@ from keystore.budget_use import BudgetState
 from keystore.budgets import Budget, plan_budget
 from keystore.errors import BudgetInvalid
 from keystore.keystore import Keystore
+from keystore.money import nano_of
 from keystore.tenants import Tenant
-from router.money import nano_of
 from router.plans import Plans
 
 AMOUNT: Final = r"^[0-9]{1,10}(\.[0-9]{1,9})?$"  # dollars

@@ -44,6 +44,9 @@ def print_request(record: Json) -> None:
         ],
         empty="No provider was asked.",
     )
+    if record["decision"] is None:
+        print("\nWhat was decided is kept no longer. What it cost: wardgate usage receipt", record["id"])
+        return
     print("\nWhat was decided:")
     print_decision(record["decision"])
 

@@ -54,7 +54,7 @@ def explain(
         print_request(document)
     else:
         print_decision(document)
-    if not decision["ranked"]:
+    if decision is not None and not decision["ranked"]:
         raise typer.Exit(NOTHING_LEFT)
 
 

@@ -1,17 +1,21 @@
-"""`wardgate ledger`: whether usage is the sum of the ledger's rows."""
+"""`wardgate ledger`: whether usage is the sum of the ledger's rows, and the rows that it did not take."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated
 
 import typer
 
+from gateway.cli.begins import settings
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.ends import FINDINGS
 from gateway.config import ConfigError
 from gateway.control.gate import Operation
+from gateway.usage_report import dollars
+from keystore.budget_spent import Crossed
 from keystore.errors import counted
 from keystore.ledger_check import Difference, Reconciliation
+from keystore.ledger_rejected import Rejected, Standing, rejected, replay
 
 app = typer.Typer(help="The ledger: one row for each request.", no_args_is_help=True)
 
@@ -35,6 +39,67 @@ def check(
         _print(found)
     if found.differences:
         raise typer.Exit(FINDINGS)
+
+
+@app.command("rejected")
+def show_rejected(
+    replay_them: Annotated[
+        bool, typer.Option("--replay", help="Try again those that the ledger does not have.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the rows that the database did not take (rejected.jsonl beside the journals), and whether the ledger has
+    them by now. With --replay they are tried again, however often: a row that is there stays as it is. Exit code 3 when
+    some are not in the ledger."""
+
+    async def work(at: Operation) -> Sequence[Rejected]:
+        folder = at.keystore.journal_folder(settings().journal)
+        found = await rejected(folder, at.keystore.ledger)
+        if not replay_them:
+            return found
+        at.keystore.budget_spent.tell = _tell_crossed
+        return await replay(found, at.keystore.ledger)
+
+    found = operate("ledger.replay" if replay_them else "ledger.rejected", work)
+    if as_json:
+        print_json([_told(one) for one in found])
+    else:
+        print_table(
+            ("set aside", "why", "request", "began", "USD", "now"),
+            [_shown(one) for one in found],
+            empty="No row was rejected.",
+        )
+    if any(one.standing is not Standing.WRITTEN for one in found):
+        raise typer.Exit(FINDINGS)
+
+
+def _tell_crossed(crossed: Sequence[Crossed]) -> None:
+    for one in crossed:
+        typer.echo(f"Note: {one.per_cent} % of the budget {one.budget.key} are spent.", err=True)
+
+
+def _told(one: Rejected) -> dict[str, object]:
+    row = one.row
+    return {
+        "at": one.at,
+        "journal": one.journal,
+        "position": one.position,
+        "why": one.why,
+        "standing": one.standing,
+        "error": one.error or None,
+        "request_id": None if row is None else row.request_id,
+        "began_at": None if row is None else row.began_at,
+        "tenant_id": None if row is None else row.tenant_id,
+        "cost_nano": None if row is None else row.cost_nano,
+    }
+
+
+def _shown(one: Rejected) -> tuple[object, ...]:
+    now = f"{one.standing} ({one.error})" if one.error else one.standing.value
+    if one.row is None:
+        return one.at, one.why, "-", "-", "-", now
+    cost = "unknown" if one.row.cost_nano is None else dollars(one.row.cost_nano)
+    return one.at, one.why, one.row.request_id, one.row.began_at.isoformat(timespec="seconds"), cost, now
 
 
 def _day(text: str | None) -> date:

@@ -1,6 +1,6 @@
 """`wardgate usage receipt`: what one request cost, line by line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -46,9 +46,9 @@ def _print(found: Json) -> None:
         print(f"Left out of the request: {', '.join(found['dropped'])}.")
     print()
     print_table(
-        ("attempt", "model", "outcome", "status", "ms"),
+        ("attempt", "model", "outcome", "status", "ms", "USD"),
         [
-            (place, f"{one['provider']}/{one['model']}", one["outcome"], one["status"], one["duration_ms"])
+            (place, _model(one), one["outcome"], one["status"], one["duration_ms"], _known(one["cost_usd"]))
             for place, one in enumerate(found["attempts"], start=1)
         ],
         empty="No provider was asked.",
@@ -56,15 +56,37 @@ def _print(found: Json) -> None:
     print()
     print_table(
         ("charged", "units", "USD each", "USD"),
-        [(one["class"], one["units"], _known(one["price_usd"]), _known(one["cost_usd"])) for one in found["lines"]],
+        [_charged(one) for one in found["lines"]],
         empty="Nothing is charged by the unit.",
     )
+    _print_failed(found["attempts"])
     print(f"\nTotal: {_total(found)}; {_STATES[found['state']]}. Prices: {found['catalogue'] or 'none'}.")
+
+
+def _print_failed(attempts: Sequence[Json]) -> None:
+    """What was charged, as far as anybody can tell, for attempts that gave no answer."""
+    failed = [(place, one) for place, one in enumerate(attempts, start=1) if one["lines"]]
+    if failed:
+        print()
+        print_table(
+            ("failed attempt", "charged", "units", "USD each", "USD"),
+            [(place, *_charged(line)) for place, one in failed for line in one["lines"]],
+            empty="",
+        )
+
+
+def _charged(line: Json) -> tuple[object, ...]:
+    return line["class"], line["units"], _known(line["price_usd"]), _known(line["cost_usd"])
+
+
+def _model(attempt: Json) -> str:
+    return f"{attempt['provider']}/{attempt['model']}"
 
 
 def _total(found: Json) -> str:
     if found["cost_nano"] is None:
-        known = dollars(sum(one["cost_nano"] or 0 for one in found["lines"]))
+        lines = [*found["lines"], *(line for one in found["attempts"] for line in one["lines"])]
+        known = dollars(sum(one["cost_nano"] or 0 for one in lines))
         return f"unknown, {known} USD without what has no price"
     return f"{found['cost_usd']} USD"
 

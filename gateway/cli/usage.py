@@ -11,6 +11,7 @@ import typer
 from gateway.cli.bars import Bar, bar_lines
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.receipts import show_receipt
+from gateway.cli.repricing import show_repriced
 from gateway.config import ConfigError
 from gateway.control.gate import Operation
 from gateway.usage_report import (
@@ -38,6 +39,7 @@ _BY: Final = "With commas between: " + ", ".join(Group)
 
 app = typer.Typer(invoke_without_command=True)
 app.command("receipt")(show_receipt)
+app.command("reprice")(show_repriced)
 
 
 @app.callback()

@@ -7,6 +7,7 @@ used again. A connection is made to an address that was checked, never to a name
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from weakref import WeakSet
@@ -20,6 +21,10 @@ from gateway.outbound.connection import Body, Connection, Deadlines
 KEPT_S: Final = 15.0  # how long an idle connection is kept: shorter than providers keep theirs
 CLOSING_TURNS: Final = 100  # of the loop
 SHARE: Final = 2  # one host has at most this part (a half) of all connections
+
+
+def nothing() -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +61,17 @@ class Pool:
         self._connections: WeakSet[Connection] = WeakSet()
         self._closing = False
 
-    async def ask(self, origin: Origin, head: bytes, body: Body, deadlines: Deadlines) -> Answer:
-        """Send a request over an idle connection or a new one; returns when the answer's head is there. Raises
-        httpx.HTTPError: ConnectError, ConnectTimeout, ReadTimeout, ReadError, RemoteProtocolError."""
+    async def ask(
+        self, origin: Origin, head: bytes, body: Body, deadlines: Deadlines, written: Callable[[], None] = nothing
+    ) -> Answer:
+        """Send a request over an idle connection or a new one; returns when the answer's head is there. `written` hears
+        when the request is on its way. Raises httpx.HTTPError: ConnectError, ConnectTimeout, ReadTimeout, ReadError,
+        RemoteProtocolError."""
         connection = self._idle(origin) or await self._connect(origin, deadlines.connect_s)
         if not connection.standing:
             raise httpx.ConnectError(f"{origin.host} hung up at once")
         answer = connection.ask(head, body, deadlines)
+        written()
         try:
             await answer.head()
         except BaseException:

@@ -4,15 +4,17 @@ import asyncio
 import os
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 import pytest
 
 from gateway.opening import open_keystore
+from gateway.receipts import record_of
 from gateway.rules import load_rules
 from gateway.settings import read_settings
+from keystore.errors import DecisionUnknown
 from keystore.ledger_row import LedgerRow, State
 from tests.gateway.commands import Commands
 
@@ -65,7 +67,7 @@ def test_receipt_tells_lines_attempts_key_release_and_total(cli: Commands) -> No
         [*LINES[1], "0.0000084"],
     ]
     assert sum(line["cost_nano"] for line in found["lines"]) == found["cost_nano"] == 308_400
-    assert [list(one.values()) for one in found["attempts"]] == TRIED
+    assert [list(one.values())[:5] for one in found["attempts"]] == TRIED
     told = cli("usage", "receipt", FIRST)
     for words in (
         f"Request {FIRST} of acme came 2026-03-05 08:00:00 UTC and ended ok.",
@@ -87,9 +89,53 @@ def test_receipt_says_what_is_not_known(cli: Commands) -> None:
     assert "the ledger has no row of this request id" in cli("usage", "receipt", "req_" + "9" * 32, code=1)
 
 
+def test_request_without_a_decision_is_told_from_its_row(cli: Commands) -> None:
+    record = cli.json("explain", "--request", FIRST)
+    assert isinstance(record, dict)
+    assert (record["tenant"], record["decision"], record["receipt"]["cost_nano"]) == ("acme", None, 308_400)
+    assert [one["outcome"] for one in record["attempts"]] == ["rate_limited", "ok"]
+    told = cli("explain", "--request", FIRST)
+    assert "It ended ok with status 200." in told
+    assert f"kept no longer. What it cost: wardgate usage receipt {FIRST}" in told
+    assert "no decision is kept" in cli("explain", "--request", "req_" + "9" * 32, code=1)
+
+
+def test_request_that_ended_just_now_waits_for_its_decision(cli: Commands) -> None:
+    """Else it would be told without one, and a moment later with it."""
+
+    async def told(after: timedelta) -> bytes:
+        settings = read_settings(os.environ)
+        keystore = await open_keystore(settings, load_rules(settings), create=False)
+        try:
+            return await record_of(keystore, FIRST, now=lambda: ROWS[0].began_at + after)
+        finally:
+            await keystore.close()
+
+    assert orjson.loads(asyncio.run(told(timedelta(seconds=11))))["id"] == FIRST
+    with pytest.raises(DecisionUnknown):
+        asyncio.run(told(timedelta(seconds=9)))
+
+
 def test_options_of_usage_before_receipt_are_refused(cli: Commands) -> None:
     assert "mean nothing before `receipt`" in cli("usage", "--tenant", "acme", "receipt", FIRST, code=2)
     assert cli("usage", "--day", DAY, "--by", "model").startswith("Usage from 2026-03-05")
+
+
+def test_rejected_rows_are_shown_and_tried_again(cli: Commands) -> None:
+    assert "No row was rejected." in cli("ledger", "rejected")
+    late = row("req_" + "4" * 32, {"lines": LINES}, cost_nano=308_400)
+    folder = Path("journal")
+    folder.mkdir(exist_ok=True)
+    said = {"at": "2026-03-05T08:00:01Z", "journal": "j", "position": 7, "why": "DataError"}
+    (folder / "rejected.jsonl").write_bytes(orjson.dumps(said | {"line": late.line().decode()}) + b"\n")
+    told = cli("ledger", "rejected", code=3)
+    assert "DataError" in told and "0.0003084" in told and "missing" in told
+    assert "2026-03-05T08:00:00+00:00" in told and late.request_id in told
+    for _ in range(2):
+        (found,) = orjson.loads(cli("ledger", "rejected", "--replay", "--json"))
+        assert (found["standing"], found["cost_nano"]) == ("written", 308_400)
+    assert cli.json("usage", "receipt", late.request_id)
+    assert "to the nano-dollar" in cli("ledger", "check", "--day", DAY)
 
 
 def test_ledger_agrees_with_usage_until_somebody_changes_it(cli: Commands) -> None:

@@ -43,6 +43,7 @@ from gateway.metric_specs import SPECS, Kind
 from gateway.metrics import Metrics
 from gateway.metrics_server import MetricsPortError, MetricsServer
 from gateway.pricing.refreshing import Outcome as PriceOutcome
+from keystore.shipment import Counts
 from router.health import Ill
 
 PROJECT = Path(__file__).parents[2]
@@ -523,3 +524,21 @@ def test_documentation_lists_the_metrics_as_they_are() -> None:
     assert len(generated) == 3, "docs/metrics.md has lost its two <!-- generated --> marks"
     hint = "write gateway.metrics_document.document() between the marks of docs/metrics.md"
     assert generated[1] == metrics_document.document(), hint
+
+
+def test_what_the_shipper_and_repeats_count_is_read_at_every_scrape() -> None:
+    subject, counts, repeats = fresh(), Counts(), {"first": 2, "reused": 1, "new word": 3}
+    subject.watch_ledger(lambda: 4, lambda: 12.5, counts)
+    subject.watch_repeats(lambda: repeats)
+    counts.shipped, counts.taken_over, counts.torn = 7, 2, 1
+    page = samples(subject)
+    assert {name: page[name] for name in page if name.startswith("wardgate_ledger")} == {
+        "wardgate_ledger_pending_lines": 4,
+        "wardgate_ledger_oldest_seconds": 12.5,
+        "wardgate_ledger_rows_total": 7,
+        "wardgate_ledger_journals_taken_over_total": 2,
+        "wardgate_ledger_torn_ends_total": 1,
+    }
+    counted = {name: page[name] for name in page if name.startswith("wardgate_idempotent")}
+    assert sum(counted.values()) == 6
+    assert counted["wardgate_idempotent_requests_total{outcome=other}"] == 3

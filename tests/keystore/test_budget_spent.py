@@ -9,9 +9,10 @@ import pytest
 
 from keystore.budget_spent import BudgetSpent, Crossed
 from keystore.budget_use import Ask, Slot
-from keystore.budgets import NANO, Budget, Spend, plan_budget, usd
+from keystore.budgets import Budget, Spend, plan_budget
 from keystore.keystore import Keystore
 from keystore.ledger_row import LedgerRow, State
+from keystore.money import NANO, usd_of
 from keystore.tenants import Tenant
 from tests.keystore.conftest import START
 
@@ -116,7 +117,7 @@ async def test_threshold_of_a_larger_amount_is_worth_telling_again(keystore: Key
 
 
 async def test_thresholds_of_a_soft_budget_are_told(keystore: Keystore, acme: Tenant) -> None:
-    soft = await keystore.budgets.set(acme, "day", "byok", usd(10), hard=False)
+    soft = await keystore.budgets.set(acme, "day", "byok", usd_of(10), hard=False)
     assert soft.spend is Spend.BYOK
     (crossed,) = await write(keystore, row(20, "byok"))
     assert (crossed.budget, crossed.per_cent, crossed.spent_nano) == (soft, 100, 20)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from keystore.budget_use import Slot, rows_of
-from keystore.budgets import NANO, Budget, Period, Spend, TenantBudgets, Whose, in_nano, plan_budget, usd
+from keystore.budgets import Budget, Period, Spend, TenantBudgets, Whose, in_nano, plan_budget
 from keystore.errors import BudgetInvalid, BudgetUnknown
 from keystore.keystore import Keystore
+from keystore.money import NANO, usd_of
 from keystore.tenants import Tenant
 from tests.keystore.conftest import START, World
 
@@ -43,7 +44,7 @@ def test_period_of_a_moment(period: str, at: str, starts: str, resets: str) -> N
 
 @given(st.integers(0, 10**18))
 def test_dollars_and_nano_dollars_are_the_same(nano: int) -> None:
-    assert in_nano(usd(nano)) == nano
+    assert in_nano(usd_of(nano)) == nano
 
 
 @pytest.mark.parametrize(

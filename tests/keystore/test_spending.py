@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystore.budgets import NANO
 from keystore.keystore import Keystore
 from keystore.ledger_row import LedgerRow
+from keystore.money import NANO
 from keystore.outbox import Letter
 from keystore.spending import Unusual
 from keystore.unusual import Busy, Rule, is_unusual

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.failure import CONSEQUENCES, Failure, FailureKind
+from router.failure import CHARGED_FROM, CONSEQUENCES, Failure, FailureKind, Reached, perhaps_charged
 from tests.router.vectors import Row, rows, vectors
 
 
@@ -31,3 +31,35 @@ def test_no_consequence_takes_the_gateways_own_401() -> None:
 def test_codes_are_words_and_differ() -> None:
     codes = [each.code for each in CONSEQUENCES.values()]
     assert len(set(codes)) == len(codes)
+
+
+REFUSED_BEFORE_WORK = (
+    FailureKind.CONNECT,
+    FailureKind.RATE_LIMITED,
+    FailureKind.KEY_REJECTED,
+    FailureKind.KEY_UNUSABLE,
+    FailureKind.MODEL_UNAVAILABLE,
+    FailureKind.BAD_REQUEST,
+    FailureKind.CONTEXT_LENGTH,
+    FailureKind.UNSUPPORTED_PARAMETER,
+    FailureKind.QUOTA_EXHAUSTED,
+    FailureKind.GATEWAY,
+)
+
+
+def test_every_kind_is_free_or_charged_from_somewhere_on() -> None:
+    assert {*REFUSED_BEFORE_WORK, *map(FailureKind, CHARGED_FROM)} == set(FailureKind)
+    assert not any(perhaps_charged(kind.value, reached) for kind in REFUSED_BEFORE_WORK for reached in Reached)
+
+
+@pytest.mark.parametrize("reached", Reached)
+def test_only_silence_is_charged_before_an_answer_and_no_error_status_is(reached: Reached) -> None:
+    found = {word for word in CHARGED_FROM if perhaps_charged(word, reached)}
+    expected = {
+        Reached.UNSENT: set(),
+        Reached.REFUSED: set(),
+        Reached.SENT: {"timeout"},
+        Reached.ANSWERED: {"timeout", "malformed", "truncated", "server_error", "content_filter"},
+    }
+    assert found == expected[reached]
+    assert not perhaps_charged("ok", reached) and not perhaps_charged("cancelled", reached)

@@ -229,6 +229,7 @@ def test_document_holds_for_answers(control: Control, document: dict[str, Any]) 
         ("admin", "GET", "/admin/keys/report", "/admin/keys/report"),
         ("admin", "GET", "/admin/providers", "/admin/providers"),
         ("admin", "GET", "/admin/usage", "/admin/usage"),
+        ("admin", "GET", "/admin/usage/reprice?release=bundled", "/admin/usage/reprice"),
         ("admin", "GET", "/admin/tenants/acme/budgets", "/admin/tenants/{tenant}/budgets"),
         ("admin", "GET", "/admin/tenants/acme/limits", "/admin/tenants/{tenant}/limits"),
         ("both", "GET", "/v1/keys", "/v1/keys"),

@@ -10,11 +10,15 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gateway.repricing import Report, report
+from gateway.rules import load_rules
+from keystore.keystore import Keystore
 from tests.harness import RunningGateway
 from tests.scenarios.cutting import KEYS, Cutting, caller
 from tests.scenarios.truth import (
@@ -24,10 +28,12 @@ from tests.scenarios.truth import (
     Got,
     ask_it,
     asks,
+    attempts_charged,
     differing,
     priced,
     rows_of,
     rows_soon,
+    select,
     sums_of_ledger,
     sums_of_usage,
     today,
@@ -57,6 +63,11 @@ class Equation:
             assert ask.used is not None
             self.upstream.update(counted=ask.used.wrote, read=ask.used.read)
             self.ledger.update(counted=row["output_tokens"], read=row["input_tokens"], cost_nano=row["cost_nano"])
+        elif charged := attempts_charged(row):
+            told = [ask.unusable_told] * len(charged)
+            self.upstream.update(failed=sum(one.wrote for one in told if one), failed_attempts=len(charged))
+            self.ledger.update(failed=sum(one.units.wrote for one, it in zip(charged, told, strict=True) if it))
+            self.ledger.update(cost_nano=row["cost_nano"], failed_nano=sum(one.cost_nano for one in charged))
         elif ask.stream and row["state"] == "estimated":
             self.upstream.update(broken=wrote, broken_streams=1)
             self.ledger.update(broken=row["output_tokens"], cost_nano=row["cost_nano"])
@@ -66,7 +77,9 @@ class Equation:
         return (
             f"{self.seen} requests, a row each; counted output tokens {up['counted']:,} == {own['counted']:,}, input"
             f" {up['read']:,} == {own['read']:,}; of {up['broken_streams']} cut, left or uncounted streams"
-            f" {up['broken']:,} written, {own['broken']:,} in the ledger; {own['cost_nano'] / 1e9:.9f} USD"
+            f" {up['broken']:,} written, {own['broken']:,} in the ledger; {up['failed_attempts']} failed attempts that"
+            f" are taken as charged, {up['failed']:,} tokens told == {own['failed']:,}, for"
+            f" {own['failed_nano'] / 1e9:.9f} of {own['cost_nano'] / 1e9:.9f} USD"
         )
 
 
@@ -104,6 +117,21 @@ async def usage_is_the_ledger(gateway: RunningGateway, token: str) -> None:
     assert differing(sums_of_usage(answer.json()), await sums_of_ledger(gateway, "acme")) == []
 
 
+async def same_prices_give_the_same_cents(gateway: RunningGateway) -> None:
+    """Every row again from its own lines, at the prices that it was priced by: `wardgate usage reprice`."""
+    day = date.fromisoformat(today())
+
+    async def work(keystore: Keystore) -> Report:
+        return await report(keystore, load_rules(gateway.settings), "bundled", day, day + timedelta(days=1))
+
+    found = (await asyncio.to_thread(gateway.operate, work)).total
+    (rows,) = await select(
+        gateway, "SELECT count(*) AS n, sum(cost_nano) AS nano FROM wardgate_ledger WHERE state <> 'released'"
+    )
+    assert found.then == found.other == rows["nano"] > 0
+    assert found.compared == found.requests == rows["n"]
+
+
 @pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres and valkey", marks=pytest.mark.services)])
 @pytest.mark.timeout(180 + 2 * SOAK_S)
 async def test_ledger_says_what_the_upstream_knows(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -120,11 +148,13 @@ async def test_ledger_says_what_the_upstream_knows(where: str, tmp_path: Path, r
                 if SOAK_S:
                     sys.stderr.write(f"{max(0, until - time.monotonic()):5.0f} s left: {equation}\n")
             await usage_is_the_ledger(gateway, token)
+            await same_prices_give_the_same_cents(gateway)
     assert set(equation.kinds) == set(KINDS)
     assert (equation.upstream["counted"], equation.upstream["read"]) == (
         equation.ledger["counted"],
         equation.ledger["read"],
     )
+    assert equation.upstream["failed"] == equation.ledger["failed"] > 0 and equation.ledger["failed_nano"] > 0
     broken = equation.upstream["broken"] - equation.ledger["broken"]
     assert abs(broken) <= equation.upstream["broken_streams"], "at most one piece for each"
 

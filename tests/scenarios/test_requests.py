@@ -197,10 +197,21 @@ def test_nothing_is_kept_where_that_is_configured(tmp_path: Path, sandbox: Sandb
     config = sandbox_config(sandbox.url, "[limits]\ndecisions_kept_h = 0\n")
     with RunningGateway(tmp_path, config) as gateway:
         token = gateway.tenant("acme", keys=KEYS)
-        answer = gateway.post(CHAT, token, ASK)
-        error = gateway.get(f"/v1/requests/{id_of(answer)}", token).json()["error"]
-        assert (answer.status_code, error["code"]) == (200, "request_unknown")
-        assert "keeps no decisions" in error["message"]
+        other = gateway.tenant("beta", keys=KEYS)
+        answer = gateway.post(CHAT, token, ASK | {"model": "auto"})
+        record = kept(gateway, token, id_of(answer))
+        assert record["decision"] is None and record["receipt"]["cost_usd"] == answer.headers["x-wardgate-cost-usd"]
+        assert (record["tenant"], record["served"]["key"]) == ("acme", answer.headers["x-wardgate-key"])
+        assert [(one["outcome"], one["status"]) for one in record["attempts"]] == [("ok", 200)]
+        assert gateway.get(f"/admin/requests/{id_of(answer)}", admin(gateway)).json()["receipt"] == json.loads(
+            json.dumps(record["receipt"]).replace("+00:00", "Z")
+        )
+        missing = "req_" + "0" * 32
+        told = [gateway.get(f"/v1/requests/{each}", other) for each in (id_of(answer), missing)]
+        assert {one.status_code for one in told} == {404} and "keeps no decisions" in told[0].json()["error"]["message"]
+        assert told[0].content.replace(id_of(told[0]).encode(), b"") == told[1].content.replace(
+            id_of(told[1]).encode(), b""
+        )  # T16: another tenant's is as one that never was
 
 
 @pytest.mark.services

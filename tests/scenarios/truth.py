@@ -1,18 +1,16 @@
 """An upstream's own truth beside the ledger's: what it told and wrote for each request, and what a row must say of it.
 
-Prices stand here as they are given to the gateway, and costs are reckoned from them again, in fractions. Nothing of the
-product is used but HTTP and the ledger's table.
+Nothing of the product is used but HTTP and the ledger's table.
 """
 
 import asyncio
-import random
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,177 +19,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from keystore.engine import parse_url
 from tests.harness import RunningGateway, sandbox_config
+from tests.scenarios.asks import CHAT, FAILED, KINDS, NOT_GOOD, PRICED, Ask, Used, asks, cost_nano
 from tests.scenarios.cutting import (
-    MODELS,
-    PLAIN,
-    Case,
     Cutting,
     Play,
-    answer,
-    anthropic_stream,
     cutting,
-    gemini_stream,
-    openai_stream,
 )
 
-CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
-OTHER = "deepseek/deepseek-v3.2"  # on the same wire as MODELS["openai"]
-# USD per million tokens, odd on purpose: every line has a fraction of a nano-dollar to round.
-PRICES = {
-    MODELS["openai"]: {"input": "0.370005", "output": "1.130003", "cached_input": "0.041007"},
-    MODELS["anthropic"]: {"input": "1.010001", "output": "5.070009", "cached_input": "0.130005"},
-    MODELS["gemini"]: {"input": "0.310003", "output": "2.510001", "cached_input": "0.070007"},
-    OTHER: {"input": "0.290005", "output": "0.430009", "cached_input": "0.030001"},
-}
-PRICED = "\n" + "\n".join(
-    f'[models."{model}".prices]\n' + "\n".join(f'{name} = "{usd}"' for name, usd in prices.items())
-    for model, prices in PRICES.items()
-)
-
-
-@dataclass(frozen=True)
-class Used:
-    """Tokens as the upstream tells them; cached ones are inside `read`."""
-
-    read: int
-    cached: int
-    wrote: int
-
-    def on(self, wire: str) -> dict[str, Any]:
-        """In the words of a wire."""
-        read, cached, wrote = self.read, self.cached, self.wrote
-        if wire == "openai":
-            details = {"prompt_tokens_details": {"cached_tokens": cached}}
-            return {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote, **details}
-        if wire == "anthropic":
-            return {"input_tokens": read - cached, "cache_read_input_tokens": cached, "output_tokens": wrote}
-        told = {"promptTokenCount": read, "candidatesTokenCount": wrote, "totalTokenCount": read + wrote}
-        return {**told, "cachedContentTokenCount": cached}
-
-
-def cost_nano(model: str, read: int, cached: int, wrote: int) -> int:
-    """What so much costs, each line in whole nano-dollars, half of one upwards."""
-    units = {"input": read - cached, "cached_input": cached, "output": wrote}
-    exact = (Fraction(PRICES[model][name]) * 1000 * count for name, count in units.items())
-    return sum(int(one + Fraction(1, 2)) for one in exact)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request, and what it gets: `words` pieces of output behind `head` others, `used` told at its end. The client
-    leaves after `leaves` pieces of an answer, or of a plain one before it. A `paced` one is written piece by piece,
-    each when the client has read the one before: whoever leaves has missed one piece at most."""
-
-    kind: str
-    wire: str
-    path: str = CHAT
-    stream: bool = False
-    used: Used | None = None
-    words: int = 0
-    head: int = 0
-    leaves: int | None = None
-    paced: bool = False
-    models: tuple[str, ...] = ()
-    case: Case = field(default_factory=lambda: Case([]))
-
-    def body(self, number: int) -> dict[str, object]:
-        message = {"role": "user", "content": f"case-{number}"}
-        named: dict[str, object] = {"model": self.models[0]} | ({"models": self.models} if self.models[1:] else {})
-        limit = {"max_tokens": 4000} if self.path == MESSAGES else {}
-        return named | limit | {"messages": [message], "stream": self.stream}
-
-
-_FAILED = answer({"error": {"message": "overloaded"}}, "500 Internal Server Error")
-_NOT_GOOD = answer({"error": {"message": "no", "type": "invalid_request_error"}}, "400 Bad Request")
-# How often each kind comes.
-KINDS = {
-    "plain": 26,
-    "stream": 26,
-    "cut": 8,
-    "leaves a stream": 8,
-    "leaves a plain one": 5,
-    "fails over": 8,
-    "refused above": 4,
-    "refused here": 3,
-    "plain, nothing told": 4,
-    "stream, nothing told": 4,
-    "native": 8,
-}
-_NATIVE = {"openai": (CHAT, 0), "anthropic": (MESSAGES, 2), "gemini": (CHAT, 0)}
-_STREAMS = {"openai": openai_stream, "anthropic": anthropic_stream, "gemini": gemini_stream}
-
-
-def asks(count: int, seed: int) -> list[Ask]:
-    """So many, mixed; every kind is there from a few dozen on."""
-    random_ = random.Random(seed)
-    kinds = [kind for kind, share in KINDS.items() for _ in range(max(1, share * count // 104))]
-    kinds += random_.choices(list(KINDS), list(KINDS.values()), k=max(0, count - len(kinds)))
-    random_.shuffle(kinds)
-    return [an_ask(kind, random_) for kind in kinds[:count]]
-
-
-def an_ask(kind: str, random_: random.Random) -> Ask:
-    wire = random_.choice(["openai", "openai", "anthropic", "gemini"])
-    read = random_.randint(1, 9000)
-    used = Used(read, random_.choice([0, random_.randint(0, read)]), random_.randint(1, 3000))
-    match kind:
-        case "plain":
-            return _plain(kind, wire, used)
-        case "stream":
-            return _stream(kind, wire, used, random_.randint(1, 12))
-        case "native":
-            if random_.random() < 0.5:
-                return _plain(kind, "anthropic", used, MESSAGES)
-            return _stream(kind, "anthropic", used, random_.randint(1, 12), path=MESSAGES)
-        case "cut":
-            return _cut(kind, wire, used, random_)
-        case "leaves a stream":
-            return _stream(kind, wire, used, 60, leaves=random_.randint(1, 5))
-        case "leaves a plain one":
-            return Ask(kind, wire, leaves=0, models=(MODELS[wire],), case=Case([b"", b"x"], pause_s=30, raw=True))
-        case "fails over":
-            good = _plain(kind, "openai", used)
-            case_ = Case([_FAILED], raw=True, then=good.case)
-            return Ask(kind, "openai", used=used, models=(MODELS["openai"], OTHER), case=case_)
-        case "refused above":
-            return Ask(kind, wire, models=(MODELS[wire],), case=Case([_NOT_GOOD], raw=True))
-        case "refused here":
-            return Ask(kind, wire, models=("openai/no-such-model",))
-        case "plain, nothing told":
-            return _plain(kind, "openai", None)
-        case _:
-            return _stream(kind, "openai", None, random_.randint(2, 12))
-
-
-def _plain(kind: str, wire: str, used: Used | None, path: str = CHAT) -> Ask:
-    name = "usageMetadata" if wire == "gemini" else "usage"
-    good: dict[str, Any] = PLAIN[wire]  # type: ignore[assignment]
-    document = {key: value for key, value in good.items() if key != name}
-    whole = document if used is None else document | {name: used.on(wire)}
-    return Ask(kind, wire, path, used=used, models=(MODELS[wire],), case=Case([answer(whole)], raw=True))
-
-
-def _stream(
-    kind: str,
-    wire: str,
-    used: Used | None,
-    words: int,
-    *,
-    path: str = CHAT,
-    leaves: int | None = None,
-) -> Ask:
-    said = [f"word {n:02} " for n in range(words)]
-    pieces = openai_stream(said, None) if used is None else _STREAMS[wire](said, used.on(wire))
-    head = 2 if wire == "anthropic" else 0
-    paced = leaves is not None
-    return Ask(kind, wire, path, True, used, words, head, leaves, paced, (MODELS[wire],), Case(pieces))
-
-
-def _cut(kind: str, wire: str, used: Used, random_: random.Random) -> Ask:
-    whole = _stream(kind, wire, used, 12)
-    pieces = whole.case.pieces[: whole.head + random_.randint(1, 10)]
-    end = random_.choice(["reset", "hang up", "bad chunk", "limit", "whole"])
-    return Ask(kind, wire, CHAT, True, None, 12, whole.head, None, True, whole.models, Case(pieces, end))
+__all__ = ["CHAT", "KINDS", "PRICED", "Ask", "Used", "asks", "cost_nano"]  # of those who use both modules
 
 
 # --- what came of it -------------------------------------------------------------------------------------------------
@@ -213,7 +48,10 @@ def wrong(ask: Ask, plays: Sequence[Play], got: Got, row: Mapping[str, Any]) -> 
     if (problem := _money(row)) or (problem := _headers(got, row)):
         return f"{problem}: {said}"
     last = plays[-1] if plays else None
-    if last is None or last.case.pieces in ([_FAILED], [_NOT_GOOD]):
+    failed = [play for play in plays if play.case is ask.unusable]
+    if failed or attempts_charged(row):
+        return "" if _charged(ask, failed, last, got, row) else f"not so: {said}"
+    if last is None or last.case.pieces in ([FAILED], [NOT_GOOD]):
         good = (row["state"], row["cost_nano"], row["output_tokens"]) == ("released", 0, None)
     elif got.whole and got.status == 200 and ask.used is not None:
         told = (ask.used.read, ask.used.cached, ask.used.wrote)
@@ -230,6 +68,54 @@ def wrong(ask: Ask, plays: Sequence[Play], got: Got, row: Mapping[str, Any]) -> 
     return "" if good else f"not so: {said}"
 
 
+def _charged(ask: Ask, failed: Sequence[Play], last: Play | None, got: Got, row: Mapping[str, Any]) -> bool:
+    """Each answer that nobody could use is in the row, as it was told or estimated, beside what was used in the end."""
+    charged, told = attempts_charged(row), ask.unusable_told
+    if len(charged) != len(failed) or row["state"] != "estimated":
+        return False
+    if told is not None and any(one.units != told for one in charged):
+        return False
+    if told is None and any(one.units.read < 1 or one.units.cached for one in charged):
+        return False  # estimated
+    if ask.stream and any(one.units.wrote for one in charged):
+        return False  # nothing had been written
+    served = (0, 0, 0) if last is None or last.case is ask.unusable else _of(ask.used)
+    return served_tokens(row) == served and (got.status == 200) == (served != (0, 0, 0))
+
+
+def _of(used: Used | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if used is None else (used.read, used.cached, used.wrote)
+
+
+@dataclass(frozen=True)
+class Charged:
+    """An attempt that failed, with what its row says that it used and cost."""
+
+    model: str
+    units: Used
+    cost_nano: int
+
+
+def attempts_charged(row: Mapping[str, Any]) -> list[Charged]:
+    """As the row's detail tells them."""
+    found = []
+    for provider, model, _, _, _, nano, *rest in json.loads(row["detail"]).get("attempts", []):
+        if rest:
+            units = {name: int(count) for name, count, _, _ in rest[0]}
+            cached = units.get("cached_input", 0)
+            used = Used(units.get("input", 0) + cached, cached, units.get("output", 0))
+            found.append(Charged(f"{provider}/{model}", used, nano))
+    return found
+
+
+def served_tokens(row: Mapping[str, Any]) -> tuple[int, int, int]:
+    """What a row counts beside its failed attempts."""
+    failed = [one.units for one in attempts_charged(row)]
+    whole = tuple(row[name] or 0 for name in ("input_tokens", "cached_input_tokens", "output_tokens"))
+    less = (sum(one.read for one in failed), sum(one.cached for one in failed), sum(one.wrote for one in failed))
+    return whole[0] - less[0], whole[1] - less[1], whole[2] - less[2]
+
+
 def wrote_of(ask: Ask, play: Play) -> int:
     """How many pieces of output were written."""
     return max(0, min(play.written - ask.head, ask.words))
@@ -238,8 +124,12 @@ def wrote_of(ask: Ask, play: Play) -> int:
 def _money(row: Mapping[str, Any]) -> str:
     if row["state"] == "released":
         return "" if row["cost_nano"] == 0 else "nothing was used, and it costs"
-    read, cached, wrote = row["input_tokens"], row["cached_input_tokens"], row["output_tokens"]
-    expected = cost_nano(f"{row['provider']}/{row['model']}", read, cached or 0, wrote)
+    read, cached, wrote = served_tokens(row)
+    failed = attempts_charged(row)
+    for one in failed:
+        if one.cost_nano != cost_nano(one.model, one.units.read, one.units.cached, one.units.wrote):
+            return f"a failed attempt costs something else than {one}"
+    expected = cost_nano(f"{row['provider']}/{row['model']}", read, cached, wrote) + sum(o.cost_nano for o in failed)
     return "" if row["cost_nano"] == expected else f"it costs {expected} nano-dollars"
 
 
@@ -247,7 +137,8 @@ def _headers(got: Got, row: Mapping[str, Any]) -> str:
     if got.headers and got.headers["x-wardgate-request-id"] != row["request_id"]:
         return "the answer names another request"
     cost = got.headers.get("x-wardgate-cost-usd")
-    if got.status != 200 or row["stream"]:
+    charged_all_the_same = got.headers and got.status != 200 and row["cost_nano"]
+    if (got.status != 200 or row["stream"]) and not charged_all_the_same:
         return "" if cost is None else "a cost before it is known"
     if cost is None or Decimal(cost) * 10**9 != row["cost_nano"]:
         return f"the answer says that it costs {cost}"

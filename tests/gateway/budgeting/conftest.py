@@ -15,10 +15,11 @@ from gateway.budgeting.burying import Burying
 from gateway.budgeting.holder import Held, Holder, Refused, Reservation
 from keystore.budget_spent import BudgetSpent, Crossed
 from keystore.budget_use import Ask, BudgetUse, Short, Slot
-from keystore.budgets import NANO, Budget, BudgetStore, plan_budget, usd
+from keystore.budgets import Budget, BudgetStore, plan_budget
 from keystore.engine import Database
 from keystore.errors import DatabaseUnavailable
 from keystore.ledger_row import LedgerRow, State
+from keystore.money import NANO, usd_of
 from keystore.providers import Registry
 from keystore.tenants import Tenant, TenantStore
 from tests.keystore.conftest import FakeClock, World
@@ -178,7 +179,7 @@ class Town:
     async def own(self, nano: int, *, hard: bool = True, period: str = "day", of: Tenant | None = None) -> Budget:
         """A managed budget of a tenant's own, as the store knows it."""
         store = BudgetStore(self.databases[0], now=self.world.clock, random=os.urandom)
-        return await store.set(of or self.tenant, period, "managed", usd(nano), hard=hard)
+        return await store.set(of or self.tenant, period, "managed", usd_of(nano), hard=hard)
 
     async def close(self) -> None:
         for database in self.databases:

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.budgeting.holder import Holder, Reservation, Why
 from keystore.budget_use import BudgetUse, Slot
-from keystore.budgets import NANO
+from keystore.money import NANO
 from tests.gateway.budgeting.conftest import Town, managed
 from tests.keystore.conftest import START
 

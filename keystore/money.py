@@ -1,8 +1,9 @@
-"""Money as whole nano-dollars: 10^9 are a US dollar. Pure."""
+"""Money as whole nano-dollars: 10^9 are a US dollar. The one place where dollars become these and back. Pure."""
 
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
+NANO: Final = 1_000_000_000  # of a dollar
 MOST: Final = 2**63 - 1  # that a database's whole numbers hold
 _NANO: Final = Decimal("1e-9")
 

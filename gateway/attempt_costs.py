@@ -1,0 +1,133 @@
+"""What an attempt cost that gave no answer, where its provider may have charged for it.
+
+Owns how that is seen (what went out, what came back) and estimated: the input as it was reckoned, the output as it
+came, both by the provider's own count where it told one. Must not know budgets, the ledger, nor who is asked next.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from gateway import openai_shape
+from gateway.events import AttemptEnded, TokenUsage
+from gateway.metering import metered
+from gateway.surfaces import messages_answer
+from gateway.transport import Exchange
+from gateway.upstream import Came, UpstreamCall
+from router.catalogue import Capability, Offer
+from router.charge import Charge, charge
+from router.failure import perhaps_charged
+from router.most import most_written
+from router.needs import Needs, service_tier
+from router.prices import ServiceTier
+from router.query import KeySource
+from router.ranking import Candidate
+
+_ENVELOPE: Final = 300  # bytes of an answer that are not its text
+_CHARACTERS: Final = 4  # of text to a token
+_MOST_COUNTED: Final = openai_shape.MOST_TOKENS
+Counts = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCost:
+    """An attempt that gave no answer and is taken as charged. `place` is its own among the attempts, from 0."""
+
+    place: int
+    source: KeySource
+    usage: TokenUsage  # estimated
+    charge: Charge | None
+    service: ServiceTier
+
+    @property
+    def nano(self) -> int | None:
+        """None where a price is not known."""
+        return None if self.charge is None else self.charge.nano
+
+
+def watch(call: UpstreamCall, exchange: Exchange) -> None:
+    """From now on the attempt is looked at by its exchange."""
+    call.trail.look = partial(_came, call, exchange)
+
+
+def _came(call: UpstreamCall, exchange: Exchange) -> Came:
+    usage = _told(call, exchange)
+    if exchange.streams:
+        produced = exchange.seen.produced
+    else:
+        produced = written(exchange.body) if exchange.body and usage is None else 0
+    return Came(exchange.reached, usage, produced)
+
+
+def _told(call: UpstreamCall, exchange: Exchange) -> TokenUsage | None:
+    """The provider's own count, on whatever wire it speaks."""
+    usage, tier = exchange.seen.usage, exchange.seen.service_tier
+    if usage is None:
+        return None
+    if call.request.surface.native(call.provider):
+        return call.request.surface.usage_of(usage, tier)
+    for name, read in _READERS.items():
+        if name in usage:
+            return read(usage, tier)
+    return None
+
+
+def _of_gemini(usage: Counts, tier: object) -> TokenUsage | None:
+    names = ("promptTokenCount", "candidatesTokenCount", "cachedContentTokenCount", "thoughtsTokenCount")
+    read, said, cached, thought = (value if isinstance(value := usage.get(name), int) else 0 for name in names)
+    if not all(0 <= count <= _MOST_COUNTED for count in (read, said, cached, thought)):
+        return None
+    return TokenUsage(read, said + thought, cached_input_tokens=cached, reasoning_tokens=thought)
+
+
+_READERS: Final[Mapping[str, Callable[[Counts, object], TokenUsage | None]]] = {
+    "prompt_tokens": openai_shape.token_usage,
+    "input_tokens": messages_answer.usage_of,
+    "promptTokenCount": _of_gemini,
+}
+
+
+def failed_cost(
+    attempt: AttemptEnded, came: Came, candidate: Candidate, needs: Needs, place: int, dropped: Iterable[str]
+) -> FailedCost | None:
+    """What a failed attempt is taken to have cost; None where it cost nothing."""
+    if not perhaps_charged(attempt.outcome, came.reached):
+        return None
+    offer = candidate.offer
+    produced = min(came.produced, most_written(offer, needs)) if offer.is_chat else 0
+    usage, _ = counted(came.usage, produced, needs, whole=False)
+    service = charged_tier(usage, needs, dropped)
+    return FailedCost(place, candidate.holding.source, usage, priced(offer, needs, usage, service), service)
+
+
+def charged_tier(usage: TokenUsage, needs: Needs, dropped: Iterable[str]) -> ServiceTier:
+    """The service tier that an answer says, else the one that was asked for."""
+    return service_tier(usage.service_tier) or (ServiceTier.STANDARD if "service_tier" in dropped else needs.service)
+
+
+def priced(offer: Offer, needs: Needs, usage: TokenUsage, service: ServiceTier) -> Charge | None:
+    """What so much costs of this offer; None where searches are paid for, which nobody counts."""
+    if Capability.WEB_SEARCH in needs.capabilities:
+        return None
+    return charge(offer.prices, metered(usage, service))
+
+
+def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: bool) -> tuple[TokenUsage, bool]:
+    """What an answer used, and whether that is an estimate: the provider's count where it is whole, else the input as
+    it was estimated and the output as it came."""
+    if usage is None:
+        return TokenUsage(estimated_input(needs), produced), True
+    if whole:
+        return usage, False
+    return replace(usage, output_tokens=max(usage.output_tokens, produced)), True
+
+
+def written(body: bytes | bytearray) -> int:
+    """About how many tokens a plain answer holds that nobody counted."""
+    return max(1, (len(body) - _ENVELOPE) // _CHARACTERS)
+
+
+def estimated_input(needs: Needs) -> int:
+    """In tokens."""
+    return needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
