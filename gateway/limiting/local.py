@@ -24,6 +24,7 @@ from gateway.limiting.gcra import (
 
 ROUNDS: Final = 30  # of `forget`, until every key was looked at
 FEWEST: Final = 1_000  # keys in a round
+NEAR_MS: Final = 20
 
 
 class LocalLimits:
@@ -109,10 +110,12 @@ class LocalLimits:
                 self._rates[ask.key] = (now, max(self._level(ask, now), full_in * ask.limit), ask)
 
     def fill(self, asks: Sequence[Ask], now: int, parts: int) -> None:
-        """Nobody knows what others used of these: the whole, for all that this process may assume."""
+        """Nobody knows what others used of these: the whole, for all that this process may assume, but for what is
+        refilled in NEAR_MS: who has thousands a minute is not refused for one of them."""
         for ask in asks:
             if ask.kind is not CONCURRENCY:
-                self._rates[ask.key] = (now, max(self._level(ask, now), burst(ask.limit, parts)), ask)
+                full = burst(ask.limit, parts) - ask.limit * NEAR_MS
+                self._rates[ask.key] = (now, max(self._level(ask, now), full), ask)
 
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
