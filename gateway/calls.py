@@ -135,7 +135,6 @@ class Calls:
             await send_body(send, turn.status, turn.body, headers=_told_again(turn, tally))
             return
         async with turn:
-            tally.owed = not request.stream
             try:
                 await self._answer(request, admitted, book, tally, send, place, turn)
             except ApiError as error:
@@ -159,6 +158,7 @@ class Calls:
         await self._admit(admitted.tenant, keyring, decision, book, tally, place)
         if (tally.waited_s or 0.0) > AGED_S:  # what was decided then may not hold any more
             keyring, request, decision = await self._decided(request, await admitted.again(), book, tally)
+        tally.owed = turn is not None and not request.stream  # until here nobody was asked: whoever leaves, leaves
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
             if turn is not None and tally.outcome is None:
