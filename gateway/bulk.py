@@ -5,7 +5,8 @@ process carries in `overload`, how bulk waits in `limiting.waiting`. Must not kn
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
@@ -150,6 +151,20 @@ class Place:
             self.bulk = True
             self.end()
             self._places.check(bulk=True)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While it waits for the answer to another request, which is in flight itself, it is not: many that repeat one
+        request shut nobody out."""
+        held = self._holds is _AT_ONCE
+        if held:
+            self.end()
+        try:
+            yield
+        finally:
+            if held:
+                self._places.room.begin()
+                self._holds = _AT_ONCE
 
     async def wait(self, asks: Sequence[Ask], tally: Tally) -> Verdict:
         """The limits' answer once its turn has come: admitted, or refused where no wait helped. Raises ApiError 503,

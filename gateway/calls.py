@@ -1,5 +1,6 @@
 """The calls to models, on every surface: one request as a straight line of named steps."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -130,6 +131,7 @@ class Calls:
             within_s=self._services.limits.answer_timeout_s,
             stream=request.stream,
             allowed_models=admitted.allowed_models,
+            aside=nullcontext if place is None else place.aside,
         )
         if isinstance(turn, Replay):
             await send_body(send, turn.status, turn.body, headers=_told_again(turn, tally))

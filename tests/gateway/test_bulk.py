@@ -66,6 +66,18 @@ async def test_what_is_held_is_given_back_once_whatever_it_turned_out_to_be() ->
     assert world.room.busy == 0
 
 
+def test_who_waits_for_anothers_answer_is_not_in_flight_meanwhile() -> None:
+    world = World()
+    plain, bulk = world.places.take(PLAIN), world.places.take(BULK)
+    for place in (plain, bulk):
+        with pytest.raises(KeyError), place.aside():
+            assert world.room.busy == (place is bulk)
+            raise KeyError
+        assert world.room.busy == 1
+    plain.end()
+    assert world.room.busy == 0
+
+
 async def test_bulk_is_turned_away_first_and_as_soon_as_it_is_known() -> None:
     world = World(most=4)
     held = [world.places.take(PLAIN) for _ in range(3)]

@@ -372,6 +372,25 @@ async def test_bulk_is_shed_first_then_all_and_nobody_reads_their_bodies(
     assert hasty.metric("wardgate_shed_requests_total", priority="bulk") > 0
 
 
+async def test_many_that_repeat_one_request_shut_nobody_out(hasty: RunningGateway, sandbox: SandboxServer) -> None:
+    """Four may be in flight; eight of one tenant wait for the answer to its one request, which is one of them."""
+    mine, others = [await asyncio.to_thread(hasty.tenant, name, "team", KEY) for name in ("repeats", "beside")]
+    named = {"idempotency-key": "one"}
+    async with calling(hasty, mine) as client, calling(hasty, others) as other:
+        sandbox.clear()
+        sandbox.script("delay=3")
+        first = asyncio.ensure_future(client.post(CHAT, json=body(), headers=named))
+        await asyncio.to_thread(eventually, lambda: len(sandbox.requests()) == 1)
+        again = []
+        for running in range(2, 10):
+            again.append(asyncio.ensure_future(client.post(CHAT, json=body(), headers=named)))
+            await asyncio.to_thread(eventually, lambda n=running: hasty.metric("wardgate_inflight_requests") == n)
+        beside = await other.post(CHAT, json=body())
+        assert (beside.status_code, first.done()) == (200, False), beside.text
+        answers = await asyncio.gather(first, *again)
+    assert {answer.status_code for answer in answers} == {200} and len(sandbox.requests()) == 2
+
+
 async def unread(gateway: RunningGateway, token: str, path: str, headers: dict[str, str]) -> bytes:
     """The answer to a request whose body never comes."""
     host, port = gateway.url.removeprefix("http://").split(":")
