@@ -107,12 +107,12 @@ class Places:
     shed: Callable[[Priority], None]
     waited: Callable[[str, float], None]
 
-    def take(self, scope: Scope) -> "Place":
+    def take(self, scope: Scope, *, waits: bool = True) -> "Place":
         """A place for a request of which nothing but its headers was read; ApiError 503 when there is none, 400 for a
-        priority that is none. To be ended."""
+        priority that is none. To be ended. One that never `waits` is in flight at once, also when it is bulk."""
         wanted = said(scope)
         self.check(wanted is Priority.BULK)
-        return Place(self, wanted)
+        return Place(self, wanted if waits else None)
 
     def check(self, bulk: bool) -> None:
         """ApiError 503 when this process carries as much as it can."""

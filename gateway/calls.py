@@ -294,7 +294,7 @@ class CountTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = COUNT_FRONT.surface.endpoint
-        place = self._services.places.take(scope)
+        place = self._services.places.take(scope, waits=False)
         try:
             await self._placed(tally, scope, receive, send)
         finally:

@@ -66,6 +66,17 @@ async def test_what_is_held_is_given_back_once_whatever_it_turned_out_to_be() ->
     assert world.room.busy == 0
 
 
+def test_bulk_that_never_waits_is_in_flight_and_turned_away_first() -> None:
+    world = World(most=4)
+    held = [world.places.take(BULK, waits=False) for _ in range(3)]
+    with pytest.raises(ApiError):
+        world.places.take(BULK, waits=False)
+    assert (world.room.busy, world.shed) == (3, [Priority.BULK])
+    for place in held:
+        place.end()
+    assert world.room.busy == 0
+
+
 def test_who_waits_for_anothers_answer_is_not_in_flight_meanwhile() -> None:
     world = World()
     plain, bulk = world.places.take(PLAIN), world.places.take(BULK)
