@@ -12,7 +12,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 
-from gateway.asgi import Scope
+from gateway.asgi import Scope, was_sent
 from gateway.errors import ApiError, Problem
 from gateway.limiting.asks import CONCURRENCY, Ask, Verdict
 from gateway.limiting.waiting import Left, WaitingRoom, bulk_asks
@@ -141,8 +141,7 @@ class Place:
         self.size = 0  # bytes of its body
         self.bulk = wanted is Priority.BULK
         if not self.bulk:
-            places.room.begin()
-            self._holds = _AT_ONCE
+            self._begin()
 
     def learn(self, *, token: bool = False, tier: object = None) -> None:
         """What is known of the request by now; ApiError 503 where it turns out to be bulk and there is no room for
@@ -151,6 +150,20 @@ class Place:
             self.bulk = True
             self.end()
             self._places.check(bulk=True)
+
+    @contextmanager
+    def reading(self, scope: Scope) -> Iterator[None]:
+        """While its body is on its way it is not in flight: who sends slowly shuts nobody out. ApiError 503 where there
+        is no room any more once it is there."""
+        if was_sent(scope):  # it is here already, as nearly every one is
+            yield
+            return
+        with self.aside():
+            yield
+        if self._holds is _AT_ONCE:
+            self.end()
+            self._places.check(bulk=False)
+            self._begin()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -163,8 +176,11 @@ class Place:
             yield
         finally:
             if held:
-                self._places.room.begin()
-                self._holds = _AT_ONCE
+                self._begin()
+
+    def _begin(self) -> None:
+        self._places.room.begin()
+        self._holds = _AT_ONCE
 
     async def wait(self, asks: Sequence[Ask], tally: Tally) -> Verdict:
         """The limits' answer once its turn has come: admitted, or refused where no wait helped. Raises ApiError 503,

@@ -76,7 +76,8 @@ class Calls:
         place.learn(token=admitted.bulk)
         self._services.accounts.open(tally)
         key = key_of(scope)
-        raw = await receive_raw(scope, receive, self._services, tally)
+        with place.reading(scope):
+            raw = await receive_raw(scope, receive, self._services, tally)
         place.size = len(raw)
         request = await read_request(raw, scope, tally, self._front)
         place.learn(tier=(request.asked or request.body).get("service_tier"))
@@ -296,15 +297,16 @@ class CountTokens:
         tally.endpoint = COUNT_FRONT.surface.endpoint
         place = self._services.places.take(scope, waits=False)
         try:
-            await self._placed(tally, scope, receive, send)
+            await self._placed(place, tally, scope, receive, send)
         finally:
             place.end()
 
-    async def _placed(self, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _placed(self, place: Place, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services
         book = services.books.for_request(tally)
         admitted = await identify(scope, services, tally)
-        request = await receive_request(scope, receive, services, tally, COUNT_FRONT)
+        with place.reading(scope):
+            request = await receive_request(scope, receive, services, tally, COUNT_FRONT)
         keyring = await keyring_of(admitted.tenant, services)
         await admit_uncalled(admitted.tenant, keyring, book, services, tally)
         decision = decided(request, admitted, keyring, book, services, enough=1)

@@ -77,6 +77,19 @@ def test_bulk_that_never_waits_is_in_flight_and_turned_away_first() -> None:
     assert world.room.busy == 0
 
 
+def test_who_sends_slowly_is_looked_at_again_when_all_is_there() -> None:
+    world = World(most=1)
+    slow = world.places.take(PLAIN)
+    with slow.reading(PLAIN):
+        assert world.room.busy == 0
+    assert world.room.busy == 1
+    with pytest.raises(ApiError) as caught, slow.reading(PLAIN):
+        world.places.take(PLAIN)
+    assert (caught.value.problem.code, world.room.busy) == ("overloaded", 1)
+    slow.end()
+    assert world.room.busy == 1, "who is turned away holds nothing"
+
+
 def test_who_waits_for_anothers_answer_is_not_in_flight_meanwhile() -> None:
     world = World()
     plain, bulk = world.places.take(PLAIN), world.places.take(BULK)

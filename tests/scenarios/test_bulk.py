@@ -391,6 +391,23 @@ async def test_many_that_repeat_one_request_shut_nobody_out(hasty: RunningGatewa
     assert {answer.status_code for answer in answers} == {200} and len(sandbox.requests()) == 2
 
 
+async def test_bodies_that_do_not_come_shut_nobody_out(hasty: RunningGateway) -> None:
+    """Four may be in flight; one tenant begins eight requests and sends none of them to its end."""
+    mine, others = [await asyncio.to_thread(hasty.tenant, name, "team", KEY) for name in ("slow", "quick")]
+    host, port = hasty.url.removeprefix("http://").split(":")
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {mine}\r\ncontent-length: 9\r\n\r\n1"
+    writers = []
+    for running in range(1, 9):
+        writers.append((await asyncio.open_connection(host, int(port)))[1])
+        writers[-1].write(head.encode())
+        await asyncio.to_thread(eventually, lambda n=running: hasty.metric("wardgate_inflight_requests") == n)
+    answer = await asyncio.to_thread(posted, hasty, others, {})
+    assert answer.status_code == 200, answer.text
+    for writer in writers:
+        writer.close()
+    await asyncio.to_thread(eventually, lambda: hasty.metric("wardgate_inflight_requests") == 0)
+
+
 async def unread(gateway: RunningGateway, token: str, path: str, headers: dict[str, str]) -> bytes:
     """The answer to a request whose body never comes."""
     host, port = gateway.url.removeprefix("http://").split(":")
