@@ -86,6 +86,10 @@ async def waiting(gateway: RunningGateway, count: int) -> None:
     await asyncio.to_thread(eventually, lambda: gateway.metric("wardgate_bulk_waiting") == count)
 
 
+async def in_flight(gateway: RunningGateway, count: int) -> None:
+    await asyncio.to_thread(eventually, lambda: gateway.metric("wardgate_inflight_requests") == count)
+
+
 # --- what makes a request bulk ---------------------------------------------------------------------------------------
 
 
@@ -384,7 +388,7 @@ async def test_many_that_repeat_one_request_shut_nobody_out(hasty: RunningGatewa
         again = []
         for running in range(2, 10):
             again.append(asyncio.ensure_future(client.post(CHAT, json=body(), headers=named)))
-            await asyncio.to_thread(eventually, lambda n=running: hasty.metric("wardgate_inflight_requests") == n)
+            await in_flight(hasty, running)
         beside = await other.post(CHAT, json=body())
         assert (beside.status_code, first.done()) == (200, False), beside.text
         answers = await asyncio.gather(first, *again)
@@ -400,7 +404,7 @@ async def test_bodies_that_do_not_come_shut_nobody_out(hasty: RunningGateway) ->
     for running in range(1, 9):
         writers.append((await asyncio.open_connection(host, int(port)))[1])
         writers[-1].write(head.encode())
-        await asyncio.to_thread(eventually, lambda n=running: hasty.metric("wardgate_inflight_requests") == n)
+        await in_flight(hasty, running)
     answer = await asyncio.to_thread(posted, hasty, others, {})
     assert answer.status_code == 200, answer.text
     for writer in writers:
