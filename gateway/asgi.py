@@ -41,6 +41,12 @@ def headers_named(scope: Scope, name: str) -> list[str]:
     return [bytes(value).decode("latin-1") for key, value in scope["headers"] if key == wanted]
 
 
+def was_sent(scope: Scope) -> bool:
+    """Whether the whole body is here, so that nobody waits for it; False where the server does not say."""
+    gone: Gone | None = scope.get(GONE)
+    return gone is not None and gone.sent
+
+
 async def read_body(
     scope: Scope,
     receive: Receive,
@@ -51,8 +57,7 @@ async def read_body(
 ) -> bytes:
     """The whole body, at most `limit` bytes and within `timeout_s`; raises ApiError 413 and 408 otherwise, and
     ClientLeft when the client goes. `take` hears of each further piece of a body that is not small, and may raise."""
-    gone: Gone | None = scope.get(GONE)
-    if gone is not None and gone.sent:  # the way of nearly every request; a deadline costs more than the reading
+    if was_sent(scope):  # the way of nearly every request; a deadline costs more than the reading
         return await _read_parts(scope, receive, limit, take)
     try:
         async with asyncio.timeout(timeout_s):

@@ -5,13 +5,14 @@ process carries in `overload`, how bulk waits in `limiting.waiting`. Must not kn
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 
-from gateway.asgi import Scope
+from gateway.asgi import Scope, was_sent
 from gateway.errors import ApiError, Problem
 from gateway.limiting.asks import CONCURRENCY, Ask, Verdict
 from gateway.limiting.waiting import Left, WaitingRoom, bulk_asks
@@ -106,12 +107,12 @@ class Places:
     shed: Callable[[Priority], None]
     waited: Callable[[str, float], None]
 
-    def take(self, scope: Scope) -> "Place":
+    def take(self, scope: Scope, *, waits: bool = True) -> "Place":
         """A place for a request of which nothing but its headers was read; ApiError 503 when there is none, 400 for a
-        priority that is none. To be ended."""
+        priority that is none. To be ended. One that never `waits` is in flight at once, also when it is bulk."""
         wanted = said(scope)
         self.check(wanted is Priority.BULK)
-        return Place(self, wanted)
+        return Place(self, wanted if waits else None)
 
     def check(self, bulk: bool) -> None:
         """ApiError 503 when this process carries as much as it can."""
@@ -140,8 +141,7 @@ class Place:
         self.size = 0  # bytes of its body
         self.bulk = wanted is Priority.BULK
         if not self.bulk:
-            places.room.begin()
-            self._holds = _AT_ONCE
+            self._begin()
 
     def learn(self, *, token: bool = False, tier: object = None) -> None:
         """What is known of the request by now; ApiError 503 where it turns out to be bulk and there is no room for
@@ -150,6 +150,37 @@ class Place:
             self.bulk = True
             self.end()
             self._places.check(bulk=True)
+
+    @contextmanager
+    def reading(self, scope: Scope) -> Iterator[None]:
+        """While its body is on its way it is not in flight: who sends slowly shuts nobody out. ApiError 503 where there
+        is no room any more once it is there."""
+        if was_sent(scope):  # it is here already, as nearly every one is
+            yield
+            return
+        with self.aside():
+            yield
+        if self._holds is _AT_ONCE:
+            self.end()
+            self._places.check(bulk=False)
+            self._begin()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While it waits for the answer to another request, which is in flight itself, it is not: many that repeat one
+        request shut nobody out."""
+        held = self._holds is _AT_ONCE
+        if held:
+            self.end()
+        try:
+            yield
+        finally:
+            if held:
+                self._begin()
+
+    def _begin(self) -> None:
+        self._places.room.begin()
+        self._holds = _AT_ONCE
 
     async def wait(self, asks: Sequence[Ask], tally: Tally) -> Verdict:
         """The limits' answer once its turn has come: admitted, or refused where no wait helped. Raises ApiError 503,

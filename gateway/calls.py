@@ -1,5 +1,6 @@
 """The calls to models, on every surface: one request as a straight line of named steps."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -75,7 +76,8 @@ class Calls:
         place.learn(token=admitted.bulk)
         self._services.accounts.open(tally)
         key = key_of(scope)
-        raw = await receive_raw(scope, receive, self._services, tally)
+        with place.reading(scope):
+            raw = await receive_raw(scope, receive, self._services, tally)
         place.size = len(raw)
         request = await read_request(raw, scope, tally, self._front)
         place.learn(tier=(request.asked or request.body).get("service_tier"))
@@ -130,12 +132,12 @@ class Calls:
             within_s=self._services.limits.answer_timeout_s,
             stream=request.stream,
             allowed_models=admitted.allowed_models,
+            aside=nullcontext if place is None else place.aside,
         )
         if isinstance(turn, Replay):
             await send_body(send, turn.status, turn.body, headers=_told_again(turn, tally))
             return
         async with turn:
-            tally.owed = not request.stream
             try:
                 await self._answer(request, admitted, book, tally, send, place, turn)
             except ApiError as error:
@@ -159,6 +161,7 @@ class Calls:
         await self._admit(admitted.tenant, keyring, decision, book, tally, place)
         if (tally.waited_s or 0.0) > AGED_S:  # what was decided then may not hold any more
             keyring, request, decision = await self._decided(request, await admitted.again(), book, tally)
+        tally.owed = turn is not None and not request.stream  # until here nobody was asked: whoever leaves, leaves
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
             if turn is not None and tally.outcome is None:
@@ -292,17 +295,18 @@ class CountTokens:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         tally: Tally = scope[KEY]
         tally.endpoint = COUNT_FRONT.surface.endpoint
-        place = self._services.places.take(scope)
+        place = self._services.places.take(scope, waits=False)
         try:
-            await self._placed(tally, scope, receive, send)
+            await self._placed(place, tally, scope, receive, send)
         finally:
             place.end()
 
-    async def _placed(self, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _placed(self, place: Place, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services
         book = services.books.for_request(tally)
         admitted = await identify(scope, services, tally)
-        request = await receive_request(scope, receive, services, tally, COUNT_FRONT)
+        with place.reading(scope):
+            request = await receive_request(scope, receive, services, tally, COUNT_FRONT)
         keyring = await keyring_of(admitted.tenant, services)
         await admit_uncalled(admitted.tenant, keyring, book, services, tally)
         decision = decided(request, admitted, keyring, book, services, enough=1)

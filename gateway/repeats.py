@@ -7,6 +7,7 @@ row (keystore.answers) now and then. Must not know how an answer is stored, nor 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -20,6 +21,7 @@ from router.failure import CONSEQUENCES
 from router.reasons import Fault
 
 Result = TypeVar("Result")
+Aside = Callable[[], AbstractContextManager[None]]
 REPLAYED: Final = "x-wardgate-replayed"
 NOT_KEPT: Final = {"x-wardgate-idempotency": "not-kept"}  # of an answer that a repeat would not get again
 WRITERS: Final = 4  # claims of one tenant that are written at the same time: a flood of keys leaves others their turn
@@ -169,15 +171,17 @@ class Repeats:
         within_s: float,
         stream: bool = False,
         allowed_models: Collection[str] = (),
+        aside: Aside = nullcontext,
     ) -> Ticket | Replay:
         """A ticket for the one who asks, the first's answer for all others; waits at most `within_s` seconds for it.
         Raises ApiError: 409 for another body, for a first that takes longer and for a stream that was answered, 503
         while the database is away. `tenant` is whose token it is, `request_id` our own of this request,
-        `allowed_models` those that the token is for: no other token is answered by what was asked with it."""
+        `allowed_models` those that the token is for: no other token is answered by what was asked with it. Another is
+        waited for inside `aside`."""
         try:
             async with asyncio.timeout(within_s):
                 asked = await self._store.named(tenant, endpoint, key, body, allowed_models)
-                found = await self._turn(asked, request_id)
+                found = await self._turn(asked, request_id, aside)
         except TimeoutError:
             raise self._refusal(IN_PROGRESS) from None
         except SealingError as error:
@@ -202,24 +206,25 @@ class Repeats:
 
     # --- whose turn it is --------------------------------------------------------------------------------------------
 
-    async def _turn(self, asked: Asked, request_id: str) -> Ticket | Stored | Problem:
+    async def _turn(self, asked: Asked, request_id: str, aside: Aside) -> Ticket | Stored | Problem:
         """One of this process goes to the database, the others wait for it."""
         while True:
             call = self._calls.get(asked.key_hash)
             if call is None:
-                return await self._lead(asked, request_id)
+                return await self._lead(asked, request_id, aside)
             if call.asked.request_mac != asked.request_mac:
                 return REUSED
-            outcome = await asyncio.shield(call.outcome)
+            with aside():
+                outcome = await asyncio.shield(call.outcome)
             if outcome is not None:
                 return outcome
 
-    async def _lead(self, asked: Asked, request_id: str) -> Ticket | Stored | Problem:
+    async def _lead(self, asked: Asked, request_id: str, aside: Aside) -> Ticket | Stored | Problem:
         call = _Call(asked, asyncio.get_running_loop().create_future())
         self._calls[asked.key_hash] = call
         found: Ticket | Stored | Problem | None = None
         try:
-            found = await self._claimed(call, request_id)
+            found = await self._claimed(call, request_id, aside)
             return found
         except IdempotencyReused:
             found = REUSED
@@ -231,7 +236,7 @@ class Repeats:
             if not isinstance(found, Ticket):
                 self._end(call, found)
 
-    async def _claimed(self, call: _Call, request_id: str) -> Ticket | Stored:
+    async def _claimed(self, call: _Call, request_id: str, aside: Aside) -> Ticket | Stored:
         """Looks until there is an answer or nobody asks any more; who claims it then is told by the database."""
         pause, lost = self._pace.first_s, ""
         found: Ticket | Stored | Unreadable | Running | None
@@ -240,7 +245,8 @@ class Repeats:
             await lane.acquire()
             found = await self.to_the_end(self._begin_to_claim(call, request_id, lost, lane))
             while isinstance(found, Running):
-                await asyncio.sleep(pause)
+                with aside():
+                    await asyncio.sleep(pause)
                 pause = self._pace.after(pause)
                 found = await self._store.look(call.asked)
             if isinstance(found, Ticket | Stored):

@@ -72,7 +72,12 @@ class LedgerRow:
     def of_line(cls, line: bytes) -> "LedgerRow":
         """The row of such a line; ValueError when it is none. Fields that are not known are left out."""
         row = _DECODER.decode(line)
-        return row if row.began_at.tzinfo is UTC else replace(row, began_at=row.began_at.astimezone(UTC))
+        if row.began_at.tzinfo is UTC:
+            return row
+        try:
+            return replace(row, began_at=row.began_at.astimezone(UTC))
+        except OverflowError:
+            raise ValueError("a time that UTC does not have") from None
 
 
 def line(row: Mapping[str, object]) -> bytes:

@@ -21,7 +21,8 @@ from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.json_rows import ROWS, document, selected
 from keystore.ledger_row import LedgerRow
-from keystore.money_tables import spending
+from keystore.money import NANO
+from keystore.money_tables import MOST, added, spending
 from keystore.old_rows import delete_in_rounds
 from keystore.outbox import Message, enqueue
 from keystore.tables import tenants
@@ -159,9 +160,16 @@ def message_of(unusual: Unusual) -> Message:
 
 async def _add(connection: AsyncConnection, spent: dict[Hour, int]) -> dict[Hour, int]:
     """Add it, in the order in which everybody takes the rows; what the hours that were not told have cost now."""
-    rows = [hour._asdict() | {"spent_nano": spent[hour], "told": 0} for hour in sorted(spent)]
+    rows = [hour._asdict() | {"spent_nano": min(spent[hour], MOST), "told": 0} for hour in sorted(spent)]
     made = await connection.execute(_ADDING[connection.dialect.name == "sqlite"], {ROWS: document(rows)})
     return {Hour(*row[:3]): row.spent_nano for row in made if not row.told}
+
+
+# In two parts: SQLite's sum fails beyond what a column holds.
+_SUM: Final = (
+    func.sum(spending.c.spent_nano // NANO).label("dollars"),
+    func.sum(spending.c.spent_nano % NANO).label("rest"),
+)
 
 
 async def _busy(connection: AsyncConnection, wanted: Iterable[Hour], rule: Rule) -> dict[Hour, Busy]:
@@ -173,9 +181,10 @@ async def _busy(connection: AsyncConnection, wanted: Iterable[Hour], rule: Rule)
         those = [hour[:2] for hour in found if hour.starts == starts]
         for part in range(0, len(those), _AT_ONCE):
             mine = tuple_(*whose).in_(those[part : part + _AT_ONCE])
-            sums = select(*whose, func.count().label("hours"), func.sum(spending.c.spent_nano).label("nano"))
+            sums = select(*whose, func.count().label("hours"), *_SUM)
             for row in await connection.execute(sums.where(mine, before).group_by(*whose)):
-                found[Hour(row.tenant_id, row.token_id, starts)] = Busy(row.hours, int(row.nano))
+                nano = int(row.dollars) * NANO + int(row.rest)
+                found[Hour(row.tenant_id, row.token_id, starts)] = Busy(row.hours, nano)
     return found
 
 
@@ -195,9 +204,9 @@ def _adding(*, is_sqlite: bool) -> Any:
     new = (sqlite if is_sqlite else postgresql).insert(spending)
     names = [column.name for column in spending.columns]
     given = new.from_select(names, selected(spending, is_sqlite=is_sqlite))
-    together = {"spent_nano": spending.c.spent_nano + new.excluded.spent_nano}
-    added = given.on_conflict_do_update(index_elements=Hour._fields, set_=together)
-    return added.returning(*(spending.c[name] for name in (*Hour._fields, "spent_nano", "told")))
+    together = {"spent_nano": added(spending.c.spent_nano, new.excluded.spent_nano)}
+    adding = given.on_conflict_do_update(index_elements=Hour._fields, set_=together)
+    return adding.returning(*(spending.c[name] for name in (*Hour._fields, "spent_nano", "told")))
 
 
 _ADDING: Final = {is_sqlite: _adding(is_sqlite=is_sqlite) for is_sqlite in (True, False)}

@@ -29,7 +29,7 @@ SECRET_BYTES: Final = 32
 class Sealed:
     """What is in an envelope; `former` signs too until `former_until`."""
 
-    url: str
+    url: str = field(repr=False)
     secret: str = field(repr=False)
     former: str | None = field(default=None, repr=False)
     former_until: datetime | None = None

@@ -104,17 +104,17 @@ def check_url(url: str, listed: Container[str]) -> str:
     if not url.isascii() or not url.isprintable() or " " in url or len(url) > _LONGEST_URL:
         raise WebhookInvalid(f"a webhook's URL is at most {_LONGEST_URL} ASCII characters without spaces")
     try:
-        parts = httpx.URL(url)
-        host = host_of(url)
-    except (httpx.InvalidURL, ValueError):
+        parts, host = httpx.URL(url), host_of(url)
+        name = parts.host
+    except (httpx.InvalidURL, ValueError):  # of a host too that is no name (IDNA)
         raise WebhookInvalid("this is no URL") from None
-    if parts.scheme not in ("https", "http") or not parts.host or parts.userinfo or parts.fragment:
+    if parts.scheme not in ("https", "http") or not name or parts.userinfo or parts.fragment:
         raise WebhookInvalid("a webhook's URL is https://HOST/PATH, without user, password or fragment")
     if host in listed:
         return url
     if parts.scheme != "https":
         raise WebhookInvalid("a webhook's URL begins with https://, unless webhook_hosts of [alerts] lists its host")
-    address = literal(parts.host)
+    address = literal(name)
     if address is not None and not is_public(address):
         raise WebhookInvalid("this host is at a private address; webhook_hosts of [alerts] may list it")
     return url

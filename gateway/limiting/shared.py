@@ -97,9 +97,15 @@ class _Waiting:
         self._skipped = 1 + 3 * len(changes)
         self.future: asyncio.Future[Answer] = loop.create_future()
 
-    def answer(self, words: bytes) -> bool:
+    def read(self, words: Any) -> Answer:
+        """The script's answer as records; AwayError for one that is not the script's."""
+        try:
+            return _read(self.asks, words.split(), self._skipped)
+        except (AttributeError, TypeError, ValueError):
+            raise AwayError("the answer is not the script's") from None
+
+    def answer(self, answer: Answer) -> bool:
         """Tell the answer; False when it was admitted and nobody hears it any more."""
-        answer = _read(self.asks, words.split(), self._skipped)
         if not self.future.done():
             self.future.set_result(answer)
             return True
@@ -168,14 +174,18 @@ class SharedLimits:
             self._timeout_s, lambda: self._fail(aboard, AwayError("TimeoutError", trip=object(), late=True), flight)
         )
         try:
-            answers = await self._run([each.command for each in aboard])
+            found = await self._run([each.command for each in aboard])
+            answers = [each.read(words) for each, words in zip(aboard, found, strict=True)]
+        except AwayError as error:
+            self._fail(aboard, AwayError(str(error), trip=object()), flight)
+            return False
         except _AWAY as error:
             self._fail(aboard, AwayError(type(error).__name__, trip=object(), late=isinstance(error, _LATE)), flight)
             return False
         finally:
             fuse.cancel()
-        for each, words in zip(aboard, answers, strict=True):
-            if not each.answer(words):
+        for each, answer in zip(aboard, answers, strict=True):
+            if not each.answer(answer):
                 self._unheard(each.asks, each.holder)
         return not fuse.burnt
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from gateway.limiting.asks import CONCURRENCY, Ask, Verdict
+from gateway.limiting.asks import CONCURRENCY, Ask, Verdict, scope_of
 from gateway.limiting.limiter import Limiter
 from gateway.limiting.turns import Turns
 
@@ -62,6 +62,12 @@ def _with_room(ask: Ask) -> Ask:
     return ask._replace(limit=max(min(1, ask.limit), ask.limit - kept))
 
 
+def _lane(asks: Sequence[Ask]) -> str:
+    """Of those under a limit of their own, beside the tenant's: they wait for it without holding up the tenant's
+    others."""
+    return next((ask.key for ask in asks if scope_of(ask) != "tenant"), "")
+
+
 class WaitingRoom:
     """The places of one process. Two turns come at least `apart_s` seconds after one another: many at once would keep
     the event loop from everybody else."""
@@ -108,13 +114,14 @@ class WaitingRoom:
         """Wait for a place and for the limits, for `patience_s` at most. `asks`: as `bulk_asks` gives them; `size`: the
         bytes that it holds meanwhile."""
         turn: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
-        if (refused := self._join(tenant, turn, size)) is not None:
+        lane = _lane(asks)
+        if (refused := self._join(tenant, turn, size, lane)) is not None:
             return Waited(refused, None)
         last: list[Verdict] = []
         self._held[tenant] += size
         try:
             async with asyncio.timeout(patience_s):
-                return await self._admitted(tenant, asks, turn, last)
+                return await self._admitted(tenant, lane, asks, turn, last)
         except TimeoutError:
             return Waited(Left.EXPIRED, last[-1] if last else None)
         finally:
@@ -122,7 +129,7 @@ class WaitingRoom:
             if not self._held[tenant]:
                 del self._held[tenant]
 
-    def _join(self, tenant: str, turn: "asyncio.Future[Left]", size: int) -> Left | None:
+    def _join(self, tenant: str, turn: "asyncio.Future[Left]", size: int, lane: str) -> Left | None:
         """Why it may not even wait."""
         mine, all_held = self._held[tenant], self._held.total()
         if self._turns.crowded(tenant) or (mine and mine + size > self._most_bytes // BYTES_EACH):
@@ -132,13 +139,13 @@ class WaitingRoom:
         yielding = self._turns.yields(tenant)
         if yielding is not None and not yielding.done():
             yielding.set_result(Left.FULL)
-        return None if self._turns.join(tenant, turn) else Left.FULL
+        return None if self._turns.join(tenant, turn, lane) else Left.FULL
 
     async def _admitted(
-        self, tenant: str, asks: Sequence[Ask], turn: "asyncio.Future[Left]", last: list[Verdict]
+        self, tenant: str, lane: str, asks: Sequence[Ask], turn: "asyncio.Future[Left]", last: list[Verdict]
     ) -> Waited:
         while True:
-            told = await self._my_turn(tenant, turn)
+            told = await self._my_turn(tenant, lane, turn)
             if told is not Left.ADMITTED:
                 return Waited(told, last[-1] if last else None)
             verdict = await self._asked(asks)
@@ -148,17 +155,17 @@ class WaitingRoom:
                 self.leave()
                 return Waited(Left.REFUSED, verdict)
             last[:] = [verdict]
-            turn = self._defer(tenant, _wait_ms(verdict, verdict.retry_ms))
+            turn = self._defer(tenant, lane, _wait_ms(verdict, verdict.retry_ms))
 
-    async def _my_turn(self, tenant: str, turn: "asyncio.Future[Left]") -> Left:
+    async def _my_turn(self, tenant: str, lane: str, turn: "asyncio.Future[Left]") -> Left:
         """ADMITTED when it has a place; else why it waits no longer."""
         self._call()
-        if self._closed and self._turns.leave(tenant, turn):
+        if self._closed and self._turns.leave(tenant, turn, lane):
             return Left.CLOSED
         try:
             return await turn
         except asyncio.CancelledError:
-            waited = self._turns.leave(tenant, turn)
+            waited = self._turns.leave(tenant, turn, lane)
             if not waited and not turn.cancelled() and turn.result() is Left.ADMITTED:
                 self.leave()  # its turn had come at that moment
             raise
@@ -170,10 +177,10 @@ class WaitingRoom:
             self.leave()
             raise
 
-    def _defer(self, tenant: str, wait_ms: int) -> "asyncio.Future[Left]":
+    def _defer(self, tenant: str, lane: str, wait_ms: int) -> "asyncio.Future[Left]":
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[Left] = loop.create_future()
-        self._turns.defer(tenant, turn, self._now() + wait_ms)
+        self._turns.defer(tenant, turn, self._now() + wait_ms, lane)
         loop.call_later(wait_ms / 1000, self._call)
         return turn
 

@@ -66,6 +66,42 @@ async def test_what_is_held_is_given_back_once_whatever_it_turned_out_to_be() ->
     assert world.room.busy == 0
 
 
+def test_bulk_that_never_waits_is_in_flight_and_turned_away_first() -> None:
+    world = World(most=4)
+    held = [world.places.take(BULK, waits=False) for _ in range(3)]
+    with pytest.raises(ApiError):
+        world.places.take(BULK, waits=False)
+    assert (world.room.busy, world.shed) == (3, [Priority.BULK])
+    for place in held:
+        place.end()
+    assert world.room.busy == 0
+
+
+def test_who_sends_slowly_is_looked_at_again_when_all_is_there() -> None:
+    world = World(most=1)
+    slow = world.places.take(PLAIN)
+    with slow.reading(PLAIN):
+        assert world.room.busy == 0
+    assert world.room.busy == 1
+    with pytest.raises(ApiError) as caught, slow.reading(PLAIN):
+        world.places.take(PLAIN)
+    assert (caught.value.problem.code, world.room.busy) == ("overloaded", 1)
+    slow.end()
+    assert world.room.busy == 1, "who is turned away holds nothing"
+
+
+def test_who_waits_for_anothers_answer_is_not_in_flight_meanwhile() -> None:
+    world = World()
+    plain, bulk = world.places.take(PLAIN), world.places.take(BULK)
+    for place in (plain, bulk):
+        with pytest.raises(KeyError), place.aside():
+            assert world.room.busy == (place is bulk)
+            raise KeyError
+        assert world.room.busy == 1
+    plain.end()
+    assert world.room.busy == 0
+
+
 async def test_bulk_is_turned_away_first_and_as_soon_as_it_is_known() -> None:
     world = World(most=4)
     held = [world.places.take(PLAIN) for _ in range(3)]

@@ -86,3 +86,8 @@ async def test_no_file_is_no_row_and_what_is_no_file_is_told(store: Picky, tmp_p
     (tmp_path / "rejected.jsonl").mkdir()
     with pytest.raises(JournalUnwritable):
         await rejected(tmp_path, store)
+
+
+async def test_time_that_utc_does_not_have_is_no_row(store: Picky, tmp_path: Path) -> None:
+    aside(tmp_path, ROWS[0].line().replace(b"2026-11-20T12:00:00+00:00", b"0001-01-01T00:00:00+14:00"))
+    assert [one.standing for one in await rejected(tmp_path, store)] == [Standing.UNREADABLE]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from keystore.keystore import Keystore
 from keystore.ledger_row import LedgerRow
 from keystore.money import NANO
+from keystore.money_tables import MOST
 from keystore.outbox import Letter
 from keystore.spending import Unusual
 from keystore.unusual import Busy, Rule, is_unusual
@@ -120,6 +121,18 @@ async def test_old_hours_say_nothing_and_are_removed(told: Told, world: World) -
     world.clock.advance(days=9)
     await told.keystore.spending.expire()
     assert await world.sql("SELECT count(*) FROM wardgate_spending") == [(0,)]
+
+
+async def test_hour_stops_at_what_a_column_holds_and_no_row_is_refused_for_it(told: Told, world: World) -> None:
+    most = row(1, 0, cost_nano=MOST)
+    for number in range(4):
+        both = [replace(most, request_id=f"req_{number}{each}") for each in "ab"]
+        hour = START - timedelta(hours=number // 2)
+        await told.write(*(replace(each, began_at=hour) for each in both))
+    assert {nano for (nano,) in await world.sql("SELECT spent_nano FROM wardgate_spending")} == {MOST}
+    third = START + timedelta(hours=1)
+    before = await told.write(replace(most, request_id="req_9", began_at=third))
+    assert before == [], "what is usual is the sum of two such hours, exactly"
 
 
 async def test_line_that_comes_again_counts_once(told: Told, world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 from keystore.errors import EnvelopeDamaged, WebhookInvalid, WebhookUnknown
 from keystore.keystore import Keystore
 from keystore.outbox import CLAIM, Letter, Message, enqueue
+from keystore.webhook_seal import Sealed
 from keystore.webhooks import LONGEST_OVERLAP, MOST
 from tests.keystore.conftest import World
 from tests.keystore.ledgers import a_row
@@ -46,7 +47,7 @@ async def test_secret_is_random_shown_once_and_sealed_with_the_url(keystore: Key
     assert (opened.url, [each.reveal() for each in opened.secrets]) == (URL, [made.secret])
     stored = repr(await world.sql("SELECT * FROM wardgate_webhooks"))
     for secret in ("path-secret", "query-secret", made.secret, made.secret.removeprefix("whsec_")):
-        assert secret not in stored + repr(made) + repr(opened)
+        assert secret not in stored + repr(made) + repr(opened) + repr(Sealed(URL, made.secret))
 
 
 async def test_envelope_opens_for_its_webhook_alone(keystore: Keystore, world: World) -> None:

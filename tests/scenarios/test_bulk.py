@@ -86,6 +86,10 @@ async def waiting(gateway: RunningGateway, count: int) -> None:
     await asyncio.to_thread(eventually, lambda: gateway.metric("wardgate_bulk_waiting") == count)
 
 
+async def in_flight(gateway: RunningGateway, count: int) -> None:
+    await asyncio.to_thread(eventually, lambda: gateway.metric("wardgate_inflight_requests") == count)
+
+
 # --- what makes a request bulk ---------------------------------------------------------------------------------------
 
 
@@ -370,6 +374,42 @@ async def test_bulk_is_shed_first_then_all_and_nobody_reads_their_bodies(
         await asyncio.to_thread(eventually, lambda: hasty.metric("wardgate_inflight_requests") == 0)
         assert (await client.post(path, json=body())).status_code == 200, "and it is over when they are"
     assert hasty.metric("wardgate_shed_requests_total", priority="bulk") > 0
+
+
+async def test_many_that_repeat_one_request_shut_nobody_out(hasty: RunningGateway, sandbox: SandboxServer) -> None:
+    """Four may be in flight; eight of one tenant wait for the answer to its one request, which is one of them."""
+    mine, others = [await asyncio.to_thread(hasty.tenant, name, "team", KEY) for name in ("repeats", "beside")]
+    named = {"idempotency-key": "one"}
+    async with calling(hasty, mine) as client, calling(hasty, others) as other:
+        sandbox.clear()
+        sandbox.script("delay=3")
+        first = asyncio.ensure_future(client.post(CHAT, json=body(), headers=named))
+        await asyncio.to_thread(eventually, lambda: len(sandbox.requests()) == 1)
+        again = []
+        for running in range(2, 10):
+            again.append(asyncio.ensure_future(client.post(CHAT, json=body(), headers=named)))
+            await in_flight(hasty, running)
+        beside = await other.post(CHAT, json=body())
+        assert (beside.status_code, first.done()) == (200, False), beside.text
+        answers = await asyncio.gather(first, *again)
+    assert {answer.status_code for answer in answers} == {200} and len(sandbox.requests()) == 2
+
+
+async def test_bodies_that_do_not_come_shut_nobody_out(hasty: RunningGateway) -> None:
+    """Four may be in flight; one tenant begins eight requests and sends none of them to its end."""
+    mine, others = [await asyncio.to_thread(hasty.tenant, name, "team", KEY) for name in ("slow", "quick")]
+    host, port = hasty.url.removeprefix("http://").split(":")
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {mine}\r\ncontent-length: 9\r\n\r\n1"
+    writers = []
+    for running in range(1, 9):
+        writers.append((await asyncio.open_connection(host, int(port)))[1])
+        writers[-1].write(head.encode())
+        await in_flight(hasty, running)
+    answer = await asyncio.to_thread(posted, hasty, others, {})
+    assert answer.status_code == 200, answer.text
+    for writer in writers:
+        writer.close()
+    await asyncio.to_thread(eventually, lambda: hasty.metric("wardgate_inflight_requests") == 0)
 
 
 async def unread(gateway: RunningGateway, token: str, path: str, headers: dict[str, str]) -> bytes:

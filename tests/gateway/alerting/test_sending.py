@@ -92,6 +92,7 @@ INWARD = (
         "https://hooks.example/#f",
         "https://",
         "hooks.example",
+        "https://xn--a/",
     ),
     *("https://hooks.example/a b", "https://h\u00f6oks.example/", "https://hooks.example/\r\nx: y", "https://h:99999/"),
     "https://hooks.example/" + "x" * 2000,

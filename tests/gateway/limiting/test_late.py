@@ -156,3 +156,15 @@ async def test_connections_are_there_before_the_first_request(fresh_redis: str) 
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await limiter.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["return 'OK'", "return 1", "return false", "return {1, 2}", "return ''", "return '1 x'"]
+)
+async def test_answer_that_is_not_the_scripts_is_none(fresh_redis: str, text: str) -> None:
+    """As of a proxy, or of what is no Redis: nobody waits for ever, and each process admits its share."""
+    limiter = Limiter(lambda unheard: SharedLimits(fresh_redis, unheard, script_text=text))
+    async with asyncio.timeout(5):
+        verdicts = [await limiter.admit([rpm(2)]) for _ in range(8)]
+    assert [each.admitted for each in verdicts] == [True, True] + [False] * 6
+    await limiter.close()

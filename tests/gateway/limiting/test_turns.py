@@ -29,6 +29,19 @@ def test_tenants_are_served_in_rotation_when_one_has_many() -> None:
     assert taken(queue) == ["a1", "b1", "c1", "a2", "c2", "a3"]
 
 
+def test_lane_that_is_left_out_holds_up_no_other_and_gives_its_tenant_no_more_turns() -> None:
+    each = turns(places=9)
+    for who, lane in (("a1", "x"), ("a2", "x"), ("a3", ""), ("a4", "y")):
+        assert each.join("a", who, lane)
+    for who in ("b1", "b2"):
+        assert each.join("b", who)
+    assert each.take(0) == "a1"
+    each.defer("a", "a1", 100, "x")
+    assert [each.take(0) for _ in range(5)] == ["b1", "a3", "b2", "a4", None]
+    assert each.leave("a", "a2", "x") and not each.leave("a", "a1")
+    assert (each.take(100), len(each)) == ("a1", 0)
+
+
 def test_too_many_are_turned_away_of_one_tenant_and_of_all() -> None:
     queue = turns()
     assert [queue.join("a", f"a{n}") for n in range(5)] == [True] * 4 + [False]

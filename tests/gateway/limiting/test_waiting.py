@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.limiting.asks import Ask, Verdict
+from gateway.limiting.asks import Ask, Verdict, requests_a_minute
 from gateway.limiting.limiter import Limiter
 from gateway.limiting.waiting import Left, Waited, WaitingRoom, bulk_asks
 from tests.gateway.limiting.test_limiter import Clock, conc, rpm, tpm
@@ -87,6 +87,17 @@ async def test_bulk_goes_when_its_limit_admits_it() -> None:
         assert left is Left.ADMITTED
         assert verdict is not None
         waiting_room.leave()
+
+
+async def test_token_that_waits_for_its_own_limit_holds_up_no_other_of_its_tenant() -> None:
+    waiting_room, own = room(places=9), requests_a_minute("token", "slow", "a", 1)
+    slow = [entering(waiting_room, "a", rpm(100), own) for _ in range(3)]
+    await settled()
+    assert [each.done() for each in slow] == [True, False, False]
+    for asks in ([rpm(100)], [rpm(100), requests_a_minute("token", "other", "a", 9)]):
+        assert (await waiting_room.enter("a", asks, 0.5)).left is Left.ADMITTED
+    for each in slow:
+        each.cancel()
 
 
 async def test_lease_that_ends_is_taken_by_bulk_that_waits_for_it() -> None:
