@@ -67,7 +67,8 @@ def cost_nano(model: str, read: int, cached: int, wrote: int) -> int:
 class Ask:
     """One request, and what it gets: `words` pieces of output behind `head` others, `used` told at its end. The client
     leaves after `leaves` pieces of an answer, or of a plain one before it. A `paced` one is written piece by piece,
-    each when the client has read the one before: whoever leaves has missed one piece at most. `limit` is `max_tokens`."""
+    each when the client has read the one before: whoever leaves has missed one piece at most. `limit` is
+    `max_tokens`."""
 
     kind: str
     wire: str

@@ -81,9 +81,10 @@ class Equation:
         return (
             f"{self.seen} requests, a row each; counted output tokens {up['counted']:,} == {own['counted']:,}, input"
             f" {up['read']:,} == {own['read']:,}; of {up['broken_streams']} cut, left or uncounted streams"
-            f" {up['broken']:,} written or presumed, {own['broken']:,} in the ledger; of plain answers that nobody waited"
-            f" for {up['unread']:,} presumed, {own['unread']:,} in the ledger; {up['failed_attempts']} failed attempts that"
-            f" are taken as charged, {up['failed']:,} tokens told == {own['failed']:,}, for"
+            f" {up['broken']:,} written or presumed, {own['broken']:,} in the ledger; of plain answers"
+            f" that nobody waited for {up['unread']:,} presumed, {own['unread']:,} in the ledger;"
+            f" {up['failed_attempts']} failed attempts that are taken as charged, {up['failed']:,} tokens told =="
+            f" {own['failed']:,}, for"
             f" {own['failed_nano'] / 1e9:.9f} of {own['cost_nano'] / 1e9:.9f} USD"
         )
 
