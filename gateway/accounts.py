@@ -8,16 +8,17 @@ not know where the lines are kept.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from functools import partial
+from typing import Final, Protocol, TypeVar
 
 import orjson
 
-from gateway.attempt_costs import FailedCost, charged_tier, estimated_input, failed_cost, priced
+from gateway.account_lines import asked_by, begun, by_keys, ms, together, told
+from gateway.attempt_costs import FailedCost, charged_tier, estimated_input, failed_cost, priced, unread
 from gateway.budgeting.holder import Held, Holder, Refused, Reservation, Why
 from gateway.budgeting.refusals import spent, unpriced
 from gateway.errors import ApiError, Problem
 from gateway.events import AttemptEnded, Outcome, TokenUsage
-from gateway.scrub import KEY_SHAPES, MASK
 from gateway.tally import Tally
 from gateway.upstream import Came
 from keystore.budgets import NO_BUDGETS, Budget, Spend, TenantBudgets, plan_budget
@@ -26,6 +27,7 @@ from keystore.ledger_row import State, line
 from keystore.money import MOST, nano_of, usd_of
 from router.charge import Charge
 from router.decision import Decision
+from router.failure import CANCELLED
 from router.most import most_nano
 from router.plans import Plan
 from router.prices import ServiceTier
@@ -48,8 +50,7 @@ _TOKENS: Final = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
-_NAME: Final = 256  # characters of a model's name that are kept
-_CANCELLED: Final = "cancelled"  # an attempt that was broken off: the client left, or the gateway stops
+T = TypeVar("T")
 
 
 class Journal(Protocol):
@@ -65,7 +66,7 @@ class Journal(Protocol):
 @dataclass(frozen=True, slots=True)
 class Accounts:
     """Opens the accounts of a gateway. `report` hears, with the request's id, of a line that could not be
-    written, `refused` that a budget refused a call."""
+    made or written, `refused` that a budget refused a call."""
 
     journal: Journal
     now: Callable[[], datetime]
@@ -92,7 +93,8 @@ class Account:
     usage: TokenUsage | None = None  # estimated where nobody counted
     charge: Charge | None = None
     estimated: bool = False
-    asking: Candidate | None = None  # somebody was asked and has not answered
+    asked: Candidate | None = None  # the last who was
+    answered: Candidate | None = None  # who gave an answer, or began to
     measure: Callable[[], None] | None = None
     leave: Callable[[int | None], None] | None = None
     tried: list[AttemptEnded] = field(default_factory=list)
@@ -101,6 +103,7 @@ class Account:
     failed: list[FailedCost] = field(default_factory=list)
     held: Reservation | None = None
     holds: tuple[Held, ...] = ()  # of what was held, what it cost: until the row is written
+    booked: list[tuple[KeySource, int]] = field(default_factory=list)  # what budgets count of each call that cost
     settled: bool = False
 
     async def reserve(self, candidate: Candidate) -> Problem | None:
@@ -109,22 +112,35 @@ class Account:
         refusal = await self._hold(candidate)
         if refusal is not None:
             return refusal
-        expected, holding = candidate.expected_cost, candidate.holding
-        row = self._begun(State.RESERVED, "") | {
+        holding, expected = candidate.holding, self._expected(candidate)
+        cost = None if expected is None else together([*self.booked, (holding.source, expected)])
+        row = begun(self.tally, self.began, State.RESERVED, "") | {
             "provider": candidate.offer.provider_id,
             "model": candidate.offer.model,
             "key_source": holding.source,
             "key_via": holding.via,
             "setting_key": holding.setting_key,
-            "cost_nano": None if expected is None else nano_of(expected) + sum(one.nano or 0 for one in self.failed),
+            "cost_nano": cost,
         }
+        row |= by_keys([*self.booked, (holding.source, expected or 0)], holding.source, cost)
         try:
             self.accounts.journal.append(line(row))
         except KeystoreError as error:
             self._let_go()
             raise ApiError(LEDGER_AWAY) from error
-        self.asking = candidate
+        self.asked, self.answered = candidate, None
         return None
+
+    def _expected(self, candidate: Candidate) -> int | None:
+        """In nano-dollars, of a call of which nothing else is known: with a key that is lent what is held for it."""
+        if candidate.holding.source is KeySource.MANAGED and self._held_nano:
+            return self._held_nano
+        return None if candidate.expected_cost is None else nano_of(candidate.expected_cost)
+
+    @property
+    def _held_nano(self) -> int:
+        """The most that the call can cost, where that is held of a budget."""
+        return self.held.most_nano if self.held is not None and self.held.slices else 0
 
     async def _hold(self, candidate: Candidate) -> Problem | None:
         self._let_go()  # of who was asked before and cost nothing
@@ -152,27 +168,29 @@ class Account:
 
     def _let_go(self) -> None:
         """Of a call that cost nothing."""
-        self._book(0)
+        if self.held is not None:
+            self.holds += self.accounts.budgets.settle(self.held, 0)
+            self.held = None
 
     def ended(self, attempt: AttemptEnded, came: Came) -> None:
         """An attempt is over. Where it gave no answer and may be charged all the same, its cost is taken out of what
         was held for it."""
         self.tried.append(attempt)
-        if attempt.outcome == _CANCELLED:
-            return
-        asked, self.asking = self.asking, None
-        if attempt.outcome == Outcome.OK or asked is None or self.decision is None:
-            return
-        needs, place = self.decision.query.needs, len(self.tried) - 1
-        cost = failed_cost(attempt, came, asked, needs, place, self.tally.dropped)
-        if cost is not None:
-            self.failed.append(cost)
-            self._book(cost.nano)
+        if attempt.outcome == Outcome.OK:
+            self.answered = self.asked
+        elif self.asked is not None and self.decision is not None:
+            query, place = self.decision.query, len(self.tried) - 1
+            cost = failed_cost(attempt, came, self.asked, query, place, self.tally.dropped)
+            if cost is not None:
+                self.failed.append(cost)
+                self._book(cost.source, cost.nano)
 
-    def _book(self, nano: int | None) -> None:
-        """A call has cost so much of what was held for it."""
+    def _book(self, source: KeySource, nano: int | None) -> None:
+        """A call has cost so much of what was held for it; None: nobody knows, and all of it counts."""
+        counts = self._held_nano if nano is None else nano
+        self.booked.append((source, counts))
         if self.held is not None:
-            self.holds += self.accounts.budgets.settle(self.held, nano or 0)
+            self.holds += self.accounts.budgets.settle(self.held, counts)
             self.held = None
 
     def note(self, usage: TokenUsage, served: Candidate | None, *, estimated: bool = False) -> None:
@@ -198,22 +216,61 @@ class Account:
         """Write the terminal line, and wait until it is on the disk where an answer was given."""
         if not self.settled:
             self.settle()
-            if self.usage is not None or self.failed:
+            if self.booked:
                 await self.accounts.journal.durable()
 
     def settle(self) -> None:
-        """Write the terminal line, once."""
+        """Write the terminal line, once. Whatever goes wrong with that is reported: a row is written all the same, and
+        what was held is given back."""
         if self.settled:
             return
         self.settled = True
-        if self.measure is not None:
-            self.measure()
         try:
-            self.accounts.journal.append(self._terminal())
-        except KeystoreError as error:
+            if self.measure is not None:
+                self._tried(self.measure)
+            concluded = self._tried(self._conclude)
+            written = self._tried(self._terminal) if concluded else None
+            written = written or self._tried(partial(self._least, booked=concluded is not None))
+            if written is not None:
+                self._tried(partial(self.accounts.journal.append, written))
+        finally:
+            if self.leave is not None:
+                self._tried(partial(self.leave, sum(one.input_tokens + one.output_tokens for one in self._used())))
+
+    def _tried(self, step: Callable[[], T]) -> T | None:
+        """What came of it; None when it failed, which is reported."""
+        try:
+            return step()
+        except Exception as error:  # noqa: BLE001 - the steps behind it are owed to the tenant, whatever this one was
             self.accounts.report(self.tally.request_id, error)
-        if self.leave is not None:
-            self.leave(sum(usage.input_tokens + usage.output_tokens for usage in self._used()))
+            return None
+
+    def _conclude(self) -> bool:
+        """Book what the last call cost."""
+        if self.usage is None and self.answered is not None and self.decision is not None:  # nobody measured it
+            query = self.decision.query
+            presumed = TokenUsage(estimated_input(query.needs), unread(self.answered, query))
+            self.note(presumed, self.answered, estimated=True)
+        if self.usage is None:
+            self._let_go()
+        else:
+            source = KeySource(self.tally.key_source or KeySource.BYOK)
+            self._book(source, None if self.charge is None else self.charge.nano)
+        return True
+
+    def _least(self, *, booked: bool) -> bytes:
+        """The terminal line where no better one can be made: whose request it was, and what was booked, or expected."""
+        tally, last = self.tally, self.answered
+        known = self.total if booked else 0
+        if not booked and last is not None:
+            known = self._expected(last)
+            self._book(last.holding.source, known)
+        self._let_go()
+        cost = None if known is None or any(one.nano is None for one in self.failed) else together(self.booked)
+        state = State.ESTIMATED if self.booked else State.RELEASED
+        row = asked_by(tally, self.began, state, tally.outcome or Outcome.ERROR)
+        row |= {"status": tally.status, "cost_nano": cost, "holds": self.holds}
+        return line(row | by_keys(self.booked, tally.key_source, cost))
 
     def _used(self) -> list[TokenUsage]:
         """Of each attempt that cost something."""
@@ -221,73 +278,28 @@ class Account:
 
     def _terminal(self) -> bytes:
         tally = self.tally
-        if self.asking is not None and self.usage is None and self.decision is not None:
-            self.note(TokenUsage(estimated_input(self.decision.query.needs), 0), self.asking, estimated=True)
         outcome = tally.outcome or (Outcome.OK if tally.status == 200 else Outcome.REFUSED)
-        row = self._begun(self._state(), outcome) | {"cost_nano": self.total}
+        row = begun(tally, self.began, self._state(), outcome) | {"cost_nano": self.total}
         if used := self._used():
             row |= {name: sum(getattr(usage, name) for usage in used) for name in _TOKENS}
         if tally.first_token_s is not None:
-            row["first_token_ms"] = _ms(tally.first_token_s)
+            row["first_token_ms"] = ms(tally.first_token_s)
         row["status"], row["fault"], row["code"] = tally.status, tally.fault, tally.code
-        row["duration_ms"], row["upstream_ms"] = _ms(self.accounts.clock() - tally.started), _ms(tally.upstream_s)
+        row["duration_ms"], row["upstream_ms"] = ms(self.accounts.clock() - tally.started), ms(tally.upstream_s)
         row["detail"] = self._detail(outcome)
-        self._book(0 if self.charge is None else self.charge.nano)
         if self.holds:
             row["holds"] = self.holds
-        if self.failed:
-            self._tell_failed(row)
-        return line(row)
+        if self.failed and self.usage is None:
+            tally.cost_usd = None if self.total is None else usd_of(self.total)
+        return line(row | by_keys(self.booked, tally.key_source, self.total))
 
     def _state(self) -> State:
         if not self._used():
             return State.RELEASED
         return State.ESTIMATED if self.estimated or self.failed else State.SETTLED
 
-    def _tell_failed(self, row: dict[str, object]) -> None:
-        """What of the cost is with the operator's keys, where the attempts went with different ones; and the whole of
-        it in the answer's header, where nobody answered."""
-        tally, total = self.tally, self.total
-        parts = [(one.source, one.nano or 0) for one in self.failed]
-        if self.usage is not None and self.charge is not None:
-            parts.append((KeySource(tally.key_source or KeySource.BYOK), self.charge.nano or 0))
-        if any(source != tally.key_source for source, _ in parts):
-            row["managed_nano"] = sum(nano for source, nano in parts if source is KeySource.MANAGED)
-        if self.usage is None:
-            tally.cost_usd = None if total is None else usd_of(total)
-
-    def _begun(self, state: State, outcome: str) -> dict[str, object]:
-        """The fields of a LedgerRow that are known when somebody is asked."""
-        tally = self.tally
-        return {
-            "request_id": tally.request_id,
-            "began_at": self.began,
-            "tenant_id": tally.tenant_id,
-            "token_id": tally.token_id or "",
-            "endpoint": tally.endpoint,
-            "state": state,
-            "outcome": outcome,
-            "client_request_id": tally.client_request_id,
-            "stream": tally.stream,
-            "model_asked": self._asked(),
-            "provider": tally.provider,
-            "model": tally.model,
-            "key_source": tally.key_source,
-            "key_via": tally.key_via,
-            "setting_key": tally.setting_key,
-            "catalogue": tally.catalogue or None,
-            "attempts": tally.attempts,
-        }
-
-    def _asked(self) -> str | None:
-        """The model as the caller wrote it: a key may stand where a name belongs."""
-        tally, asked = self.tally, self.tally.requested_model
-        if asked is None or asked in (tally.model, f"{tally.provider}/{tally.model}"):
-            return asked
-        return KEY_SHAPES.sub(MASK, asked[:_NAME])
-
     def _detail(self, outcome: str) -> str:
-        said: dict[str, object] = {"lines": _told(self.charge)}
+        said: dict[str, object] = {"lines": told(self.charge)}
         service = self._service()
         if service is not ServiceTier.STANDARD:
             said["service"] = service
@@ -295,6 +307,10 @@ class Account:
             said["attempts"] = self._attempts()
         if self.tally.dropped:
             said["dropped"] = self.tally.dropped
+        if self.tally.waited_s is not None:
+            said["waited_ms"] = ms(self.tally.waited_s)
+        if self.total is None and (counts := together(self.booked)):
+            said["booked_nano"] = counts
         return orjson.dumps(said).decode()
 
     def _service(self) -> ServiceTier:
@@ -305,23 +321,23 @@ class Account:
     def _attempts(self) -> list[tuple[object, ...]]:
         """Each with its outcome and cost; one that failed and cost something with its lines too."""
         failed = {one.place: one for one in self.failed}
-        told: list[tuple[object, ...]] = []
+        found: list[tuple[object, ...]] = []
         for place, one in enumerate(self.tried):
-            known = (one.provider, one.model, one.outcome, one.status, _ms(one.duration_s))
+            known = (one.provider, one.model, one.outcome, one.status, ms(one.duration_s))
             if (cost := failed.get(place)) is not None:
-                told.append((*known, cost.nano, _told(cost.charge), cost.service))
+                found.append((*known, cost.nano, told(cost.charge), cost.service))
             else:
-                told.append((*known, 0))
-        if self.tried and self.usage is not None:  # the last answered, or was asked when the client left
+                found.append((*known, 0))
+        if self.tried and self.usage is not None:  # the last answered, or began to
             last, nano = self.tried[-1], None if self.charge is None else self.charge.nano
-            told[-1] = (last.provider, last.model, self._ended_as(last), last.status, _ms(last.duration_s), nano)
-        return told
+            found[-1] = (last.provider, last.model, self._ended_as(last), last.status, ms(last.duration_s), nano)
+        return found
 
     def _ended_as(self, last: AttemptEnded) -> str:
         """An attempt that began to answer may have broken after that, or its client left."""
         if last.outcome != Outcome.OK or self.tally.outcome is None:
             return last.outcome
-        return self.tally.broke or (_CANCELLED if self.estimated else last.outcome)
+        return self.tally.broke or (CANCELLED if self.estimated else last.outcome)
 
 
 def served_by(decision: Decision, tally: Tally) -> Candidate | None:
@@ -342,14 +358,3 @@ def _priced(tally: Tally, decision: Decision, usage: TokenUsage, served: Candida
     """What so much costs at this candidate; None where searches are paid for, which nobody counts."""
     needs = decision.query.needs
     return priced(served.offer, needs, usage, charged_tier(usage, needs, tally.dropped))
-
-
-def _told(cost: Charge | None) -> list[tuple[object, ...]]:
-    return [
-        (one.price_class, str(one.units), None if one.price is None else format(one.price, "f"), one.nano)
-        for one in (() if cost is None else cost.lines)
-    ]
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

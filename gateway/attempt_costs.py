@@ -1,7 +1,8 @@
-"""What an attempt cost that gave no answer, where its provider may have charged for it.
+"""What an attempt cost of which nobody counted all, where its provider may have charged for it.
 
 Owns how that is seen (what went out, what came back) and estimated: the input as it was reckoned, the output as it
-came, both by the provider's own count where it told one. Must not know budgets, the ledger, nor who is asked next.
+came, or as it usually is where it may have been written out of sight; both by the provider's own count where it told
+one. Must not know budgets, the ledger, nor who is asked next.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -17,16 +18,18 @@ from gateway.transport import Exchange
 from gateway.upstream import Came, UpstreamCall
 from router.catalogue import Capability, Offer
 from router.charge import Charge, charge
-from router.failure import perhaps_charged
+from router.failure import CANCELLED, FailureKind, perhaps_charged
 from router.most import most_written
 from router.needs import Needs, service_tier
 from router.prices import ServiceTier
-from router.query import KeySource
-from router.ranking import Candidate
+from router.query import KeySource, Query
+from router.ranking import Candidate, usually_written
 
 _ENVELOPE: Final = 300  # bytes of an answer that are not its text
 _CHARACTERS: Final = 4  # of text to a token
 _MOST_COUNTED: Final = openai_shape.MOST_TOKENS
+_UNREAD: Final = frozenset({CANCELLED, FailureKind.TIMEOUT.value})  # its provider may write on
+_CUT: Final = _UNREAD | {FailureKind.TRUNCATED.value}
 Counts = Mapping[str, object]
 
 
@@ -57,7 +60,8 @@ def _came(call: UpstreamCall, exchange: Exchange) -> Came:
         produced = exchange.seen.produced
     else:
         produced = written(exchange.body) if exchange.body and usage is None else 0
-    return Came(exchange.reached, usage, produced)
+    streams = exchange.streams or exchange.stream
+    return Came(exchange.reached, usage, produced, streams, exchange.seen.reasoned)
 
 
 def _told(call: UpstreamCall, exchange: Exchange) -> TokenUsage | None:
@@ -89,16 +93,50 @@ _READERS: Final[Mapping[str, Callable[[Counts, object], TokenUsage | None]]] = {
 
 
 def failed_cost(
-    attempt: AttemptEnded, came: Came, candidate: Candidate, needs: Needs, place: int, dropped: Iterable[str]
+    attempt: AttemptEnded, came: Came, candidate: Candidate, query: Query, place: int, dropped: Iterable[str]
 ) -> FailedCost | None:
-    """What a failed attempt is taken to have cost; None where it cost nothing."""
+    """What an attempt that failed, or was broken off, is taken to have cost; None where it cost nothing."""
     if not perhaps_charged(attempt.outcome, came.reached):
         return None
-    offer = candidate.offer
-    produced = min(came.produced, most_written(offer, needs)) if offer.is_chat else 0
-    usage, _ = counted(came.usage, produced, needs, whole=False)
+    offer, needs = candidate.offer, query.needs
+    usage, _ = counted(came.usage, _output(attempt.outcome, came, candidate, query), needs, whole=False)
     service = charged_tier(usage, needs, dropped)
     return FailedCost(place, candidate.holding.source, usage, priced(offer, needs, usage, service), service)
+
+
+def _output(outcome: str, came: Came, candidate: Candidate, query: Query) -> int:
+    """In tokens: as it came; of a stream also what was reasoned out of sight; of a plain answer that nobody waits for
+    what is written all the same."""
+    offer, produced = candidate.offer, came.produced
+    if not offer.is_chat:
+        return 0
+    if came.streams:
+        if outcome in _CUT:
+            produced = in_sight_or_not(produced, came.usage, candidate, query, reasoned=came.reasoned)
+    elif outcome in _UNREAD and came.usage is None:
+        produced = max(produced, unread(candidate, query))
+    return min(produced, most_written(offer, query.needs))
+
+
+def unread(candidate: Candidate, query: Query) -> int:
+    """Tokens of an answer that nobody read. With a key that is lent the most that it can have, so that nobody spends
+    the operator's money by leaving."""
+    if not candidate.offer.is_chat:
+        return 0
+    if candidate.holding.source is KeySource.MANAGED:
+        return most_written(candidate.offer, query.needs)
+    return usually_written(candidate.offer, query)
+
+
+def in_sight_or_not(
+    produced: int, usage: TokenUsage | None, candidate: Candidate, query: Query, *, reasoned: bool
+) -> int:
+    """Tokens of a stream that nobody counted to its end: of a model that reasons, and did not do so in sight, at least
+    as many as its answers usually have."""
+    in_sight = reasoned or (usage is not None and usage.reasoning_tokens > 0)
+    if in_sight or not candidate.offer.capabilities.get(Capability.REASONING):
+        return produced
+    return max(produced, usually_written(candidate.offer, query))
 
 
 def charged_tier(usage: TokenUsage, needs: Needs, dropped: Iterable[str]) -> ServiceTier:

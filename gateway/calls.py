@@ -7,7 +7,7 @@ from typing import Final
 
 from gateway.accounts import charge_of, served_by
 from gateway.asgi import Receive, Scope, Send, send_body, while_connected
-from gateway.attempt_costs import counted, written
+from gateway.attempt_costs import counted, in_sight_or_not, written
 from gateway.attempts import Attempts
 from gateway.bulk import AGED_S, Place
 from gateway.chat_request import ChatRequest
@@ -247,7 +247,10 @@ class Calls:
             await stream.reply.aclose()
 
     def _measure(self, tally: Tally, decision: Decision, reply: StreamReply) -> None:
-        account(tally, decision, reply.usage, reply.produced, self._services)
+        served, produced, usage = served_by(decision, tally), reply.produced, reply.usage
+        if served is not None:
+            produced = in_sight_or_not(produced, usage, served, decision.query, reasoned=reply.reasoned)
+        account(tally, decision, usage, produced, self._services)
 
     def _remember(self, said: bytes, tally: Tally) -> None:
         """Who made this response, so that a later one can go on from it."""

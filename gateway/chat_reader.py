@@ -15,11 +15,22 @@ from gateway.stream_reader import StreamReader
 
 _NULL: Final = b"null"
 _ABSENT: Final = msgspec.Raw(_NULL)
+_NOTHING: Final = (_NULL, b'""')
+
+
+class _Delta(msgspec.Struct, gc=False):
+    reasoning_content: msgspec.Raw = _ABSENT
+    reasoning: msgspec.Raw = _ABSENT
+
+    @property
+    def reasons(self) -> bool:
+        return bytes(self.reasoning_content) not in _NOTHING or bytes(self.reasoning) not in _NOTHING
 
 
 class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     finish_reason: str | None = None
+    delta: _Delta | None = None
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -66,6 +77,8 @@ class ChatReader(StreamReader):
                 seen.finish[choice.index] = choice.finish_reason
             else:
                 seen.note_output(len(data))
+                if not seen.reasoned and choice.delta is not None:
+                    seen.reasoned = choice.delta.reasons
         if chunk.service_tier:
             seen.service_tier = chunk.service_tier
         return True

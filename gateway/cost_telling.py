@@ -93,6 +93,10 @@ class _Telling:
         return self.stream.reply.produced
 
     @property
+    def reasoned(self) -> bool:
+        return self.stream.reply.reasoned
+
+    @property
     def request_id(self) -> str | None:
         return self.stream.reply.request_id
 

@@ -217,6 +217,10 @@ class Retold:
         return self._stream.reply.produced
 
     @property
+    def reasoned(self) -> bool:
+        return self._stream.reply.reasoned
+
+    @property
     def request_id(self) -> str | None:
         return self._stream.reply.request_id
 

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import orjson
 
 from gateway.errors import Problem
-from gateway.seen import Seen, is_output, parse
+from gateway.seen import Seen, is_output, is_reasoning, parse
 from gateway.stream_reader import StreamReader
 from gateway.surfaces.messages_reader import MessagesReader
 from gateway.surfaces.responses_reader import ResponsesReader
@@ -49,6 +49,7 @@ class _NativeReader(StreamReader):
             self.goes(document)
         if is_output(kind):
             seen.note_output(len(data))
+            seen.reasoned = seen.reasoned or is_reasoning(document)
         return True
 
     def goes(self, document: Mapping[str, object]) -> None:

@@ -35,6 +35,7 @@ class Seen:
     pieces: int = 0  # events that held output
     size: int = 0  # of their data together, in bytes
     least: int = MAX_EVENT  # of the smallest: nearly all of it is the event's own
+    reasoned: bool = False  # a piece of it was reasoning
 
     def note_output(self, size: int) -> None:
         """One more event of so many bytes held output."""
@@ -59,6 +60,7 @@ class Seen:
             self.note(document)
             if _puts_out(document):
                 self.note_output(len(event.data))
+                self.reasoned = self.reasoned or is_reasoning(document)
             if event.name == "error" and self.error is None:
                 self.error = document
         else:
@@ -141,6 +143,18 @@ def _puts_out(document: Mapping[str, object]) -> bool:
 def is_output(kind: object) -> bool:
     """Whether events of this type hold a piece of the answer: Anthropic's, Cohere's, and those of Responses."""
     return isinstance(kind, str) and kind.endswith("delta") and kind != "message_delta"
+
+
+def is_reasoning(document: Mapping[str, object]) -> bool:
+    """Whether an event that holds output holds reasoning. A summary of it, as Responses has, is none; Gemini counts its
+    thoughts in every event."""
+    delta = document.get("delta")
+    if isinstance(delta, dict):
+        return delta.get("type") == "thinking_delta"
+    if document.get("type") == "response.reasoning_text.delta":
+        return True
+    deltas = [choice.get("delta") for choice in _objects(document.get("choices"))]
+    return any(each.get("reasoning_content") or each.get("reasoning") for each in deltas if isinstance(each, dict))
 
 
 class _Top(msgspec.Struct, gc=False):

@@ -58,6 +58,10 @@ class ForwardedStream:
         return self._exchange.seen.produced
 
     @property
+    def reasoned(self) -> bool:
+        return self._exchange.seen.reasoned
+
+    @property
     def request_id(self) -> str | None:
         return self._exchange.request_id
 
@@ -153,6 +157,10 @@ class TranslatedStream:
     @property
     def produced(self) -> int:
         return self._exchange.seen.produced
+
+    @property
+    def reasoned(self) -> bool:
+        return self._exchange.seen.reasoned
 
     @property
     def request_id(self) -> str | None:

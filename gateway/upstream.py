@@ -15,11 +15,13 @@ from router.failure import Failure, Reached
 @dataclass(frozen=True, slots=True)
 class Came:
     """What came of an attempt, whatever became of it: how far it got, the provider's count as far as it told one, and
-    about how many tokens it wrote."""
+    about how many tokens it wrote; whether it is a stream, and whether reasoning was in it."""
 
     reached: Reached = Reached.UNSENT
     usage: TokenUsage | None = None
     produced: int = 0
+    streams: bool = False
+    reasoned: bool = False
 
 
 @dataclass(slots=True)
@@ -63,6 +65,10 @@ class StreamReply(Protocol):
     @property
     def produced(self) -> int:
         """About how many tokens came, for a stream that nobody counted to its end."""
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether reasoning was in it: then `produced` counts that too."""
 
     @property
     def request_id(self) -> str | None:

@@ -180,9 +180,11 @@ def _spent(rows: Sequence[LedgerRow], known: Mapping[str, _Known]) -> tuple[dict
 
 
 def spending(row: LedgerRow) -> list[tuple[Spend, int]]:
-    """What a row cost, by whose keys; nothing for what cost nothing, or what nobody knows."""
-    cost = row.cost_nano or 0
-    managed = row.managed_nano
+    """What a row cost, by whose keys; of what nobody can price what was held for it, and nothing where nothing was."""
+    cost, managed = row.cost_nano, row.managed_nano
+    if cost is None:
+        both = ((Spend.MANAGED, managed or 0), (Spend.BYOK, row.byok_nano or 0))
+        return [(spend, nano) for spend, nano in both if nano > 0]
     if managed is None:
         managed = cost if row.key_source == Spend.MANAGED else 0
     both = ((Spend.MANAGED, managed), (Spend.BYOK, cost - managed))

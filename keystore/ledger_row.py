@@ -59,6 +59,7 @@ class LedgerRow:
     managed_nano: int | None = (
         None  # of cost_nano, with the operator's keys; None: all or none, by key_source. No column
     )
+    byok_nano: int | None = None  # where cost_nano is None: what budgets count, as managed_nano. No column
     holds: tuple[
         tuple[str, str, int], ...
     ] = ()  # who holds how much of which budget for it: holder, key, nano. No column

@@ -76,7 +76,9 @@ class Reached(IntEnum):
 
 # From where on a failed attempt counts as charged; a kind that is not here was refused before any work, whatever came.
 # Providers do not charge for what they answer with an error's status. A connection that broke before the answer's head
-# is taken for a request that nobody read, and silence is not: who is silent may be at work.
+# is taken for a request that nobody read, and silence is not: who is silent may be at work, also when nobody waits for
+# it any longer.
+CANCELLED: Final = "cancelled"  # an attempt that was broken off: the client left, or the gateway stops
 _CHARGED_FROM: Final = {
     FailureKind.TIMEOUT: Reached.SENT,
     FailureKind.MALFORMED: Reached.ANSWERED,
@@ -84,7 +86,9 @@ _CHARGED_FROM: Final = {
     FailureKind.SERVER_ERROR: Reached.ANSWERED,
     FailureKind.CONTENT_FILTER: Reached.ANSWERED,  # of what it had read or written by then
 }
-CHARGED_FROM: Final[Mapping[str, Reached]] = MappingProxyType({kind.value: at for kind, at in _CHARGED_FROM.items()})
+CHARGED_FROM: Final[Mapping[str, Reached]] = MappingProxyType(
+    {CANCELLED: Reached.SENT} | {kind.value: at for kind, at in _CHARGED_FROM.items()}
+)
 
 
 def perhaps_charged(outcome: str, reached: Reached) -> bool:

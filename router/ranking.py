@@ -103,6 +103,15 @@ def _output(offer: Offer, query: Query) -> tuple[int, OutputFrom]:
     return ASSUMED_OUTPUT_TOKENS, OutputFrom.ASSUMED
 
 
+def usually_written(offer: Offer, query: Query) -> int:
+    """The tokens that an answer is taken to have of which nobody saw all: what the tenant's answers usually have. A
+    limit says what may be written and not what is, so that it is only a bound."""
+    usual = query.habits.outputs.get(offer.id) or query.habits.usual
+    tokens = ASSUMED_OUTPUT_TOKENS if usual is None else usual.tokens
+    bounds = (query.needs.max_output_tokens, offer.max_output_tokens)
+    return min([tokens, *[each for each in bounds if each is not None]]) * query.needs.answers
+
+
 # --- order -----------------------------------------------------------------------------------------------------------
 
 

@@ -56,6 +56,7 @@ class ReceiptOut(Told):
     lines: list[ChargeLine]
     attempts: list[AttemptLine]
     dropped: list[str]
+    waited_ms: int | None = None  # a bulk request, for its turn
     currency: Literal["USD"] = "USD"
     cost_nano: int | None
     cost_usd: str | None

@@ -44,6 +44,8 @@ def _print(found: Json) -> None:
         print(f"Asked last: {found['provider']}/{found['model']} with {key}.")
     if found["dropped"]:
         print(f"Left out of the request: {', '.join(found['dropped'])}.")
+    if found["waited_ms"] is not None:
+        print(f"It is bulk, and waited {found['waited_ms']} ms for its turn.")
     print()
     print_table(
         ("attempt", "model", "outcome", "status", "ms", "USD"),

@@ -1,31 +1,44 @@
 """What an account writes down of attempts that failed and may be charged, with whose keys they were made."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.accounts import Account, Accounts
+from gateway.attempt_costs import failed_cost
 from gateway.budgeting.holder import Held, Holder, Reservation
+from gateway.budgeting.slices import Slice
 from gateway.events import AttemptEnded, Outcome, TokenUsage
+from gateway.receipts import receipt
 from gateway.tally import Tally
 from gateway.upstream import Came
-from router.catalogue import Offer
+from keystore.budget_spent import spending
+from keystore.budgets import NO_BUDGETS, Spend, TenantBudgets
+from keystore.ledger_row import LedgerRow
+from router.catalogue import Capability, Offer
 from router.decision import Decision
 from router.failure import Reached
 from router.model_names import parse_name
-from router.needs import Needs
+from router.most import most_nano
+from router.needs import Needs, read_needs
+from router.plans import Plan
 from router.prices import Prices
-from router.query import Holding, KeySource
+from router.query import NO_HABITS, Habits, Holding, KeySource, Median, Query
 from router.ranking import Candidate, CostBasis, OutputFrom
 
 PRICES = Prices(input=Decimal("0.000001"), output=Decimal("0.000002"))
 NEEDS = Needs(input_tokens=100, max_output_tokens=50)
 REQUEST = "req_" + "1" * 32
+MOST_HELD = 700_000  # nano-dollars
+PLAN = cast(Plan, SimpleNamespace(managed_budget_usd_per_month=Decimal(1)))
 
 
 def candidate(provider: str, source: KeySource, prices: Prices = PRICES) -> Candidate:
@@ -52,10 +65,30 @@ class Settled:
     """Budgets that only note what was settled."""
 
     settled: list[tuple[object, int]] = field(default_factory=list)
+    next: "Named | None" = None
 
-    def settle(self, reservation: object, nano: int) -> tuple[Held, ...]:
-        self.settled.append((reservation, nano))
-        return (("h", f"budget-{reservation}", nano),) if nano else ()
+    async def reserve(self, *_: object) -> Reservation:
+        assert self.next is not None
+        return self.next
+
+    def settle(self, reservation: "Named", nano: int) -> tuple[Held, ...]:
+        self.settled.append((reservation.name, nano))
+        return (("h", f"budget-{reservation.name}", nano),) if nano else ()
+
+
+class Named(Reservation):
+    """Held of one hard budget."""
+
+    def __init__(self, name: str, most_nano: int) -> None:
+        super().__init__([cast(Slice, object())], most_nano)
+        self.name = name
+
+
+class AnyBudget:
+    """One hard budget for whatever is spent."""
+
+    def matching(self, *_: object) -> list[object]:
+        return [SimpleNamespace(hard=True)]
 
 
 @dataclass
@@ -64,24 +97,34 @@ class Desk:
 
     lines: Lines = field(default_factory=Lines)
     budgets: Settled = field(default_factory=Settled)
+    habits: Habits = NO_HABITS
+    wrong: list[BaseException] = field(default_factory=list)
+    left: list[int | None] = field(default_factory=list)
     account: Account = field(init=False)
 
-    def __post_init__(self) -> None:
-        def heard(*_: object) -> None:
-            raise AssertionError("nothing goes wrong here")
+    def report(self, request_id: str, error: BaseException) -> None:
+        assert request_id == REQUEST
+        self.wrong.append(error)
 
+    def refused(self, why: object) -> None:
+        raise AssertionError(why)
+
+    def __post_init__(self) -> None:
         def now() -> datetime:
             return datetime(2026, 11, 21, 8, tzinfo=UTC)
 
-        accounts = Accounts(self.lines, now, lambda: 5.0, heard, cast(Holder, self.budgets), heard)
+        accounts = Accounts(self.lines, now, lambda: 5.0, self.report, cast(Holder, self.budgets), self.refused)
         tally = Tally(REQUEST, "POST", 4.0, "release-1")
         self.account = accounts.open(tally)
-        self.account.decision = cast(Decision, SimpleNamespace(query=SimpleNamespace(needs=NEEDS), ranked=()))
+        query = SimpleNamespace(needs=NEEDS, habits=self.habits)
+        self.account.decision = cast(Decision, SimpleNamespace(query=query, ranked=()))
 
-    def asks(self, who: Candidate, holding: str) -> None:
-        """Somebody is asked, and so much is held for it as `holding`."""
-        asyncio.run(self.account.reserve(who))
-        self.account.held = cast(Reservation, holding)
+    def asks(self, who: Candidate, holding: str = "") -> None:
+        """Somebody is asked, and MOST_HELD is held for it as `holding`; nothing where that is empty."""
+        self.budgets.next = Named(holding, MOST_HELD)
+        self.account.own = cast(TenantBudgets, AnyBudget()) if holding else NO_BUDGETS
+        self.account.plan = PLAN if holding else None
+        assert asyncio.run(self.account.reserve(who)) is None
         tally, offer = self.account.tally, who.offer
         tally.provider, tally.model, tally.key_source = offer.provider_id, offer.model, who.holding.source.value
         tally.attempts += 1
@@ -104,19 +147,21 @@ def test_a_charged_attempt_is_booked_when_the_next_is_asked_and_each_with_its_ke
     desk = Desk()
     desk.asks(OURS, "first")
     desk.ends("timeout", SILENT, None)
-    assert desk.budgets.settled == [("first", 100_000)], "100 tokens read, none written: booked and not let go"
+    assert desk.budgets.settled == [("first", 200_000)], "100 tokens read, 50 that may be written: booked, not let go"
     desk.asks(THEIRS, "second")
-    assert desk.lines.written[-1]["cost_nano"] == 1_000_000 + 100_000, "whoever dies now has had both"
+    reserved = desk.lines.written[-1]
+    assert reserved["cost_nano"] == 1_000_000 + 200_000, "whoever dies now has had both"
+    assert reserved["managed_nano"] == 200_000
     desk.ends(Outcome.OK, Came(Reached.ANSWERED))
     desk.account.note(TokenUsage(90, 10), THEIRS)
     desk.account.tally.status = 200
     row = desk.row()
-    assert (row["state"], row["cost_nano"], row["managed_nano"]) == ("estimated", 210_000, 100_000)
-    assert (row["input_tokens"], row["output_tokens"]) == (190, 10)
-    assert row["holds"] == [["h", "budget-first", 100_000], ["h", "budget-second", 110_000]]
+    assert (row["state"], row["cost_nano"], row["managed_nano"]) == ("estimated", 310_000, 200_000)
+    assert (row["input_tokens"], row["output_tokens"]) == (190, 60)
+    assert row["holds"] == [["h", "budget-first", 200_000], ["h", "budget-second", 110_000]]
     attempts = orjson.loads(row["detail"])["attempts"]
-    assert [(one[2], one[5]) for one in attempts] == [("timeout", 100_000), ("ok", 110_000)]
-    assert attempts[0][6] == [["input", "100", "0.000001", 100_000]]
+    assert [(one[2], one[5]) for one in attempts] == [("timeout", 200_000), ("ok", 110_000)]
+    assert attempts[0][6] == [["input", "100", "0.000001", 100_000], ["output", "50", "0.000002", 100_000]]
 
 
 def test_what_is_refused_lets_go_and_costs_nothing() -> None:
@@ -135,7 +180,7 @@ def test_what_is_refused_lets_go_and_costs_nothing() -> None:
 
 def test_a_failed_attempt_without_a_price_makes_the_whole_unknown_and_never_zero() -> None:
     desk = Desk()
-    desk.asks(candidate("theirs", KeySource.BYOK, Prices()), "first")
+    desk.asks(candidate("theirs", KeySource.BYOK, Prices()))
     desk.ends("malformed", Came(Reached.ANSWERED, TokenUsage(7, 3)))
     desk.account.tally.outcome, desk.account.tally.status = Outcome.FAILED, 502
     row = desk.row()
@@ -163,3 +208,215 @@ def test_an_output_nobody_counted_is_never_more_than_an_answer_can_have() -> Non
     desk.asks(OURS, "first")
     desk.ends("malformed", Came(Reached.ANSWERED, None, 10**9))
     assert desk.account.failed[0].usage == TokenUsage(100, 50)
+
+
+# --- what nobody can price -------------------------------------------------------------------------------------------
+
+UNPRICED = TokenUsage(90, 10, service_tier="flex")  # a tier that has no price here
+
+
+@pytest.mark.parametrize(("who", "managed", "byok"), [(OURS, MOST_HELD, 0), (THEIRS, 0, MOST_HELD)])
+def test_a_held_call_that_nobody_can_price_counts_at_what_was_held(who: Candidate, managed: int, byok: int) -> None:
+    desk = Desk()
+    desk.asks(who, "first")
+    desk.ends(Outcome.OK, Came(Reached.ANSWERED))
+    desk.account.note(UNPRICED, who)
+    desk.account.tally.status = 200
+    row = desk.row()
+    assert (row["state"], row["cost_nano"]) == ("settled", None), "it is not priced all the same"
+    assert (row["managed_nano"], row["byok_nano"]) == (managed, byok)
+    assert desk.budgets.settled == [("first", MOST_HELD)]
+    assert row["holds"] == [["h", "budget-first", MOST_HELD]]
+    assert orjson.loads(row["detail"])["booked_nano"] == MOST_HELD
+    spent = spending(LedgerRow.of_line(orjson.dumps(row)))
+    assert spent == [(Spend.MANAGED if managed else Spend.BYOK, MOST_HELD)]
+
+
+def test_attempts_with_different_keys_of_which_one_has_no_price_count_each_with_its_own() -> None:
+    desk = Desk()
+    desk.asks(OURS, "first")
+    desk.ends("malformed", Came(Reached.ANSWERED, UNPRICED))
+    desk.asks(THEIRS, "second")
+    assert desk.lines.written[-1]["managed_nano"] == MOST_HELD, "also when the process dies now"
+    desk.ends(Outcome.OK, Came(Reached.ANSWERED))
+    desk.account.note(TokenUsage(90, 10), THEIRS)
+    row = desk.row()
+    assert (row["cost_nano"], row["managed_nano"], row["byok_nano"]) == (None, MOST_HELD, 110_000)
+    assert desk.budgets.settled == [("first", MOST_HELD), ("second", 110_000)]
+
+
+def test_what_nobody_held_and_nobody_can_price_counts_nowhere() -> None:
+    desk = Desk()
+    desk.asks(THEIRS)
+    desk.ends(Outcome.OK, Came(Reached.ANSWERED))
+    desk.account.note(UNPRICED, THEIRS)
+    row = desk.row()
+    assert row["cost_nano"] is None and spending(LedgerRow.of_line(orjson.dumps(row))) == []
+    assert "booked_nano" not in orjson.loads(row["detail"])
+
+
+# --- what is written though nobody reads it ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "timeout"])
+@pytest.mark.parametrize(("who", "wrote"), [(OURS, 50), (THEIRS, 20)])
+def test_a_plain_answer_that_nobody_waits_for_is_written_all_the_same(outcome: str, who: Candidate, wrote: int) -> None:
+    """With a key that is lent at the most, with the tenant's own as its answers usually are."""
+    desk = Desk(habits=Habits(usual=Median(20, 9)))
+    desk.asks(who, "first")
+    desk.ends(outcome, SILENT, None)
+    desk.account.tally.outcome = Outcome.CLIENT_LEFT
+    row = desk.row()
+    cost = 100_000 + wrote * 2_000
+    assert (row["state"], row["cost_nano"], row["output_tokens"]) == ("estimated", cost, wrote)
+    assert desk.budgets.settled == [("first", cost)] and cost <= MOST_HELD
+    ((*_, said, nano, lines, _),) = [one[2:] for one in orjson.loads(row["detail"])["attempts"]]
+    assert (said, nano, sum(line[3] for line in lines)) == (500, cost, cost)
+
+
+@pytest.mark.parametrize("outcome", ["cancelled", "timeout"])
+@pytest.mark.parametrize("reached", [Reached.UNSENT, Reached.REFUSED])
+def test_what_nobody_was_sent_is_free_however_it_ends(outcome: str, reached: Reached) -> None:
+    desk = Desk()
+    desk.asks(OURS, "first")
+    desk.ends(outcome, Came(reached), None)
+    desk.account.tally.outcome = Outcome.CLIENT_LEFT
+    row = desk.row()
+    assert (row["state"], row["cost_nano"], row.get("output_tokens")) == ("released", 0, None)
+    assert desk.budgets.settled == [("first", 0)]
+
+
+def test_what_a_provider_told_before_its_client_left_stands() -> None:
+    desk = Desk()
+    desk.asks(OURS, "first")
+    desk.ends("cancelled", Came(Reached.ANSWERED, TokenUsage(7, 3)))
+    assert desk.account.failed[0].usage == TokenUsage(7, 3)
+
+
+def asked_for(text: str, limit: int | None, answers: int) -> Needs:
+    body: dict[str, Any] = {"messages": [{"role": "user", "content": text}], "n": answers, "max_tokens": limit}
+    return read_needs(body).bounded(len(orjson.dumps(body)), body)
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=2_000)
+MOST_NEEDS = st.builds(asked_for, TEXTS, st.none() | st.integers(1, 10**6), st.integers(1, 5))
+
+
+@given(MOST_NEEDS, st.sampled_from(["cancelled", "timeout"]), st.integers(0, 10**7), st.booleans())
+def test_an_estimate_is_never_more_than_what_is_held(needs: Needs, outcome: str, produced: int, streams: bool) -> None:
+    query = cast(Query, SimpleNamespace(needs=needs, habits=Habits(usual=Median(9_000, 9))))
+    ended = AttemptEnded(REQUEST, "ours", "m", outcome, 0.5)
+    for who in (OURS, THEIRS, THINKING):
+        found = failed_cost(ended, Came(Reached.SENT, None, produced, streams), who, query, 0, ())
+        most = most_nano(who.offer, needs)
+        assert found is not None and found.nano is not None and most is not None
+        assert 0 < found.nano <= most
+
+
+# --- what is reasoned out of sight ------------------------------------------------------------------------------------
+
+THINKING = replace(THEIRS, offer=replace(THEIRS.offer, capabilities={Capability.REASONING: True}))
+USUAL = Habits(usual=Median(40, 9))
+
+
+@pytest.mark.parametrize(
+    ("who", "came", "wrote"),
+    [
+        (THINKING, Came(Reached.SENT, streams=True), 40),
+        (THINKING, Came(Reached.ANSWERED, None, 3, streams=True), 40),
+        (THINKING, Came(Reached.ANSWERED, None, 45, streams=True), 45),
+        (THINKING, Came(Reached.ANSWERED, None, 3, streams=True, reasoned=True), 3),
+        (THINKING, Came(Reached.ANSWERED, TokenUsage(100, 9, reasoning_tokens=8), 3, streams=True), 9),
+        (THINKING, Came(Reached.ANSWERED, TokenUsage(100, 1), 3, streams=True), 40),
+        (replace(THINKING, holding=OURS.holding), Came(Reached.ANSWERED, None, 3, streams=True), 40),
+        (OURS, Came(Reached.ANSWERED, None, 3, streams=True), 3),
+        (THEIRS, Came(Reached.SENT, streams=True), 0),
+    ],
+)
+@pytest.mark.parametrize("outcome", ["cancelled", "timeout", "truncated"])
+def test_a_stream_of_a_model_that_reasons_out_of_sight_is_as_long_as_usual(
+    outcome: str, who: Candidate, came: Came, wrote: int
+) -> None:
+    desk = Desk(habits=USUAL)
+    desk.asks(who)
+    desk.ends(outcome, came)
+    found = [one.usage.output_tokens for one in desk.account.failed]
+    charged = outcome != "truncated" or came.reached is Reached.ANSWERED
+    assert found == ([wrote] if charged else [])
+
+
+# --- a process that dies, and an account that cannot be written -----------------------------------------------------
+
+
+def test_what_is_reserved_with_a_key_that_is_lent_is_what_is_held() -> None:
+    for who, nano in ((OURS, MOST_HELD), (THEIRS, 1_000_000)):
+        desk = Desk()
+        desk.asks(who, "first")
+        assert desk.lines.written[-1]["cost_nano"] == nano
+
+
+def broken(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+def test_a_row_that_cannot_be_made_is_written_in_its_least_form() -> None:
+    desk = Desk()
+    account, tally = desk.account, desk.account.tally
+    account.leave = desk.left.append
+    desk.asks(OURS, "first")
+    desk.ends(Outcome.OK, Came(Reached.ANSWERED))
+    account.note(TokenUsage(90, 10), OURS)
+    tally.status, tally.dropped = 200, ("half a character: \ud800",)  # which JSON does not hold
+    row = desk.row()
+    assert (row["request_id"], row["state"], row["cost_nano"]) == (REQUEST, "estimated", 110_000)
+    assert LedgerRow.of_line(orjson.dumps(row)).holds == (("h", "budget-first", 110_000),)
+    assert desk.budgets.settled == [("first", 110_000)] and desk.left == [100]
+    assert len(desk.wrong) == 1, "it is reported"
+
+
+@pytest.mark.parametrize(("who", "nano"), [(OURS, MOST_HELD), (THEIRS, 1_000_000)])
+def test_a_call_whose_cost_cannot_be_reckoned_counts_at_what_was_held_or_expected(who: Candidate, nano: int) -> None:
+    desk = Desk()
+    desk.account.leave = desk.left.append
+    desk.asks(who, "first")
+    desk.ends(Outcome.OK, Came(Reached.ANSWERED))
+    desk.account.decision = cast(Decision, SimpleNamespace(query=None))
+    row = desk.row()
+    assert (row["state"], row["cost_nano"], row["provider"]) == ("estimated", nano, who.offer.provider_id)
+    assert desk.budgets.settled == [("first", nano)] and desk.left == [0] and len(desk.wrong) == 1
+
+
+def test_an_answer_that_nobody_could_measure_is_estimated_and_all_is_given_back() -> None:
+    desk = Desk()
+    desk.account.measure, desk.account.leave = broken, desk.left.append
+    desk.asks(OURS, "first")
+    desk.ends(Outcome.OK, Came(Reached.ANSWERED))
+    row = desk.row()
+    assert (row["state"], row["cost_nano"], row["output_tokens"]) == ("estimated", 200_000, 50)
+    assert desk.budgets.settled == [("first", 200_000)] and desk.left == [150]
+    assert [type(error) for error in desk.wrong] == [ZeroDivisionError]
+
+
+def test_a_journal_that_fails_in_any_way_keeps_nobody_out() -> None:
+    desk = Desk()
+    desk.account.leave = desk.left.append
+    desk.asks(OURS, "first")
+    desk.ends("rate_limited", Came(Reached.REFUSED), 429)
+    desk.lines.written = cast(list[Any], None)
+    desk.account.settle()
+    assert desk.left == [0] and len(desk.wrong) == 1 and desk.budgets.settled == [("first", 0)]
+
+
+def test_a_model_whose_name_is_no_text_is_written() -> None:
+    desk = Desk()
+    desk.account.tally.requested_model = "gpt\ud800"
+    row = desk.row()
+    assert row["model_asked"] == "gpt?" and desk.wrong == []
+
+
+def test_how_long_a_bulk_request_waited_is_in_its_row() -> None:
+    desk = Desk()
+    desk.account.tally.waited_s = 1.2345
+    row = desk.row()
+    assert orjson.loads(row["detail"])["waited_ms"] == 1_234
+    assert receipt(LedgerRow.of_line(orjson.dumps(row)))["waited_ms"] == 1_234

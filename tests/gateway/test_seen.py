@@ -1,11 +1,15 @@
 """Ends, usage and errors are read from what the provider really sent."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
+from gateway.chat_reader import ChatReader
+from gateway.native_readers import MessagesStreamReader, ResponsesStreamReader
 from gateway.seen import FREELY, MOST_INNER, Seen, parse, skim
 from gateway.sse import Event
+from gateway.stream_reader import StreamReader
 
 
 def seen(*documents: object) -> Seen:
@@ -56,6 +60,45 @@ def test_usage_is_gathered_on_every_wire() -> None:
     end = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 9}}
     assert seen(start, end).usage == {"input_tokens": 3, "output_tokens": 9}
     assert seen({"usage": None}, {"usage": {}}).usage is None
+
+
+OPENAI = [
+    (delta(0, content="x", reasoning_content="hm"), True),
+    (delta(0, reasoning="hm"), True),
+    (delta(0, content='{"reasoning_content":"hm"}', reasoning_content=None, reasoning=""), False),
+]
+MESSAGES = [
+    ({"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "hm"}}, True),
+    ({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "thinking_delta"}}, False),
+]
+RESPONSES = [
+    ({"type": "response.reasoning_text.delta", "delta": "hm"}, True),
+    ({"type": "response.reasoning_summary_text.delta", "delta": "in short"}, False),
+    ({"type": "response.output_text.delta", "delta": "x"}, False),
+]
+
+
+@pytest.mark.parametrize(("document", "reasoned"), [*OPENAI, *MESSAGES, *RESPONSES])
+def test_reasoning_is_seen_on_every_wire(document: dict[str, object], reasoned: bool) -> None:
+    facts = seen(document)
+    assert (facts.reasoned, facts.pieces) == (reasoned, 1)
+
+
+@pytest.mark.parametrize(
+    ("reader", "wire"),
+    [
+        (lambda facts: ChatReader(facts, keep_usage=True), OPENAI),
+        (MessagesStreamReader, MESSAGES),
+        (ResponsesStreamReader, RESPONSES),
+    ],
+)
+def test_reasoning_is_seen_by_who_reads_along(
+    reader: Callable[[Seen], StreamReader], wire: list[tuple[dict[str, object], bool]]
+) -> None:
+    for document, reasoned in wire:
+        facts = Seen()
+        reader(facts).feed(b"data: " + json.dumps(document).encode() + b"\n\n")
+        assert (facts.reasoned, facts.pieces) == (reasoned, 1)
 
 
 def test_errors_inside_a_successful_answer_are_kept() -> None:

@@ -69,6 +69,13 @@ async def test_attempts_with_keys_of_both_kinds(keystore: Keystore, acme: Tenant
     assert (await spent(keystore, PLAN), await spent(keystore, byok)) == (30, 70)
 
 
+async def test_what_nobody_can_price_counts_at_what_was_held(keystore: Keystore, acme: Tenant) -> None:
+    byok = await keystore.budgets.set(acme, "day", "byok", Decimal(1))
+    unpriced = replace(row(None), managed_nano=30)
+    await write(keystore, unpriced, replace(unpriced, request_id="req_" + "9" * 32, managed_nano=0, byok_nano=70))
+    assert (await spent(keystore, PLAN), await spent(keystore, byok)) == (30, 70)
+
+
 async def test_row_counts_in_the_period_that_it_began_in(keystore: Keystore, acme: Tenant) -> None:
     day = await keystore.budgets.set(acme, "day", "managed", Decimal(1))
     before = datetime.fromisoformat("2026-10-31T23:59:59+00:00")

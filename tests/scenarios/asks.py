@@ -31,6 +31,9 @@ PRICED = "\n" + "\n".join(
     f'[models."{model}".prices]\n' + "\n".join(f'{name} = "{usd}"' for name, usd in prices.items())
     for model, prices in PRICES.items()
 )
+OPEN = MODELS["openai"]  # what it writes it shows; the others may reason out of sight
+PRICED += f'\n[models."{OPEN}"]\ncapabilities = {{ reasoning = false }}\n'
+LIMIT = 50  # tokens of an answer that may not be seen whole, whose usual length is more: so it is taken to be so long
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def cost_nano(model: str, read: int, cached: int, wrote: int) -> int:
 class Ask:
     """One request, and what it gets: `words` pieces of output behind `head` others, `used` told at its end. The client
     leaves after `leaves` pieces of an answer, or of a plain one before it. A `paced` one is written piece by piece,
-    each when the client has read the one before: whoever leaves has missed one piece at most."""
+    each when the client has read the one before: whoever leaves has missed one piece at most. `limit` is
+    `max_tokens`."""
 
     kind: str
     wire: str
@@ -76,6 +80,7 @@ class Ask:
     leaves: int | None = None
     paced: bool = False
     models: tuple[str, ...] = ()
+    limit: int | None = None
     case: Case = field(default_factory=lambda: Case([]))
     unusable: Case | None = None  # an answer that began with a success's status, and that nobody can use
     unusable_told: Used | None = None  # the count in it
@@ -83,7 +88,8 @@ class Ask:
     def body(self, number: int) -> dict[str, object]:
         message = {"role": "user", "content": f"case-{number}"}
         named: dict[str, object] = {"model": self.models[0]} | ({"models": self.models} if self.models[1:] else {})
-        limit = {"max_tokens": 4000} if self.path == MESSAGES else {}
+        most = 4000 if self.path == MESSAGES else self.limit
+        limit = {} if most is None else {"max_tokens": most}
         return named | limit | {"messages": [message], "stream": self.stream}
 
 
@@ -123,7 +129,7 @@ def asks(count: int, seed: int) -> list[Ask]:
 def an_ask(kind: str, random_: random.Random) -> Ask:
     wire = random_.choice(["openai", "openai", "anthropic", "gemini"])
     read = random_.randint(1, 9000)
-    used = Used(read, random_.choice([0, random_.randint(0, read)]), random_.randint(1, 3000))
+    used = Used(read, random_.choice([0, random_.randint(0, read)]), random_.randint(LIMIT + 10, 3000))
     if kind.startswith("charged"):
         return _charged_ask(kind, used, random_)
     match kind:
@@ -138,9 +144,10 @@ def an_ask(kind: str, random_: random.Random) -> Ask:
         case "cut":
             return _cut(kind, wire, used, random_)
         case "leaves a stream":
-            return _stream(kind, wire, used, 60, leaves=random_.randint(1, 5))
+            return replace(_stream(kind, wire, used, 60, leaves=random_.randint(1, 5)), limit=LIMIT)
         case "leaves a plain one":
-            return Ask(kind, wire, leaves=0, models=(MODELS[wire],), case=Case([b"", b"x"], pause_s=30, raw=True))
+            silent = Case([b"", b"x"], pause_s=30, raw=True)
+            return Ask(kind, wire, leaves=0, models=(MODELS[wire],), limit=LIMIT, case=silent)
         case "fails over":
             good = _plain(kind, "openai", used)
             case_ = Case([FAILED], raw=True, then=good.case)
@@ -204,11 +211,11 @@ def _stream(
     pieces = openai_stream(said, None) if used is None else _STREAMS[wire](said, used.on(wire))
     head = 2 if wire == "anthropic" else 0
     paced = leaves is not None
-    return Ask(kind, wire, path, True, used, words, head, leaves, paced, (MODELS[wire],), Case(pieces))
+    return Ask(kind, wire, path, True, used, words, head, leaves, paced, (MODELS[wire],), None, Case(pieces))
 
 
 def _cut(kind: str, wire: str, used: Used, random_: random.Random) -> Ask:
     whole = _stream(kind, wire, used, 12)
     pieces = whole.case.pieces[: whole.head + random_.randint(1, 10)]
     end = random_.choice(["reset", "hang up", "bad chunk", "limit", "whole"])
-    return Ask(kind, wire, CHAT, True, None, 12, whole.head, None, True, whole.models, Case(pieces, end))
+    return Ask(kind, wire, CHAT, True, None, 12, whole.head, None, True, whole.models, LIMIT, Case(pieces, end))

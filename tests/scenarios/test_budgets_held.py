@@ -120,15 +120,15 @@ def sdk_is_told_once(gateway: RunningGateway, token: str) -> None:
 
 
 async def test_calls_that_are_broken_off_give_back_what_they_held(tmp_path: Path, fresh_database: str) -> None:
-    """What a client held that left, and what a provider refused, may be spent by others: only 2 calls fit at once,
-    for each may cost three times what it does."""
+    """What was held beyond their cost for a client that left, and for what a provider refused, may be spent by others:
+    6 calls left and each may cost three times what it does, so that not even 5 fit otherwise."""
     async with cutting() as upstream:
         upstream.cases = {1: told(), 2: Case([b"", b"x"], pause_s=30, raw=True)}
         upstream.cases[3] = Case([answer({"error": {"message": "no"}}, "400 Bad Request")], raw=True)
         manager = replicas(tmp_path, sandbox_config(upstream.url, PRICED), fresh_database, count=1)
         (gateway,) = await asyncio.to_thread(manager.__enter__)
         try:
-            token = await asyncio.to_thread(bound, gateway, "acme", 6 * COST)
+            token = await asyncio.to_thread(bound, gateway, "acme", 12 * COST)
             head = {"authorization": f"Bearer {token}"}
             async with httpx.AsyncClient(base_url=gateway.url, headers=head, timeout=60) as client:
 

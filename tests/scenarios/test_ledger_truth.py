@@ -24,6 +24,7 @@ from tests.scenarios.cutting import KEYS, Cutting, caller
 from tests.scenarios.truth import (
     CHAT,
     KINDS,
+    LIMIT,
     Ask,
     Got,
     ask_it,
@@ -31,6 +32,7 @@ from tests.scenarios.truth import (
     attempts_charged,
     differing,
     priced,
+    put_out,
     rows_of,
     rows_soon,
     select,
@@ -38,7 +40,6 @@ from tests.scenarios.truth import (
     sums_of_usage,
     today,
     wrong,
-    wrote_of,
 )
 
 SOAK_S = float(os.environ.get("WARDGATE_SOAK_S", "0"))
@@ -63,6 +64,9 @@ class Equation:
             assert ask.used is not None
             self.upstream.update(counted=ask.used.wrote, read=ask.used.read)
             self.ledger.update(counted=row["output_tokens"], read=row["input_tokens"], cost_nano=row["cost_nano"])
+        elif ask.leaves == 0:
+            self.upstream.update(unread=LIMIT)
+            self.ledger.update(unread=row["output_tokens"], cost_nano=row["cost_nano"])
         elif charged := attempts_charged(row):
             told = [ask.unusable_told] * len(charged)
             self.upstream.update(failed=sum(one.wrote for one in told if one), failed_attempts=len(charged))
@@ -77,8 +81,10 @@ class Equation:
         return (
             f"{self.seen} requests, a row each; counted output tokens {up['counted']:,} == {own['counted']:,}, input"
             f" {up['read']:,} == {own['read']:,}; of {up['broken_streams']} cut, left or uncounted streams"
-            f" {up['broken']:,} written, {own['broken']:,} in the ledger; {up['failed_attempts']} failed attempts that"
-            f" are taken as charged, {up['failed']:,} tokens told == {own['failed']:,}, for"
+            f" {up['broken']:,} written or presumed, {own['broken']:,} in the ledger; of plain answers"
+            f" that nobody waited for {up['unread']:,} presumed, {own['unread']:,} in the ledger;"
+            f" {up['failed_attempts']} failed attempts that are taken as charged, {up['failed']:,} tokens told =="
+            f" {own['failed']:,}, for"
             f" {own['failed_nano'] / 1e9:.9f} of {own['cost_nano'] / 1e9:.9f} USD"
         )
 
@@ -106,7 +112,7 @@ async def one_batch(
     for n, (ask, got) in enumerate(zip(mixed, answers, strict=True)):
         row, plays = by_name[f"{names}-{first + n}"], upstream.plays.get(first + n, [])
         problems += [found] if (found := wrong(ask, plays, got, row)) else []
-        equation.add(ask, wrote_of(ask, plays[-1]) if plays else 0, row)
+        equation.add(ask, put_out(ask, plays[-1]) if plays else 0, row)
     assert problems == [], "\n".join([f"{len(problems)} rows", *problems[:5]])
 
 
@@ -156,6 +162,7 @@ async def test_ledger_says_what_the_upstream_knows(where: str, tmp_path: Path, r
     )
     assert equation.upstream["failed"] == equation.ledger["failed"] > 0 and equation.ledger["failed_nano"] > 0
     broken = equation.upstream["broken"] - equation.ledger["broken"]
+    assert equation.upstream["unread"] == equation.ledger["unread"] > 0
     assert abs(broken) <= equation.upstream["broken_streams"], "at most one piece for each"
 
 

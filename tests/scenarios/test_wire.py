@@ -286,6 +286,7 @@ def test_event_goes_out_whole_however_the_bytes_come(texts: list[str], cuts: lis
 class _Reply:
     usage = None
     produced = 0
+    reasoned = False
     request_id = None
 
     def __init__(self, pieces: list[bytes], silence_s: float = 0.0) -> None:
