@@ -25,7 +25,8 @@ def pause(slug: Slug, as_json: AsJson = False) -> None:
     if as_json:
         print_json(_told(found))
     else:
-        print(f"Bulk of {slug} is paused since {found.since:%Y-%m-%d %H:%M} UTC; let it go on: wardgate bulk resume {slug}")
+        since = f"{found.since:%Y-%m-%d %H:%M} UTC"
+        print(f"Bulk of {slug} is paused since {since}; let it go on: wardgate bulk resume {slug}")
 
 
 @app.command("resume")
