@@ -7,7 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from gateway.carrying import Carried, carried
@@ -32,6 +32,7 @@ from router.decision import Candidate, Decision
 from router.failure import Failure, FailureKind
 from router.health_keeper import HealthKeeper
 from router.health_steps import Attempt
+from router.query import KeySource
 from router.retry import Progress, Stop, asks_to_wait, most_useful, needs_budget, order_after, pause_s, stop
 from router.retry_budget import RetryBudget
 
@@ -106,7 +107,8 @@ class Attempts:
             try:
                 return await self._once(candidate, sent.request, keys, tally, send)
             except UpstreamFailed as failed:
-                failures.append(failed.failure)
+                lent = candidate.holding.source is KeySource.MANAGED
+                failures.append(replace(failed.failure, lent=lent))
                 same = keys.turn(failed.failure)
                 queue = _next_in_line(failed.failure, candidate, queue, other_key=same, in_order=decision.in_order)
                 pause = self._pause(failed.failure, queue, len(failures), other_key=same)

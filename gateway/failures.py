@@ -26,6 +26,16 @@ SENTENCES: Mapping[FailureKind, str] = {
     FailureKind.GATEWAY: "The gateway could not make this call: {message}.",
 }
 
+# The same where the key is the operator's.
+LENT_SENTENCES: Mapping[FailureKind, str] = {
+    FailureKind.KEY_REJECTED: "{provider} rejected the operator's key, which only the operator can mend. "
+    "It said: {message}.",
+    FailureKind.KEY_UNUSABLE: "The operator's key for {provider} cannot be used, which only the operator can mend: "
+    "{message}.",
+    FailureKind.MODEL_UNAVAILABLE: "{provider} does not serve {model} to the operator's account: {message}.",
+    FailureKind.QUOTA_EXHAUSTED: "The operator's account at {provider} has no credit or quota left: {message}.",
+}
+
 
 def timed_out(provider_id: str, model: str, wait_s: float) -> Failure:
     """The failure of an attempt that was silent for `wait_s` seconds."""
@@ -44,7 +54,8 @@ def problem_of(chosen: Failure, failures: Sequence[Failure], stopped: Stop | Non
     """What the caller is told: the most useful failure, with a line for each attempt that was made, and why there was
     no other where that was the gateway's choice."""
     consequence = chosen.consequence
-    sentence = SENTENCES[chosen.kind].format(
+    sentences = {**SENTENCES, **LENT_SENTENCES} if chosen.lent else SENTENCES
+    sentence = sentences[chosen.kind].format(
         provider=chosen.provider_id, model=chosen.model, message=chosen.message.rstrip(". ")
     )
     extra: dict[str, object] = {"attempts": [_line(failure) for failure in failures], "upstream_status": chosen.status}

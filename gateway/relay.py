@@ -6,6 +6,7 @@ the provider is silent, comments keep the connection open.
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Final
 
 from gateway.asgi import Send, encode_headers
@@ -16,6 +17,7 @@ from gateway.failures import problem_of, timed_out
 from gateway.tally import Tally
 from gateway.upstream import UpstreamFailed
 from router.failure import Failure, FailureKind
+from router.query import KeySource
 
 STREAM_HEADERS: Final = encode_headers(
     {
@@ -57,6 +59,7 @@ async def relay_stream(
         return None
     finally:
         silence.end()
+    failure = replace(failure, lent=tally.key_source == KeySource.MANAGED.value)
     problem = problem_of(failure, [failure])
     tally.outcome, tally.fault, tally.code = Outcome.CUT, problem.fault.value, problem.code
     tally.broke = failure.kind.value

@@ -151,8 +151,8 @@ def _from_row(row: Row[Any]) -> Limit:
 def _unknown(tenant: Tenant, token_id: str, wanted: Sequence[Limited], kept: Sequence[Limit]) -> LimitUnknown:
     whose = f"the token {token_id!r} of tenant" if token_id else "the tenant"
     missing = ", ".join(each for each in wanted if each not in {one.limited for one in kept}) or "limit"
-    there = ", ".join(each.limited for each in kept) or "none"
-    return LimitUnknown(f"{whose} {tenant.slug!r} has no {missing} of its own; it has: {there}")
+    there = f"; it has: {', '.join(each.limited for each in kept)}" if kept else ""
+    return LimitUnknown(f"{whose} {tenant.slug!r} has no {missing} of its own{there}")
 
 
 def _checked_name(name: str) -> Limited:

@@ -311,7 +311,7 @@ async def _newest(connection: AsyncConnection) -> Release | None:
 async def _get(connection: AsyncConnection, number: int) -> Release:
     row = (await connection.execute(select(*_TOLD).where(price_releases.c.number == number))).first()
     if row is None:
-        raise PriceReleaseUnknown(f"there is no price release {number}")
+        raise PriceReleaseUnknown(f"there is no price release {number}; `wardgate price list` shows them")
     return _release(row)
 
 

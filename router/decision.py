@@ -38,6 +38,7 @@ class Rejection:
     reason: Reason
     detail: str  # a sentence without a full stop
     margin: int = 0  # as Denial.margin
+    lent: bool = False  # as Denial.lent
     param: str | None = None  # the field of the request that a wire does not carry
 
 
@@ -210,7 +211,7 @@ def usable(query: Query, catalogue: Catalogue, registry: Registry, plans: Plans,
 
 
 def _rejection(offer: Offer, denial: Denial) -> Rejection:
-    return Rejection(offer.id, offer.provider_id, offer.model, denial.reason, denial.detail, denial.margin)
+    return Rejection(offer.id, offer.provider_id, offer.model, denial.reason, denial.detail, denial.margin, denial.lent)
 
 
 class _Judging:

@@ -104,7 +104,7 @@ def refusal(decision: Decision) -> Refusal:
     return Refusal(
         status=answer.status,
         code=answer.code,
-        fault=REASONS[miss.reason].fault,
+        fault=Fault.GATEWAY if miss.lent else REASONS[miss.reason].fault,
         message=_refusal_message(decision, miss),
         param=answer.param or miss.param,
         counts=decision.counts,
@@ -229,6 +229,7 @@ def fix_of(decision: Decision, miss: Rejection) -> str:
         provider_id=miss.provider_id,
         model=miss.offer_id,
         takes_keys=decision.query.plan.byok,
+        lent=miss.lent,
     )
 
 

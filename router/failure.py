@@ -6,7 +6,7 @@ looked like; the gateway's doors sort those into kinds.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -63,6 +63,13 @@ _CONSEQUENCES: Final = {
     FailureKind.GATEWAY: Consequence(Fault.GATEWAY, 500, "internal_error", False, False),
 }
 CONSEQUENCES: Final[Mapping[FailureKind, Consequence]] = MappingProxyType(_CONSEQUENCES)
+# With a key that the operator lends, what is wrong with the key is not the tenant's to mend.
+_LENT: Final[Mapping[FailureKind, Consequence]] = MappingProxyType(
+    {
+        kind: replace(each, fault=Fault.GATEWAY) if each.fault is Fault.TENANT_KEY else each
+        for kind, each in _CONSEQUENCES.items()
+    }
+)
 
 
 class Reached(IntEnum):
@@ -111,8 +118,9 @@ class Failure:
     param: str | None = None  # the request field that the provider named
     request_id: str | None = None  # the provider's own
     of_the_key: bool = True  # False: a rejected access token, for which the key gets another; the key may be good
+    lent: bool = False  # it was asked with a key of the operator's
 
     @property
     def consequence(self) -> Consequence:
-        """What follows from its kind."""
-        return CONSEQUENCES[self.kind]
+        """What follows from its kind, and from whose key it was asked with."""
+        return (_LENT if self.lent else CONSEQUENCES)[self.kind]

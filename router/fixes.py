@@ -48,6 +48,7 @@ FIXES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.BUDGET_EXHAUSTED: "wait for the budget's next period, raise it in the plan, or use the tenant's own key",
     }
 )
+LENT_FIX: Final = "tell the operator, whose key it is: `wardgate key doctor OPERATOR --live` looks at it"
 _ABOUT_KEYS: Final = frozenset({Reason.NO_CREDENTIAL, Reason.KEY_UNUSABLE, Reason.KEY_REJECTED})
 _PLACEHOLDERS: Final = MappingProxyType(
     {"tenant": "TENANT", "provider": "the provider", "setting_key": "SETTING_KEY", "model": "MODEL"}
@@ -59,9 +60,14 @@ def fix_in_general(reason: Reason) -> str:
     return FIXES[reason].format_map(_PLACEHOLDERS)
 
 
-def fix_for(reason: Reason, *, tenant: str, provider_id: str, model: str, takes_keys: bool = True) -> str:
+def fix_for(
+    reason: Reason, *, tenant: str, provider_id: str, model: str, takes_keys: bool = True, lent: bool = False
+) -> str:
     """The sentence for one rejected offer. `provider_id` is empty where no provider is concerned; `takes_keys` says
-    whether the tenant's plan takes own keys: else storing one is the second step."""
+    whether the tenant's plan takes own keys: else storing one is the second step. `lent`: it is about the
+    operator's key."""
+    if lent:
+        return LENT_FIX
     known = {"tenant": tenant, "model": model or "MODEL"}
     if provider_id:
         known |= {"provider": provider_id, "setting_key": setting_key_of(provider_id)}

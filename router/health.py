@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from router.catalogue import Offer
-from router.query import Holding
+from router.query import Holding, KeySource
 from router.ranking import Candidate
 from router.reasons import Denial, Reason
 
@@ -132,7 +132,8 @@ class HealthView:
         subject, mark = min(ill, key=lambda each: (each[0].ill is Ill.KEY_REJECTED, each[1].until))
         which = _which(holding, len(found))
         if subject.ill is Ill.KEY_REJECTED:
-            return Illness(Denial(Reason.KEY_REJECTED, _rejected(subject, mark, which)), mark.until)
+            lent = holding.source is KeySource.MANAGED
+            return Illness(Denial(Reason.KEY_REJECTED, _rejected(subject, mark, which), lent=lent), mark.until)
         return Illness(Denial(Reason.COOLING_DOWN, _limited(subject, mark, which)), mark.until)
 
     def _key_mark(self, provider_id: str, model: str, key_id: str) -> tuple[Subject, Mark] | None:
@@ -201,6 +202,8 @@ def _all_the_same(chosen: Candidate, denial: Denial) -> Candidate:
 
 
 def _which(holding: Holding, keys: int) -> str:
+    if holding.source is KeySource.MANAGED:
+        return "the operator's key" if keys == 1 else f"all {keys} keys of the operator"
     return f"the key stored as {holding.setting_key}" if keys == 1 else f"all {keys} keys of {holding.setting_key}"
 
 

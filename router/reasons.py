@@ -98,3 +98,4 @@ class Denial:
     detail: str
     certain: bool = True
     margin: int = 0  # by how much it missed, where that can be told: of two that missed, the nearer is told
+    lent: bool = False  # of a key that the operator lends: not the tenant's to mend

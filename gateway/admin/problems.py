@@ -113,7 +113,10 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
             409, "idempotency_in_progress", "The first request with this key has not ended yet.", own_words=True
         ),
         errors.BudgetUnknown: Refusal(
-            404, "budget_unknown", "There is no such budget; GET /admin/tenants/{tenant}/budgets lists them."
+            404,
+            "budget_unknown",
+            "There is no such budget; GET /admin/tenants/{tenant}/budgets lists them. A path ends in managed or byok,"
+            " then day or month.",
         ),
         errors.BudgetInvalid: Refusal(
             400,
@@ -127,7 +130,10 @@ TABLE: Final[Mapping[type[errors.KeystoreError], Refusal]] = MappingProxyType(
         ),
         errors.WebhookInvalid: Refusal(400, "webhook_refused", "This cannot be a webhook.", own_words=True),
         errors.LimitUnknown: Refusal(
-            404, "limit_unknown", "There is no such limit; GET /admin/tenants/{tenant}/limits lists them."
+            404,
+            "limit_unknown",
+            "There is no such limit; GET /admin/tenants/{tenant}/limits lists them. A path ends in"
+            " requests_per_minute, tokens_per_minute or concurrency.",
         ),
         errors.LimitInvalid: Refusal(
             400,

@@ -50,6 +50,8 @@ def spent(refused: Refused) -> Problem:
         f"{named[0].upper()}{named[1:]} {state}: {_usd(refused.spent_nano)} are spent and {_usd(refused.held_nano)}"
         f" held for calls that run, and this call may cost {_usd(refused.needed_nano)}. It begins anew at {resets_at}."
     )
+    if taken < budget.amount_nano:
+        text += " A call that may write less (`max_tokens`) may cost less."
     return Problem(429, "insufficient_quota", text, Fault.PLAN, extra=extra)
 
 

@@ -21,11 +21,12 @@ def pause(slug: Slug, as_json: AsJson = False) -> None:
     async def work(at: Operation) -> Pause:
         return await at.keystore.bulk_pauses.pause(at.tenant)
 
-    row = _told(operate("bulk.pause", work, tenant=slug))
+    found = operate("bulk.pause", work, tenant=slug)
     if as_json:
-        print_json(row)
+        print_json(_told(found))
     else:
-        print(f"Bulk of {slug} is paused since {row['since']}; let it go on: wardgate bulk resume {slug}")
+        since = f"{found.since:%Y-%m-%d %H:%M} UTC"
+        print(f"Bulk of {slug} is paused since {since}; let it go on: wardgate bulk resume {slug}")
 
 
 @app.command("resume")
@@ -49,12 +50,12 @@ def list_paused(as_json: AsJson = False) -> None:
     async def work(at: Operation) -> list[Pause]:
         return await at.keystore.bulk_pauses.list()
 
-    rows = [_told(pause) for pause in operate("bulk.list", work)]
+    found = operate("bulk.list", work)
     if as_json:
-        print_json(rows)
+        print_json([_told(each) for each in found])
     else:
         print_table(
             ("tenant", "paused since"),
-            [(row["tenant"], row["since"]) for row in rows],
+            [(each.tenant, each.since) for each in found],
             empty="Nobody's bulk is paused.",
         )

@@ -89,9 +89,12 @@ def set_key(
     value = read_value(setting_key)
 
     before: set[str | None] = set()
+    refusing: list[str] = []  # the tenant's plan, where it takes no keys of tenants
 
     async def work(at: Operation) -> CredentialInfo:
         check_said(label, "the label")
+        plan = at.rules.plans.get(at.tenant.plan)
+        refusing.extend([plan.name] if plan is not None and not plan.byok else [])
         before.update(one.credential_id for one in await at.keystore.credentials.list(at.tenant))
         return await at.keystore.credentials.set(
             at.tenant,
@@ -114,6 +117,8 @@ def set_key(
         print(f"{_told(info)} of {slug} holds this value already (version {info.version}): no new version was made.")
         return
     print(f"Stored {_told(info)} for {slug} (provider {info.provider_id}, version {info.version}), sealed.")
+    for plan in refusing:
+        print(f"It is not used: plan {plan} takes no keys of tenants. Another: wardgate tenant set-plan {slug} PLAN")
     if info.state == "pending":
         option = f" --label {label}" if label else ""
         print(f"It waits: wardgate key activate {slug} {setting_key} {info.version}{option}")

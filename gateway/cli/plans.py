@@ -48,10 +48,16 @@ def list_plans(as_json: AsJson = False) -> None:
         print_json([plan_row(plan) for plan in rows])
         return
     print_table(
-        ("plan", "own keys", "own-key models", "managed models"),
-        [(p.name, "yes" if p.byok else "no", p.byok_models, p.managed_models) for p in rows],
+        ("plan", "requests/min", "tokens/min", "at once", "USD/month", "own keys", "own-key models", "managed models"),
+        [(p.name, *_bounds(p), "yes" if p.byok else "no", p.byok_models, p.managed_models) for p in rows],
         empty="There are no plans.",
     )
+
+
+def _bounds(plan: Plan) -> tuple[str, ...]:
+    """Its limits and its budget for the operator's keys."""
+    numbers = (plan.requests_per_minute, plan.tokens_per_minute, plan.concurrency, plan.managed_budget_usd_per_month)
+    return tuple(f"{number:,}" for number in numbers)
 
 
 @app.command("lint")

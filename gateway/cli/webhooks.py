@@ -69,6 +69,8 @@ def rotate(
         return await at.keystore.webhooks.rotate(webhook_id, overlap=overlap)
 
     _show_once(operate("webhook.rotate", work, target=webhook_id), as_json)
+    if overlap and not as_json:
+        typer.echo(f"For {overlap_hours:g} hours the former secret signs beside it.", err=True)
 
 
 @app.command("test")

@@ -71,7 +71,12 @@ def test_people_get_tables_and_sentences(cli: Cli) -> None:
     for arguments in (("tenant", "list"), ("tenant", "show", "acme"), ("key", "list", "acme")):
         assert "sk-very-secret-value" not in cli(*arguments)
     assert "MINIMAX_2_7_API_KEY" in cli("provider", "list")
-    assert "enterprise" in cli("plan", "list")
+    assert "enterprise" in (plans := cli("plan", "list")) and "4,000,000" in plans and "USD/month" in plans
+    assert "It is not used" not in cli("key", "set", "acme", "OPENAI_API_KEY", stdin="sk-very-secret-value-123")
+    cli("tenant", "set-plan", "acme", "free")
+    stored = cli("key", "set", "acme", "OPENAI_API_KEY", stdin="sk-very-secret-value-124")
+    assert "It is not used: plan free takes no keys of tenants" in stored
+    cli("tenant", "set-plan", "acme", "team")
     assert cli("token", "create", "acme").startswith("wg_live_")
     assert cli("token", "create", "--kind", "admin").startswith("wg_admin_")
     assert "admin" in cli("token", "list")

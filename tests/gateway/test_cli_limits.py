@@ -45,7 +45,7 @@ def test_operator_sets_lists_and_removes_limits(cli: Commands) -> None:
     assert "90,000" in told and token["id"] in told and "whose" in told
 
     assert cli("limit", "remove", "acme", "--concurrency") == "acme has no longer: concurrency 7.\n"
-    assert "has no concurrency of its own" in cli("limit", "remove", "acme", "--concurrency", code=1)
+    assert "of its own; it has: requests_per_minute" in cli("limit", "remove", "acme", "--concurrency", code=1)
     removed = cli.json("limit", "remove", "acme", "--token", token["id"])
     assert isinstance(removed, list) and removed[0]["removed"] is True
     cli("limit", "remove", "acme")

@@ -65,6 +65,26 @@ def test_own_key_comes_first_and_is_never_stood_in_for(lending: RunningGateway, 
     assert lending.post(CHAT, lent, MINI).headers["x-wardgate-key"] == "managed:canonical"
 
 
+def test_trouble_with_a_lent_key_is_the_operators_to_mend(lending: RunningGateway, sandbox: SandboxServer) -> None:
+    """A tenant of a plan without own keys is not told to store one, at the first answer nor while the key is ill."""
+    token = lending.tenant("acme", "free")
+    for fault, code, told in (
+        ("status=429; code=insufficient_quota", "insufficient_quota", "operator's account"),
+        ("status=401", "provider_key_rejected", "operator's key"),
+        (None, "provider_key_rejected", "operator's key"),
+    ):
+        if fault is not None:
+            sandbox.script(fault)
+        answer = lending.post(CHAT, token, MINI)
+        error = answer.json()["error"]
+        assert (error["code"], error["fault"]) == (code, "gateway"), error
+        assert told in error["message"] and "wardgate key set" not in error["message"]
+        assert answer.headers["x-should-retry"] == "false"
+    assert len(sandbox.app.journal.requests()) == 2
+    asked = {"model": MINI["model"], "messages": HELLO}
+    assert "tell the operator" in lending.post("/v1/route", token, asked).json()["fix"]
+
+
 def test_nobody_is_lent_anything_where_nobody_lends(gateway: RunningGateway) -> None:
     refused = gateway.post(CHAT, gateway.tenant("acme", "free"), MINI)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "provider_key_missing")
