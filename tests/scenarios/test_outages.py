@@ -38,7 +38,7 @@ LIMIT = 60  # requests a minute of the limited tenant
 KEY = {"MINIMAX_API_KEY": "sk-sandbox-a"}
 PLANS = f"[plans.team]\n{NO_LIMITS}\n[plans.solo]\n" + NO_LIMITS.replace("10_000_000", str(LIMIT), 1)
 PLAN_OF = {"soft": "team", "limited": "solo", "hard": "team"}
-HARD_USD = "0.0005"
+HARD_USD = "0.01" if WHOLE else "0.001"  # the last call that fits may cost 0.0003 at most
 FLAPS, FLAP_S = (10, 30.0) if WHOLE else (2, 0.5)
 ASKED = {"role": "user", "content": "[sandbox: tokens=5] Hi"}
 
