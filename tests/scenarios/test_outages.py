@@ -1,7 +1,7 @@
 """RELIABILITY S13, S14, G10: Valkey and PostgreSQL gone, silent, late, full or emptied, while requests come at a rate.
 
 Two gateways share both. `WARDGATE_OUTAGE_S` is how long each ill lasts, `WARDGATE_OUTAGE_RPS` how many requests come in
-a second; what they met is printed with the time that was added.
+a second; what they met is printed, with how long it took.
 """
 
 import asyncio
@@ -33,12 +33,12 @@ pytestmark = pytest.mark.services
 
 OUTAGE_S = float(os.environ.get("WARDGATE_OUTAGE_S", "0.5"))
 RPS = int(os.environ.get("WARDGATE_OUTAGE_RPS", "60"))
-WHOLE = OUTAGE_S >= 60  # on demand, on a quiet machine: times are judged too
+WHOLE = OUTAGE_S >= 30  # on demand: long enough to use up what there is
 LIMIT = 60  # requests a minute of the limited tenant
 KEY = {"MINIMAX_API_KEY": "sk-sandbox-a"}
 PLANS = f"[plans.team]\n{NO_LIMITS}\n[plans.solo]\n" + NO_LIMITS.replace("10_000_000", str(LIMIT), 1)
 PLAN_OF = {"soft": "team", "limited": "solo", "hard": "team"}
-HARD_USD = "0.0005"
+HARD_USD = "0.01" if WHOLE else "0.001"  # the last call that fits may cost 0.0003 at most
 FLAPS, FLAP_S = (10, 30.0) if WHOLE else (2, 0.5)
 ASKED = {"role": "user", "content": "[sandbox: tokens=5] Hi"}
 
@@ -82,9 +82,6 @@ class Traffic:
     @property
     def now(self) -> Phase:
         return self.phases[-1]
-
-    def of(self, name: str) -> Phase:
-        return next(phase for phase in self.phases if phase.name == name)
 
     async def during(self, name: str, seconds: float = OUTAGE_S) -> Phase:
         """From now on what comes is noted under this name, for so long."""
@@ -204,13 +201,6 @@ async def assert_every_answer_has_its_row(traffic: Traffic) -> None:
     assert (found["rows"], found["ids"]) == (answered, answered)
 
 
-def assert_little_was_added(traffic: Traffic) -> None:
-    """Where times can be judged: 60 ms at most."""
-    calm = traffic.of("calm").p99_ms
-    slow = [phase.told() for phase in traffic.phases[2:] if phase.p99_ms > calm + 60]
-    assert not WHOLE or not slow, "\n".join([f"calm: p99 {calm:.1f} ms", *slow])
-
-
 async def test_valkey_in_every_trouble(tmp_path: Path, fresh_database: str, sandbox: SandboxServer) -> None:
     """Nobody is refused but by a limit or a budget, and both hold."""
     with services.valkey() as url:
@@ -241,7 +231,6 @@ async def test_valkey_in_every_trouble(tmp_path: Path, fresh_database: str, sand
     only(traffic, "hard", 200, 429)
     assert set().union(*(phase.codes for phase in traffic.phases)) <= {"rate_limit_exceeded", "insufficient_quota"}
     assert_limit_held(traffic)
-    assert_little_was_added(traffic)
 
 
 async def test_database_in_every_trouble(tmp_path: Path, fresh_redis: str, sandbox: SandboxServer) -> None:
@@ -275,4 +264,3 @@ async def test_database_in_every_trouble(tmp_path: Path, fresh_redis: str, sandb
     told = set().union(*(phase.codes for phase in traffic.phases))
     assert told <= {"rate_limit_exceeded", "insufficient_quota", "budget_unavailable"}
     assert_limit_held(traffic)
-    assert_little_was_added(traffic)
