@@ -25,7 +25,7 @@ from tests.keystore.conftest import World
 OLD, NEW = "MINIMAX_2_7_API_KEY", "MINIMAX_API_KEY"
 ONE, TWO = "  sk-one-0123456789abcdef\n", "sk-two-0123456789abcdef"
 LEGACY_TABLE = "CREATE TABLE tenant_settings (tenant_id TEXT, setting_key TEXT, setting_value TEXT)"
-TENANTS, KILLS = 100, 6  # on each database
+TENANTS, KILLS = 100, 4  # on each database
 
 
 async def holder(keystore: Keystore, slug: str = "acme", **keys: str) -> Tenant:

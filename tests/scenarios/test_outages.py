@@ -31,7 +31,7 @@ from tests.scenarios.truth import CHAT, select
 
 pytestmark = pytest.mark.services
 
-OUTAGE_S = float(os.environ.get("WARDGATE_OUTAGE_S", "0.5"))
+OUTAGE_S = float(os.environ.get("WARDGATE_OUTAGE_S", "0.4"))
 RPS = int(os.environ.get("WARDGATE_OUTAGE_RPS", "60"))
 WHOLE = OUTAGE_S >= 30  # on demand: long enough to use up what there is
 LIMIT = 60  # requests a minute of the limited tenant
@@ -39,7 +39,7 @@ KEY = {"MINIMAX_API_KEY": "sk-sandbox-a"}
 PLANS = f"[plans.team]\n{NO_LIMITS}\n[plans.solo]\n" + NO_LIMITS.replace("10_000_000", str(LIMIT), 1)
 PLAN_OF = {"soft": "team", "limited": "solo", "hard": "team"}
 HARD_USD = "0.01" if WHOLE else "0.001"  # the last call that fits may cost 0.0003 at most
-FLAPS, FLAP_S = (10, 30.0) if WHOLE else (2, 0.5)
+FLAPS, FLAP_S = (10, 30.0) if WHOLE else (1, 0.5)
 ASKED = {"role": "user", "content": "[sandbox: tokens=5] Hi"}
 
 
@@ -91,7 +91,9 @@ class Traffic:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
+        async with httpx.AsyncClient(
+            timeout=60, limits=httpx.Limits(max_connections=None, max_keepalive_connections=8)
+        ) as client:
             await self._warm(client)
             pacing = asyncio.create_task(self._pace(client))
             try:
