@@ -1,6 +1,6 @@
 # The commands of the README. They need python3 (3.11 or newer) and make; everything else comes from the hashed locks.
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
