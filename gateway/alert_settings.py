@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Final
 
+from gateway.setting_values import check_known, number
 from keystore.money import nano_of
 from keystore.unusual import Rule
-from router.errors import did_you_mean
 
 MOST_HOSTS: Final = 50
 _LONGEST_HOST: Final = 300
@@ -44,24 +44,14 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 
 def read_alert_settings(table: Mapping[str, object]) -> AlertSettings:
     """The settings in a parsed table. ValueError with a sentence about what is wrong."""
-    known = [item.name for item in fields(AlertSettings)]
-    for name in table:
-        if name not in known:
-            near = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-            raise ValueError(f"unknown setting {name!r}{near}")
+    check_known(table, [item.name for item in fields(AlertSettings)])
     return AlertSettings(**{name: _value(name, value) for name, value in table.items()})  # type: ignore[arg-type]
 
 
 def _value(name: str, value: object) -> object:
     if name == "webhook_hosts":
         return _hosts(value)
-    least, most = _RANGES[name]
-    whole = isinstance(getattr(AlertSettings(), name), int)
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not fits or not least <= value <= most:  # type: ignore[operator]
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} from {least:g} to {most:g}, not {value!r}")
-    return value if whole else float(value)  # type: ignore[arg-type]
+    return number(name, value, _RANGES[name], whole=isinstance(getattr(AlertSettings(), name), int))
 
 
 def _hosts(value: object) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from router.errors import did_you_mean
+from gateway.setting_values import check_known, number
 from router.price_bounds import Bounds
 
 LITELLM_URL: Final = "https://raw.githubusercontent.com/BerriAI/litellm/main/model_prices_and_context_window.json"
@@ -61,11 +61,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
 
 def read_price_settings(table: Mapping[str, object]) -> PriceSettings:
     """The settings in a parsed table. ValueError with a sentence about what is wrong."""
-    known = [item.name for item in fields(PriceSettings)]
-    for name in table:
-        if name not in known:
-            near = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-            raise ValueError(f"unknown setting {name!r}{near}")
+    check_known(table, [item.name for item in fields(PriceSettings)])
     return PriceSettings(**{name: _value(name, value) for name, value in table.items()})  # type: ignore[arg-type]
 
 
@@ -82,17 +78,7 @@ def _value(name: str, value: object) -> object:
                 raise ValueError(f'auto_approve must be "within-bounds" or "never", not {value!r}')
             return AutoApprove(str(value))
         case _:
-            return _number(name, value)
-
-
-def _number(name: str, value: object) -> int | float:
-    least, most = _RANGES[name]
-    whole = isinstance(getattr(PriceSettings(), name), int)
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not fits or not least <= value <= most:  # type: ignore[operator]
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} from {least:g} to {most:g}, not {value!r}")
-    return value if whole else float(value)  # type: ignore[arg-type, return-value]
+            return number(name, value, _RANGES[name], whole=isinstance(getattr(PriceSettings(), name), int))
 
 
 def _urls(value: object) -> tuple[str, ...]:
