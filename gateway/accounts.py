@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 import orjson
 
 from gateway.account_lines import asked_by, begun, by_keys, ms, together, told
-from gateway.attempt_costs import FailedCost, charged_tier, estimated_input, failed_cost, priced, unread
+from gateway.attempt_costs import FailedCost, charged_tier, failed_cost, priced, unread
 from gateway.budgeting.holder import Held, Holder, Refused, Reservation, Why
 from gateway.budgeting.refusals import spent, unpriced
 from gateway.errors import ApiError, Problem
@@ -249,7 +249,7 @@ class Account:
         """Book what the last call cost."""
         if self.usage is None and self.answered is not None and self.decision is not None:  # nobody measured it
             query = self.decision.query
-            presumed = TokenUsage(estimated_input(query.needs), unread(self.answered, query))
+            presumed = TokenUsage(query.needs.uncorrected_tokens, unread(self.answered, query))
             self.note(presumed, self.answered, estimated=True)
         if self.usage is None:
             self._let_go()

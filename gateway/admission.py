@@ -89,9 +89,7 @@ def _asks(plan: Plan, own: TenantLimits, tally: Tally, tokens: int) -> tuple[Ask
     asks is asked at once."""
     tenant, token = tally.tenant_id, tally.token_id or ""
     asks = _of("tenant", tenant, tenant, {**of_plan(plan), **own.of_tenant}, tokens)
-    if token in own.of_tokens:
-        asks += _of("token", token, tenant, own.of_tokens[token], tokens)
-    return asks
+    return asks + _of("token", token, tenant, own.of_token(token), tokens)
 
 
 def _of(scope: str, identity: str, tenant: str, amounts: Mapping[Limited, int], tokens: int) -> tuple[Ask, ...]:

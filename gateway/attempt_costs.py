@@ -155,7 +155,7 @@ def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: boo
     """What an answer used, and whether that is an estimate: the provider's count where it is whole, else the input as
     it was estimated and the output as it came."""
     if usage is None:
-        return TokenUsage(estimated_input(needs), produced), True
+        return TokenUsage(needs.uncorrected_tokens, produced), True
     if whole:
         return usage, False
     return replace(usage, output_tokens=max(usage.output_tokens, produced)), True
@@ -164,8 +164,3 @@ def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: boo
 def written(body: bytes | bytearray) -> int:
     """About how many tokens a plain answer holds that nobody counted."""
     return max(1, (len(body) - _ENVELOPE) // _CHARACTERS)
-
-
-def estimated_input(needs: Needs) -> int:
-    """In tokens."""
-    return needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens

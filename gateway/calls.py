@@ -345,7 +345,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, produced
 
 def _learn(tally: Tally, served: Candidate, decision: Decision, usage: TokenUsage, services: Services) -> None:
     offer, needs = served.offer, decision.query.needs
-    estimated = needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens
+    estimated = needs.uncorrected_tokens
     one = usage if needs.answers == 1 else replace(usage, output_tokens=usage.output_tokens // needs.answers)
     services.habits.note(tally.tenant_id, offer.provider_id, offer.id, estimated, one)
     if tally.asked is not None and tally.asked.own_endpoint:

@@ -18,11 +18,9 @@ from typing import Final
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from keystore.errors import EnvelopeDamaged
-from keystore.sealing import KEY_BYTES, NONCE_BYTES, encode_fields
+from keystore.sealing import NONCE_BYTES, derived, encode_fields
 
 MOST_BYTES: Final = 4 * 1024 * 1024  # of a packed answer
 _MOST_PLAIN: Final = 4 * MOST_BYTES  # before it is packed: more is not tried
@@ -79,7 +77,7 @@ def unpack(packed: bytes, status: int) -> Answer:
 def seal_answer(dek: bytes, packed: bytes, spot: Spot, *, dek_id: str, nonce: bytes) -> bytes:
     """A packed answer, sealed for its spot with a key derived from the tenant's data key."""
     bound = _bound(spot, dek_id)
-    sealed = AESGCM(_derived(dek, bound)).encrypt(nonce, packed, bound)
+    sealed = AESGCM(derived(dek, bound)).encrypt(nonce, packed, bound)
     return b"".join((_MAGIC, bytes((len(dek_id),)), dek_id.encode("ascii"), nonce, sealed))
 
 
@@ -88,7 +86,7 @@ def open_answer(dek: bytes, sealed: bytes, spot: Spot) -> bytes:
     dek_id, nonce, text = _split(sealed)
     bound = _bound(spot, dek_id)
     try:
-        return AESGCM(_derived(dek, bound)).decrypt(nonce, text, bound)
+        return AESGCM(derived(dek, bound)).decrypt(nonce, text, bound)
     except InvalidTag:
         raise EnvelopeDamaged from None
 
@@ -116,7 +114,3 @@ def _split(sealed: bytes) -> tuple[str, bytes, bytes]:
 def _bound(spot: Spot, dek_id: str) -> bytes:
     hashes = (spot.key_hash.hex(), spot.request_mac.hex())
     return encode_fields("wg/answer/1", spot.tenant_id, dek_id, *hashes, spot.request_id, str(spot.status))
-
-
-def _derived(dek: bytes, info: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(dek)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Delete, Row, and_, delete, or_, select, update
+from sqlalchemy import Row, and_, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,7 +23,7 @@ from keystore.engine import Database
 from keystore.errors import EnvelopeDamaged, IdempotencyReused, SealingError
 from keystore.idempotency import KEPT, hash_of_key, mac_of_request
 from keystore.money_tables import answers
-from keystore.old_rows import delete_in_rounds
+from keystore.old_rows import delete_old
 from keystore.sealing import NONCE_BYTES, WrappedKey
 from keystore.servicekeys import ServiceKeys
 from keystore.tenantkeys import TenantKeys
@@ -252,25 +252,11 @@ class AnswerStore:
         now = self._now()
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return 0
-        deleted, more = await delete_in_rounds(self._database, lambda: self._delete(now - KEPT), _DELETED)
+        old = answers.c.created_at <= now - KEPT
+        deleted, more = await delete_old(self._database, answers, old, _DELETED, by=answers.c.created_at)
         if not more:
             self._looked_at = now  # else the next call goes on
         return deleted
-
-    async def _delete(self, before: datetime) -> int:
-        """One transaction; none at all when nothing is old, since SQLite has one writer."""
-        old = select(answers.c.key_hash).where(answers.c.created_at <= before)
-        async with self._database.read() as connection:
-            if (await connection.execute(old.limit(1))).first() is None:
-                return 0
-        async with self._database.write() as connection:
-            return (await connection.execute(_deleting(old))).rowcount
-
-
-def _deleting(old: Any) -> Delete:
-    """Rows that another replica is deleting are left to it."""
-    first = old.order_by(answers.c.created_at).limit(_DELETED).with_for_update(skip_locked=True)
-    return delete(answers).where(answers.c.key_hash.in_(first))
 
 
 def _held(claim: Claim) -> Any:

@@ -22,8 +22,7 @@ from keystore.engine import Database, Lock
 from keystore.errors import BudgetInvalid, BudgetUnknown
 from keystore.money import NANO, usd_of
 from keystore.money_tables import MOST, budget_use, budgets, usage
-from keystore.tables import tokens
-from keystore.tenants import Tenant, hold_tenant
+from keystore.tenants import Tenant, check_token, hold_tenant
 
 MOST_USD: Final = 1_000_000_000
 
@@ -184,7 +183,7 @@ class BudgetStore:
         values = {"amount_nano": in_nano(amount), "hard": int(is_hard), "updated_at": self._now()}
         async with self._database.write(lock=Lock.BUDGETS) as connection:
             await hold_tenant(connection, tenant)
-            await _check_token(connection, tenant, token_id)
+            await check_token(connection, tenant, token_id, BudgetInvalid)
             mine = _is(tenant, **which)
             if not (await connection.execute(update(budgets).where(*mine).values(**values))).rowcount:
                 row = {"budget_id": self._new_id(), "tenant_id": tenant.id, "created_at": self._now()}
@@ -261,14 +260,6 @@ def _checked_spend(spend: str) -> str:
             f" not {spend!r}"
         )
     return Spend(spend).value
-
-
-async def _check_token(connection: AsyncConnection, tenant: Tenant, token_id: str) -> None:
-    if not token_id:
-        return
-    mine = select(tokens.c.id).where(tokens.c.id == token_id, tokens.c.tenant_id == tenant.id)
-    if (await connection.execute(mine)).first() is None:
-        raise BudgetInvalid(f"the tenant {tenant.slug!r} has no token {token_id!r}; `wardgate token list` shows them")
 
 
 async def _count_the_past(connection: AsyncConnection, budget: Budget, now: datetime) -> None:

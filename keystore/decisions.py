@@ -9,15 +9,15 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Delete, delete, select
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import DecisionUnknown
-from keystore.old_rows import delete_in_rounds
+from keystore.old_rows import delete_old
 from keystore.tables import decisions
 
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
@@ -113,8 +113,8 @@ class DecisionStore:
         now = self._now()
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return 0
-        before = max(now - self.keeping.kept, await self._too_many(now))
-        deleted, more = await delete_in_rounds(self._database, lambda: self._delete(before), _DELETED)
+        old = decisions.c.created_at <= max(now - self.keeping.kept, await self._too_many(now))
+        deleted, more = await delete_old(self._database, decisions, old, _DELETED, by=decisions.c.created_at)
         if not more:
             self._looked_at = now  # else the next call goes on
         return deleted
@@ -127,22 +127,6 @@ class DecisionStore:
                 found: datetime | None = (await connection.execute(newest.offset(self.keeping.most).limit(1))).scalar()
             self._counted_at, self._beyond = now, found or self._beyond
         return self._beyond
-
-    async def _delete(self, before: datetime) -> int:
-        """One transaction; none at all when nothing is old, since SQLite has one writer."""
-        old = select(decisions.c.request_id).where(decisions.c.created_at <= before)
-        async with self._database.read() as connection:
-            if (await connection.execute(old.limit(1))).first() is None:
-                return 0
-        async with self._database.write() as connection:
-            done = await connection.execute(_deleting(old))
-            return done.rowcount
-
-
-def _deleting(old: Any) -> Delete:
-    """Rows that another replica is deleting are left to it."""
-    first = old.order_by(decisions.c.created_at).limit(_DELETED).with_for_update(skip_locked=True)
-    return delete(decisions).where(decisions.c.request_id.in_(first))
 
 
 def _row(one: KeptDecision, packed: dict[bytes, bytes]) -> dict[str, object]:

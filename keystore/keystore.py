@@ -171,7 +171,7 @@ class Keystore:
 
         async def read_keyring(tenant: Tenant) -> Keyring:
             found = build_keyring(tenant.id, await reader.read(tenant, grace_at=now()), registry, names)
-            spend, asked = await budgets.read(tenant.id), await limits.read(tenant.id)
+            spend, asked = await budgets.read(tenant.id), await limits.list(tenant)
             if spend or asked:
                 return replace(found, budgets=TenantBudgets.of(spend), limits=TenantLimits.of(asked))
             return found

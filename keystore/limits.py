@@ -19,8 +19,8 @@ from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import LimitInvalid, LimitUnknown
 from keystore.money_tables import limits
-from keystore.tables import UtcDateTime, tokens
-from keystore.tenants import Tenant, hold_tenant
+from keystore.tables import UtcDateTime
+from keystore.tenants import Tenant, check_token, hold_tenant
 
 MOST: Final = 10_000_000_000  # beyond it Redis's numbers are no longer exact
 
@@ -84,11 +84,7 @@ class LimitStore:
             raise LimitInvalid(f"a limit bounds one of {_NAMES}; none is given")
         async with self._database.write() as connection:
             await hold_tenant(connection, tenant)  # writers of one tenant come one after another
-            if token_id:
-                mine = select(tokens.c.id).where(tokens.c.id == token_id, tokens.c.tenant_id == tenant.id)
-                if (await connection.execute(mine)).first() is None:
-                    said = f"the tenant {tenant.slug!r} has no token {token_id!r}; `wardgate token list` shows them"
-                    raise LimitInvalid(said)
+            await check_token(connection, tenant, token_id, LimitInvalid)
             for limited, amount in wanted.items():
                 values = {"amount": amount, "updated_at": self._now()}
                 changed = update(limits).where(*_are(tenant, token_id), limits.c.limited == limited.value)
@@ -102,11 +98,7 @@ class LimitStore:
 
     async def list(self, tenant: Tenant) -> Sequence[Limit]:
         """The tenant's own, then its tokens'."""
-        return await self.read(tenant.id)
-
-    async def read(self, tenant_id: str) -> Sequence[Limit]:
-        """The same, by the tenant's id."""
-        query = select(limits).where(limits.c.tenant_id == tenant_id).order_by(limits.c.token_id, limits.c.limited)
+        query = select(limits).where(limits.c.tenant_id == tenant.id).order_by(limits.c.token_id, limits.c.limited)
         async with self._database.read() as connection:
             return [_from_row(row) for row in await connection.execute(query)]
 

@@ -7,14 +7,14 @@ not know how either is written.
 """
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import ColumnElement, Table, delete, select, tuple_
+from sqlalchemy import select
 
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.money_tables import budget_holds, budget_use, journals
-from keystore.old_rows import delete_in_rounds
+from keystore.old_rows import delete_old
 
 JOURNALS_KEPT: Final = timedelta(days=180)  # after the last row; and never less long than the ledger's rows
 BUDGETS_KEPT: Final = timedelta(days=100)  # after the first day of a period: of a month two more months
@@ -38,28 +38,12 @@ class OldMoney:
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return 0
         gone = journals.c.updated_at < now - self._journals_kept
-        deleted, more = await self._delete(journals, gone)
+        deleted, more = await delete_old(self._database, journals, gone, _DELETED)
         same = (budget_holds.c.budget_key == budget_use.c.budget_key, budget_holds.c.starts == budget_use.c.starts)
         held = select(budget_holds.c.holder).where(*same).exists()
         over = budget_use.c.starts < (now - BUDGETS_KEPT).date()
-        spent, more_spent = await self._delete(budget_use, over & (budget_use.c.held_nano == 0) & ~held)
+        unheld = over & (budget_use.c.held_nano == 0) & ~held
+        spent, more_spent = await delete_old(self._database, budget_use, unheld, _DELETED)
         if not (more or more_spent):
             self._looked_at = now
         return deleted + spent
-
-    async def _delete(self, table: Table, old: ColumnElement[bool]) -> tuple[int, bool]:
-        return await delete_in_rounds(self._database, lambda: self._round(table, old), _DELETED)
-
-    async def _round(self, table: Table, old: ColumnElement[bool]) -> int:
-        """One transaction; none at all when nothing is old, since SQLite has one writer. Rows that another process is
-        at are left to it."""
-        key = list(table.primary_key)
-        async with self._database.read() as connection:
-            if (await connection.execute(select(*key).where(old).limit(1))).first() is None:
-                return 0
-        async with self._database.write() as connection:
-            first = select(*key).where(old).limit(_DELETED).with_for_update(skip_locked=True, of=table)
-            rows: list[Any] = [tuple(row) for row in await connection.execute(first)]
-            if not rows:
-                return 0
-            return (await connection.execute(delete(table).where(tuple_(*key).in_(rows), old))).rowcount

@@ -208,7 +208,12 @@ def _b64url(data: bytes) -> str:
 
 def fingerprint_key(kek: bytes) -> bytes:
     """The key of `fingerprint`, derived from a root key: HKDF-SHA256, no salt, info "wg/fp/1"."""
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"wg/fp/1").derive(kek)
+    return derived(kek, b"wg/fp/1")
+
+
+def derived(key: bytes, info: bytes) -> bytes:
+    """A key for one purpose alone, which `info` names: HKDF-SHA256 without salt."""
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key)
 
 
 def fingerprint(key: bytes, secret: str) -> bytes:

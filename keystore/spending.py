@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import and_, bindparam, delete, func, select, tuple_, update
+from sqlalchemy import and_, bindparam, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -23,7 +23,7 @@ from keystore.json_rows import ROWS, document, selected
 from keystore.ledger_row import LedgerRow
 from keystore.money import NANO
 from keystore.money_tables import MOST, added, spending
-from keystore.old_rows import delete_in_rounds
+from keystore.old_rows import delete_old
 from keystore.outbox import Message, enqueue
 from keystore.tables import tenants
 from keystore.unusual import A_RULE, Busy, Rule, hour_of, is_unusual
@@ -116,19 +116,8 @@ class Spending:
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return
         before = self._rule.since(hour_of(now)) - timedelta(days=1)  # rows may come late
-        _, more = await delete_in_rounds(self._database, lambda: self._delete(before), _DELETED)
+        _, more = await delete_old(self._database, spending, spending.c.starts < before, _DELETED, by=spending.c.starts)
         self._looked_at = None if more else now
-
-    async def _delete(self, before: datetime) -> int:
-        """One transaction; none at all when nothing is old, since SQLite has one writer."""
-        key = tuple_(spending.c.tenant_id, spending.c.token_id, spending.c.starts)
-        old = select(spending.c.tenant_id, spending.c.token_id, spending.c.starts).where(spending.c.starts < before)
-        async with self._database.read() as connection:
-            if (await connection.execute(old.limit(1))).first() is None:
-                return 0
-        async with self._database.write() as connection:
-            first = old.order_by(spending.c.starts).limit(_DELETED).with_for_update(skip_locked=True)
-            return (await connection.execute(delete(spending).where(key.in_(first)))).rowcount
 
 
 def hours_of(rows: Sequence[LedgerRow]) -> dict[Hour, int]:

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database, Lock
-from keystore.errors import TenantExists, TenantInvalid, TenantUnknown, UnknownPlan, did_you_mean
-from keystore.tables import tenant_names, tenants
+from keystore.errors import KeystoreError, TenantExists, TenantInvalid, TenantUnknown, UnknownPlan, did_you_mean
+from keystore.tables import tenant_names, tenants, tokens
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -170,6 +170,13 @@ async def hold_tenant(connection: AsyncConnection, tenant: Tenant) -> None:
     row = select(tenants.c.id).where(tenants.c.id == tenant.id).with_for_update(key_share=True)
     if (await connection.execute(row)).first() is None:
         raise TenantUnknown(f"there is no tenant {tenant.slug!r}")
+
+
+async def check_token(connection: AsyncConnection, tenant: Tenant, token_id: str, error: type[KeystoreError]) -> None:
+    """That the tenant has a token of this id, where one is given; else such an error, with a sentence."""
+    mine = select(tokens.c.id).where(tokens.c.id == token_id, tokens.c.tenant_id == tenant.id)
+    if token_id and (await connection.execute(mine)).first() is None:
+        raise error(f"the tenant {tenant.slug!r} has no token {token_id!r}; `wardgate token list` shows them")
 
 
 def tenant_from_row(row: Row[Any]) -> Tenant:

@@ -13,12 +13,10 @@ from typing import Final
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from keystore.clock import Random
 from keystore.errors import EnvelopeDamaged
-from keystore.sealing import KEY_BYTES, NONCE_BYTES, encode_fields
+from keystore.sealing import NONCE_BYTES, derived, encode_fields
 from keystore.secret import Secret
 
 PREFIX: Final = "whsec_"
@@ -48,14 +46,14 @@ def new_secret(random: Random) -> str:
 def seal_webhook(key: bytes, content: Sealed, webhook_id: str, *, nonce: bytes) -> bytes:
     """The envelope, bound to the webhook."""
     bound = _bound(webhook_id)
-    return nonce + AESGCM(_derived(key, bound)).encrypt(nonce, msgspec.json.encode(content), bound)
+    return nonce + AESGCM(derived(key, bound)).encrypt(nonce, msgspec.json.encode(content), bound)
 
 
 def open_webhook(key: bytes, envelope: bytes, webhook_id: str) -> Sealed:
     """What was sealed. EnvelopeDamaged when key, envelope or webhook is not the very same."""
     bound = _bound(webhook_id)
     try:
-        text = AESGCM(_derived(key, bound)).decrypt(envelope[:NONCE_BYTES], envelope[NONCE_BYTES:], bound)
+        text = AESGCM(derived(key, bound)).decrypt(envelope[:NONCE_BYTES], envelope[NONCE_BYTES:], bound)
         return msgspec.json.decode(text, type=Sealed)
     except (InvalidTag, ValueError):
         raise EnvelopeDamaged from None
@@ -63,7 +61,3 @@ def open_webhook(key: bytes, envelope: bytes, webhook_id: str) -> Sealed:
 
 def _bound(webhook_id: str) -> bytes:
     return encode_fields("wg/webhook/1", webhook_id)
-
-
-def _derived(key: bytes, info: bytes) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(key)

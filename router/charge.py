@@ -5,7 +5,7 @@ used and has no price makes the whole call unpriced, and is named; nothing is ev
 providers or how usage is read from an answer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import attrgetter
@@ -95,11 +95,15 @@ class Charge:
 
 def charge(prices: Prices, usage: Usage) -> Charge:
     """The exact cost of a call, line by line. A model of which no price is known costs None even for nothing."""
-    at = prices_at(prices.of(usage.service), usage.input_tokens)
+    return reckoned(prices_at(prices.of(usage.service), usage.input_tokens), _units(usage))
+
+
+def reckoned(at: Prices, used: Iterable[tuple[PriceClass, int | Decimal]]) -> Charge:
+    """The same of so many units of each class, at the prices of one tier."""
     lines: list[Line] = []
     total = Decimal(0)
     complete = not at.empty
-    for price_class, units in _units(usage):
+    for price_class, units in used:
         price = price_of(at, price_class)
         if price is None and price_class in _ONLY_IF_PRICED:
             continue

@@ -252,7 +252,7 @@ def _preferences(wishes: Preferences) -> dict[str, object]:
 def _needs(needs: Needs, habits: Habits) -> dict[str, object]:
     return {
         "input_tokens": needs.input_tokens,
-        "estimated_input_tokens": needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens,
+        "estimated_input_tokens": needs.uncorrected_tokens,
         "input_ratio": str(habits.input_ratio),
         "input_ratio_from_requests": habits.samples,
         "max_output_tokens": needs.max_output_tokens,

@@ -51,7 +51,7 @@ def most_nano(offer: Offer, needs: Needs) -> int | None:
 def _most_read(offer: Offer, needs: Needs) -> int:
     """Tokens of the input. No text has more of them than bytes; what is not there is as long as the model reads."""
     if needs.size is None:
-        return _BYTES * (needs.input_tokens if needs.estimated_tokens is None else needs.estimated_tokens)
+        return _BYTES * needs.uncorrected_tokens
     asks, window = needs.beyond, offer.max_input_tokens or _WINDOW
     text = max(needs.size - asks.picture_bytes, 0) + _AROUND
     if asks.elsewhere:

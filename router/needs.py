@@ -49,6 +49,11 @@ class Needs:
     size: int | None = None  # bytes of the body; None: nobody asks what the call can cost at most
     beyond: Beyond = NOTHING_BEYOND  # what it asks for beside its text, where `size` is known
 
+    @property
+    def uncorrected_tokens(self) -> int:
+        """The input as it was estimated, whatever the tenant's inputs really had."""
+        return self.input_tokens if self.estimated_tokens is None else self.estimated_tokens
+
     def corrected(self, input_tokens: int) -> "Needs":
         """With an input of this length, beside the estimate."""
         return Needs(

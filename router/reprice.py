@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from keystore.money import MOST, nano_of
-from router.charge import READ_CLASSES, price_of
+from router.charge import READ_CLASSES, reckoned
 from router.prices import PriceClass, Prices, ServiceTier, prices_at
 
 
@@ -32,14 +31,5 @@ class Used:
 def again(prices: Prices, used: Used) -> int | None:
     """In whole nano-dollars; None where a class that was used has no price, or the model has none at all."""
     read = sum((count for each, count in used.units if each in READ_CLASSES), Decimal(0))
-    at = prices_at(prices.of(used.service), int(read))
-    if at.empty:
-        return None
-    fee = price_of(at, PriceClass.REQUEST)
-    nano = 0 if fee is None else nano_of(fee)
-    for each, count in used.units:
-        price = price_of(at, each)
-        if price is None:
-            return None
-        nano += nano_of(price * count)
-    return min(nano, MOST)
+    call = (PriceClass.REQUEST, Decimal(1))
+    return reckoned(prices_at(prices.of(used.service), int(read)), [call, *used.units]).nano
