@@ -1,8 +1,9 @@
 """What processes used beyond their shares, told among them: the one thing that a share which takes over could not know.
 
 While Redis decides, one process may admit more than its share. Each tells the others once a second for which limits it
-did and by how much; when shares take over, those that have something left leave so much of it alone. Owns the text that
-travels and the sums. Ids and numbers alone are told, never a key. Must not know Redis or clocks.
+did and by how much; when shares take over, those that have something left leave so much of it alone, and those that
+told it owe it no longer. Owns the text that travels and the sums. Ids and numbers alone are told, never a key. Must not
+know Redis or clocks.
 """
 
 import json
@@ -22,29 +23,35 @@ def written(beyond: Mapping[str, int]) -> str:
 
 
 class Beyond:
-    """What the others told last."""
+    """What the others told last, and what they have heard from here."""
 
-    __slots__ = ("_heard_at", "_others")
+    __slots__ = ("_at", "_heard", "_others", "_told")
 
     def __init__(self) -> None:
         self._others: dict[str, list[int]] = {}  # key of the limit -> by how much, for each process that told it
-        self._heard_at = 0
+        self._heard: dict[str, int] = {}  # what was told here a round ago: all have asked since
+        self._told: dict[str, int] = {}  # what was told now: not all may have heard it
+        self._at = 0
 
-    def hear(self, texts: Sequence[str], now: int) -> None:
-        """All that the others tell now; what they told before is void."""
+    def exchanged(self, told: Mapping[str, int], texts: Sequence[str], now: int) -> None:
+        """What was told, and all that the others tell now; what they told before is void."""
+        self._heard = {key: min(amount, told[key]) for key, amount in self._told.items() if key in told}
+        self._told = dict(told)
         self._others = {}
-        self._heard_at = now
+        self._at = now
         for text in texts:
             for key, amount in _read(text):
                 self._others.setdefault(key, []).append(amount)
 
-    def take(self, ask: Ask, now: int, parts: int) -> int:
-        """What of a limit this process must leave alone, once: all that others used beyond theirs. Who else has
-        something left is not known, so each leaves the whole: together they admit what is left at most."""
-        told = self._others.pop(ask.key, None)
-        if told is None:
-            return 0
-        return max(0, sum(told) - ask.limit * (now - self._heard_at) // (PERIOD_MS * parts))
+    def take(self, ask: Ask, now: int, parts: int) -> tuple[int, int]:
+        """What of a limit the others used beyond their shares, and what they know that this one used beyond its own;
+        once. Who else has something left is not known, so each leaves the whole of the first alone: together they
+        admit what is left at most."""
+        others, heard = self._others.pop(ask.key, None), self._heard.pop(ask.key, 0)
+        if others is None and not heard:
+            return 0, 0
+        gone = ask.limit * (now - self._at) // (PERIOD_MS * parts)
+        return max(0, sum(others or ()) - gone), max(0, heard - gone)
 
 
 def _read(text: str) -> Iterable[tuple[str, int]]:

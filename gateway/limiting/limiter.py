@@ -145,7 +145,7 @@ class Limiter:
 
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
         if self._breaker.state is State.CLOSED:
-            self._leave_alone(asks)
+            self._take_over(asks)
         ours = self._by_share(asks, holder, degraded=True)
         if ours.ticket is None:
             return self._unless_whole(ours, asks)
@@ -192,19 +192,19 @@ class Limiter:
         return verdict
 
     def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
-        self._leave_alone(asks)
+        self._take_over(asks)
         verdict = self._by_share(asks, holder, degraded=True)
         if verdict.ticket is not None:
             self._outbox.owe_all(asks)
         return self._unless_whole(verdict, asks)
 
-    def _leave_alone(self, asks: Sequence[Ask]) -> None:
+    def _take_over(self, asks: Sequence[Ask]) -> None:
         """Before the share decides alone: what others used beyond theirs is not there any more."""
         now, parts = self._now(), self._parts()
         for ask in asks:
-            amount = self._beyond.take(ask, now, parts)
-            if amount:
-                self._local.force(ask, amount, now, parts)
+            others, heard = self._beyond.take(ask, now, parts)
+            if others or heard:
+                self._local.take_over(ask, others, heard, now, parts)
 
     def _unless_whole(self, verdict: Verdict, asks: Sequence[Ask]) -> Verdict:
         """What is more than a share, and not more than the limit, is to come again when Redis may decide."""
@@ -310,8 +310,8 @@ class Limiter:
         now, parts = self._now(), self._parts()
         if parts > 1 and now >= self._tell_at:
             self._tell_at = now + TELL_MS
-            told = await shared.exchange(self._name, written(self._local.beyond(now, parts)))
-            self._beyond.hear(told, now)
+            beyond = self._local.beyond(now, parts)
+            self._beyond.exchanged(beyond, await shared.exchange(self._name, written(beyond)), now)
 
     async def _come_back(self, shared: Shared) -> None:
         self._outbox.bound(self._used)

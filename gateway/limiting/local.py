@@ -1,7 +1,9 @@
 """The limits counted in this process: the whole of them where it is alone, its share where there are several.
 
-Owns the counts and forgetting those that are full again. One request costs a step for each of its limits, however many
-keys are held. Must not know Redis, clocks or HTTP: the time in ms is passed in, and never goes back.
+Owns the counts and forgetting those that are full again. A share is filled by what this process admitted and by what
+it assumes that others did; what it admitted is kept apart where that differs, since only that is told to others. One
+request costs a step for each of its limits, however many keys are held. Must not know Redis, clocks or HTTP: the time
+in ms is passed in, and never goes back.
 """
 
 from collections.abc import Sequence
@@ -30,10 +32,11 @@ NEAR_MS: Final = 20
 class LocalLimits:
     """Counts by key. `parts`: into how many shares each limit is divided, this process's being one."""
 
-    __slots__ = ("_beyond", "_leases", "_rates", "_to_look_at")
+    __slots__ = ("_beyond", "_leases", "_own", "_rates", "_to_look_at")
 
     def __init__(self) -> None:
         self._rates: dict[str, tuple[int, int, Ask]] = {}  # key -> at, level, as last asked
+        self._own: dict[str, tuple[int, int]] = {}  # key -> at, level of what was admitted here, where it differs
         self._leases: dict[str, dict[str, int]] = {}  # key -> holder -> until, the first to end first
         self._beyond: set[str] = set()  # keys of which more than the share was used, when last noted
         self._to_look_at: list[str] = []
@@ -73,6 +76,8 @@ class LocalLimits:
             self.keep(key, holder, now)
             return Standing(ask, count, 0, 0)
         self._rates[key] = (now, count, ask)
+        if self._own:
+            self._own_more(ask, ask.amount, now, parts)
         return Standing(ask, remaining(count, limit, parts), reset_ms(count, limit), 0)
 
     def _standing(self, ask: Ask, now: int, parts: int) -> Standing:
@@ -97,30 +102,62 @@ class LocalLimits:
         for ask, _, full_in, _ in standings:
             if ask.kind is CONCURRENCY:
                 self.keep(ask.key, holder, now)
-            else:
-                level = min(self.force(ask, ask.amount, now, parts), full_in * ask.limit * parts)
-                self._rates[ask.key] = (now, level, ask)
-                if level > burst(ask.limit, parts):
-                    self._beyond.add(ask.key)
+                continue
+            most = full_in * ask.limit * parts
+            own = level = min(self.force(ask, ask.amount, now, parts), most)
+            self._rates[ask.key] = (now, level, ask)
+            if ask.key in self._own:
+                own = min(self._own[ask.key][1], most)
+                self._own[ask.key] = (now, own)
+            if own > burst(ask.limit, parts):
+                self._beyond.add(ask.key)
 
     def learn(self, standings: Sequence[Standing], now: int) -> None:
         """A limit of all processes together refused: the part of it that they used is used of this one's share too."""
         for ask, _, full_in, _ in standings:
             if ask.kind is not CONCURRENCY:
-                self._rates[ask.key] = (now, max(self._level(ask, now), full_in * ask.limit), ask)
+                self._assume(ask, full_in * ask.limit, now)
+
+    def take_over(self, ask: Ask, others: int, heard: int, now: int, parts: int) -> None:
+        """Before the share decides alone: `others` used so much beyond their shares, and they know of so much (`heard`)
+        that this process used beyond its own. What others leave alone is owed here no longer, so that together the
+        shares have what the limit has left, and are refilled as it is."""
+        own, level, full = self._own_level(ask, now), self._level(ask, now), burst(ask.limit, parts)
+        owing = max(min(own, full), forced(own, ask.limit, -heard, parts))
+        left_alone = min(full, forced(own, ask.limit, others, parts))
+        self._own[ask.key] = (now, own)
+        self._rates[ask.key] = (now, max(owing, left_alone, level if level > own else 0), ask)
 
     def fill(self, asks: Sequence[Ask], now: int, parts: int) -> None:
         """Nobody knows what others used of these: the whole, for all that this process may assume, but for what is
         refilled in NEAR_MS: who has thousands a minute is not refused for one of them."""
         for ask in asks:
             if ask.kind is not CONCURRENCY:
-                full = burst(ask.limit, parts) - ask.limit * NEAR_MS
-                self._rates[ask.key] = (now, max(self._level(ask, now), full), ask)
+                self._assume(ask, burst(ask.limit, parts) - ask.limit * NEAR_MS, now)
+
+    def _assume(self, ask: Ask, level: int, now: int) -> None:
+        """The share is as full as this at least, and its own part stays what it is."""
+        before = self._level(ask, now)
+        if level > before:
+            self._own.setdefault(ask.key, (now, before))
+            self._rates[ask.key] = (now, level, ask)
+
+    def _own_level(self, ask: Ask, now: int) -> int:
+        """What this process admitted itself."""
+        own = self._own.get(ask.key)
+        return self._level(ask, now) if own is None else leaked(*own, ask.limit, now)
+
+    def _own_more(self, ask: Ask, amount: int, now: int, parts: int) -> None:
+        """Count it of the own part, where that is kept apart."""
+        own = self._own.get(ask.key)
+        if own is not None:
+            self._own[ask.key] = (now, forced(leaked(*own, ask.limit, now), ask.limit, amount, parts))
 
     def force(self, ask: Ask, amount: int, now: int, parts: int = 1) -> int:
         """Count `amount` (negative: give back) without being asked; the level then."""
         level = forced(self._level(ask, now), ask.limit, amount, parts)
         self._rates[ask.key] = (now, level, ask)
+        self._own_more(ask, amount, now, parts)
         return level
 
     def drop(self, key: str, holder: str) -> None:
@@ -142,11 +179,11 @@ class LocalLimits:
         return used(self._level(ask, now), parts)
 
     def beyond(self, now: int, parts: int) -> dict[str, int]:
-        """By how much more than the share was used, by key, in requests or tokens; where it was."""
+        """By how much more than the share this process used, by key, in requests or tokens; where it did."""
         found = {}
         for key in self._beyond:
             kept = self._rates.get(key)
-            over = 0 if kept is None else leaked(kept[0], kept[1], kept[2].limit, now) - burst(kept[2].limit, parts)
+            over = 0 if kept is None else self._own_level(kept[2], now) - burst(kept[2].limit, parts)
             if over > 0:
                 found[key] = used(over, parts)
         self._beyond = set(found)
@@ -179,3 +216,4 @@ class LocalLimits:
                 self._live(key, now)
             elif not leaked(kept[0], kept[1], kept[2].limit, now):
                 del self._rates[key]
+                self._own.pop(key, None)

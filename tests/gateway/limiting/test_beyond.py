@@ -13,23 +13,35 @@ def test_all_that_others_used_beyond_is_left_alone_once_and_leaks_as_a_share_doe
     told = [written({ASK.key: 30}), written({ASK.key: 10, "other": 1})]
     for after_ms, left_alone in ((0, 40), (8_000, 38), (600_000, 0)):
         beyond = Beyond()
-        beyond.hear(told, 1_000)
-        assert beyond.take(ASK, 1_000 + after_ms, 4) == left_alone
-        assert beyond.take(ASK, 1_000 + after_ms, 4) == 0  # once
+        beyond.exchanged({}, told, 1_000)
+        assert beyond.take(ASK, 1_000 + after_ms, 4) == (left_alone, 0)
+        assert beyond.take(ASK, 1_000 + after_ms, 4) == (0, 0)  # once
 
 
 def test_what_was_told_before_is_void_when_others_tell_anew() -> None:
     beyond = Beyond()
-    beyond.hear([written({ASK.key: 30})], 0)
-    beyond.hear([], 0)
-    assert beyond.take(ASK, 0, 4) == 0
+    beyond.exchanged({}, [written({ASK.key: 30})], 0)
+    beyond.exchanged({}, [], 0)
+    assert beyond.take(ASK, 0, 4) == (0, 0)
+
+
+def test_what_was_told_is_heard_when_everybody_has_asked_since() -> None:
+    beyond = Beyond()
+    beyond.exchanged({ASK.key: 30}, [], 0)
+    assert beyond.take(ASK, 0, 4) == (0, 0)
+    beyond.exchanged({ASK.key: 25}, [], 1_000)
+    beyond.exchanged({ASK.key: 50}, [], 2_000)
+    assert beyond.take(ASK, 6_000, 4) == (0, 24)
+    assert beyond.take(ASK, 6_000, 4) == (0, 0)  # once
+    beyond.exchanged({}, [], 7_000)
+    assert beyond.take(ASK, 7_000, 4) == (0, 0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"rpm:tenant:a": "30"}', '{"rpm:tenant:a": -5}', "null"])
 def test_text_that_is_none_tells_nothing(text: str) -> None:
     beyond = Beyond()
-    beyond.hear([text], 0)
-    assert beyond.take(ASK, 0, 4) == 0
+    beyond.exchanged({}, [text], 0)
+    assert beyond.take(ASK, 0, 4) == (0, 0)
 
 
 def test_most_is_told_first_when_there_is_too_much() -> None:
@@ -47,3 +59,28 @@ def test_use_beyond_the_share_is_noted_until_it_leaked() -> None:
     assert local.beyond(60_000, 4) == {ASK.key: 10}
     assert local.beyond(100_000, 4) == {}
     assert local.beyond(0, 4) == {}
+
+
+def test_what_is_assumed_of_others_is_not_told_as_used_here() -> None:
+    local = LocalLimits()
+    local.take_over(ASK, 100, 0, 0, 4)
+    assert not local.admit([ASK], "h", 0, 4)[0]
+    _, standings = LocalLimits().admit([ASK], "h", 0)
+    local.note([standings[0]._replace(reset_ms=60_000)], "h", 0, 4)
+    assert local.beyond(0, 4) == {}
+
+
+def test_what_others_leave_alone_is_owed_no_longer() -> None:
+    """Of 60 one process used 40, and each of the four has 15: another's 15 wait, and all are refilled at once."""
+    one, another = LocalLimits(), LocalLimits()
+    for number in range(40):
+        _, standings = LocalLimits().admit([ASK], "h", 0)
+        one.note([standings[0]._replace(reset_ms=1_000 * (number + 1))], "h", 0, 4)
+    told = one.beyond(0, 4)[ASK.key]
+    another.take_over(ASK, told, 0, 0, 4)
+    one.take_over(ASK, 0, told, 0, 4)
+    for local in (one, another):
+        assert not local.admit([ASK], "h", 0, 4)[0]
+        assert local.admit([ASK], "h", 4_000, 4)[0]  # a quarter of one a second
+        assert not local.admit([ASK], "h", 4_000, 4)[0]
+    assert one.beyond(4_000, 4) == {ASK.key: 25}  # as it leaks and was asked: what was used stays known

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,12 +123,29 @@ class World:
                 limiter._tell_at = 0
                 await limiter.tend()
 
-    async def ask(self, who: int, times: int) -> None:
+    async def ask(self, who: int, times: int) -> int:
+        """How many were admitted."""
+        admitted = 0
         for _ in range(times):
             if (await self.limiters[who].admit([rpm(LIMIT)])).admitted:
                 now = int(self.clock.now * 1000)
                 self.level = leaked(self.at, self.level, LIMIT, now) + PERIOD_MS
                 self.at = now
+                admitted += 1
+        return admitted
+
+    async def seconds(self, count: int, asking: Sequence[int]) -> int:
+        """So many go by, in each of which these are asked for more than there is; how many were admitted."""
+        admitted = 0
+        for _ in range(count):
+            for who in asking:
+                admitted += await self.ask(who, LIMIT // 4)
+            await self.pass_by(1_000)
+            self.look()
+        return admitted
+
+    def look(self) -> None:
+        assert self.level <= PERIOD_MS * (LIMIT + REPLICAS), self.level / PERIOD_MS - LIMIT
 
     async def play(self, step: Step) -> None:
         if step.what == "ask":
@@ -147,7 +165,7 @@ class World:
             if step.what == "up empty":
                 self.redis.lose()
             self.redis.is_up = True
-        assert self.level <= PERIOD_MS * (LIMIT + REPLICAS), self.level / PERIOD_MS - LIMIT
+        self.look()
 
 
 @settings(max_examples=60, deadline=None)
@@ -158,5 +176,25 @@ def test_replicas_together_are_one_limiter_however_redis_comes_and_goes(steps: l
         await world.pass_by(0)
         for step in steps:
             await world.play(step)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("asking", [(0, 1, 2, 3), (3, 0), (0,)], ids=str)
+def test_who_is_at_the_limit_goes_on_with_the_shares_at_once_and_each_time(asking: tuple[int, ...]) -> None:
+    """A tenant whose replicas have used a whole minute's limit, however unevenly, has of each that it asks a share's
+    refill from the first second without Redis, in the first outage and in those that follow soon."""
+
+    async def story() -> None:
+        world = World()
+        await world.pass_by(0)
+        await world.seconds(60, asking)
+        for _ in range(3):
+            await world.play(Step("down"))
+            refill = LIMIT * len(asking) // REPLICAS // 6
+            for _ in range(2):
+                assert await world.seconds(10, asking) >= refill - len(asking)
+            world.redis.is_up = True
+            await world.seconds(25, asking)
 
     asyncio.run(story())
