@@ -1,11 +1,13 @@
 """What a process that serves remembers of tokens and keyrings, so that a request needs no database.
 
 Owns two bounded caches and the rule when an entry may be used. An entry is dropped when the feed tells that its tenant
-or token changed; what was being read meanwhile is not remembered. While the database is away, what is remembered is
+or token changed; what was being read meanwhile is not remembered. Requests that come while an entry is being read wait
+for that reading, so that a database that comes back is asked once for each tenant, not once for each request. While the database is away, what is remembered is
 used for up to fifteen minutes, and an unknown token is an outage, never a refusal. Secrets are remembered sealed. Must
 not know statements or HTTP.
 """
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -28,6 +30,8 @@ FRESH_S: Final = 60.0  # after which an entry is read again though nobody told o
 STALE_S: Final = 900.0  # for how long an entry may be used while the database is away
 UNTOLD_S: Final = 1.0  # for keyrings where another application may write without telling, on PostgreSQL
 
+JOINED_S: Final = 1.0  # a reading that began longer ago is not waited for: what was written since is wanted
+
 Value = TypeVar("Value")
 Tag = tuple[Changed, str]
 
@@ -39,6 +43,13 @@ class _Entry(Generic[Value]):
     tags: tuple[Tag, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading(Generic[Value]):
+    task: "asyncio.Task[Value]"
+    epoch: int
+    began: float
+
+
 class TaggedCache(Generic[Value]):
     """The most recently used entries; all with a tag can be dropped at once."""
 
@@ -46,6 +57,7 @@ class TaggedCache(Generic[Value]):
         self._size = size
         self._entries: OrderedDict[Hashable, _Entry[Value]] = OrderedDict()
         self._tagged: dict[Tag, set[Hashable]] = {}
+        self.readings: dict[Hashable, _Reading[Value]] = {}  # the last that began of each key
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -186,6 +198,21 @@ class Remembered:
         read: Callable[[], Awaitable[Value]],
         tags: Callable[[Value], Iterable[Tag]],
     ) -> Value:
+        """One reading for all who want it at a time; it goes on when one of them leaves."""
+        reading, now = cache.readings.get(key), self._clock()
+        if reading is None or reading.epoch != self._epoch or now - reading.began >= JOINED_S:
+            task = asyncio.ensure_future(self._read_now(cache, key, read, tags))
+            reading = cache.readings[key] = _Reading(task, self._epoch, now)
+            task.add_done_callback(lambda done: _end(cache.readings, key, done))
+        return await asyncio.shield(reading.task)
+
+    async def _read_now(
+        self,
+        cache: TaggedCache[Value],
+        key: Hashable,
+        read: Callable[[], Awaitable[Value]],
+        tags: Callable[[Value], Iterable[Tag]],
+    ) -> Value:
         epoch, began = self._epoch, self._clock()
         value = await read()
         self.feed.catch_up()
@@ -211,3 +238,11 @@ class Remembered:
         if self._untold:
             self._epoch += 1
             self._keyrings.clear()
+
+
+def _end(readings: dict[Hashable, _Reading[Value]], key: Hashable, task: "asyncio.Task[Value]") -> None:
+    """A reading has ended; whoever waited was told how."""
+    if key in readings and readings[key].task is task:
+        del readings[key]
+    if not task.cancelled():
+        task.exception()

@@ -164,6 +164,82 @@ async def test_what_changed_while_it_was_read_is_not_remembered(
     await remembered.feed.stop()
 
 
+class Slow:
+    """Readings of a keyring that end when they are told to."""
+
+    def __init__(self, world: World, keystore: Keystore, serving: Keystore) -> None:
+        self.now = 0.0
+        self.begun = 0
+        self.go_on = asyncio.Event()
+        self._keystore = keystore
+        feed = partial(ChangeFeed, serving._database)
+        self.remembered = Remembered(
+            keystore.tokens, self._read, feed, untold=False, is_sqlite=world.is_sqlite, clock=lambda: self.now
+        )
+
+    async def _read(self, of: Tenant) -> Keyring:
+        self.begun += 1
+        keyring = await self._keystore.keyring(of)
+        await self.go_on.wait()
+        return keyring
+
+    async def asked(self, tenant: Tenant, times: int = 1) -> list[asyncio.Task[Keyring]]:
+        """So many requests, which wait."""
+        tasks = [asyncio.create_task(self.remembered.keyring(tenant)) for _ in range(times)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return tasks
+
+
+@pytest.fixture
+async def slow(world: World, keystore: Keystore, serving: Keystore, tenant: Tenant) -> AsyncIterator[Slow]:
+    found = Slow(world, keystore, serving)
+    await found.remembered.feed.start()
+    yield found
+    await found.remembered.feed.stop()
+
+
+async def test_requests_at_once_are_one_reading_whoever_leaves(slow: Slow, tenant: Tenant) -> None:
+    """A database that comes back is asked once for each tenant, not once for each request."""
+    first, *others = await slow.asked(tenant, 50)
+    first.cancel()
+    slow.go_on.set()
+    found = await asyncio.gather(*others)
+    assert slow.begun == 1
+    assert {id(each) for each in found} == {id(await slow.remembered.keyring(tenant))}
+    assert first.cancelled()
+
+
+async def test_reading_that_fails_is_told_to_all_and_tried_again(slow: Slow, serving: Keystore) -> None:
+    made = [await serving.tokens.create(await serving.tenants.add(slug, "team")) for slug in ("one", "two")]
+    await serving.tokens.revoke(made[0].id)
+    told = await asyncio.gather(
+        *(slow.remembered.authenticate(each.token, START) for each in made * 5), return_exceptions=True
+    )
+    assert [isinstance(each, TokenRefused) for each in told] == [True, False] * 5
+    assert not slow.remembered._grants.readings
+
+
+async def test_reading_is_not_joined_after_a_change_was_heard_or_when_it_takes_long(
+    slow: Slow, keystore: Keystore, tenant: Tenant
+) -> None:
+    before = await slow.asked(tenant)
+    slow.now = 0.9
+    before += await slow.asked(tenant)
+    assert slow.begun == 1
+    slow.now = 1.1
+    before += await slow.asked(tenant)
+    assert slow.begun == 2
+    assert not slow.remembered._epoch
+    await keystore.credentials.set(tenant, "MINIMAX_API_KEY", "sk-newer-0123456789abc")
+    await within_a_second(lambda: heard(slow.remembered))
+    after = await slow.asked(tenant, 2)
+    slow.go_on.set()
+    assert {name_found(each) for each in await asyncio.gather(*before)} == {"MINIMAX_2_7_API_KEY"}
+    assert {name_found(each) for each in await asyncio.gather(*after)} == {"MINIMAX_API_KEY"}
+    assert slow.begun == 3
+
+
 async def heard(remembered: Remembered) -> bool:
     remembered.feed.catch_up()
     return remembered._epoch > 0
