@@ -2,9 +2,9 @@
 
 Owns two bounded caches and the rule when an entry may be used. An entry is dropped when the feed tells that its tenant
 or token changed; what was being read meanwhile is not remembered. Requests that come while an entry is being read wait
-for that reading, so that a database that comes back is asked once for each tenant, not once for each request. While the database is away, what is remembered is
-used for up to fifteen minutes, and an unknown token is an outage, never a refusal. Secrets are remembered sealed. Must
-not know statements or HTTP.
+for that reading, so that a database that comes back is asked once for each tenant, not once for each request. While the
+database is away, what is remembered is used for up to fifteen minutes, and an unknown token is an outage, never a
+refusal. Secrets are remembered sealed. Must not know statements or HTTP.
 """
 
 import asyncio
