@@ -6,6 +6,9 @@ Owns the times of a stop (RELIABILITY.md S16). Must not know what is served.
 import asyncio
 import contextlib
 import signal
+import socket
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final
 
@@ -13,6 +16,7 @@ import uvicorn
 
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.config import Limits
+from gateway.inbound.accepting import Accepting
 from gateway.inbound.door import Door
 from gateway.services import Services
 
@@ -35,6 +39,13 @@ class EndingServer(uvicorn.Server):
         self.door = door
         self._loop = asyncio.get_running_loop()
         self._ending: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Takes connections itself: the loop's own server is starved by requests (gateway/inbound/accepting.py)."""
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        protocol = partial(made, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        self.servers = [Accepting(each, protocol, self.door.full) for each in sockets or ()]  # type: ignore[misc]
+        self.started = True
 
     @property
     def stopping(self) -> bool:

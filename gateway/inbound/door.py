@@ -51,17 +51,14 @@ class Door:
         self._log = log
         self._count = count
         self._clock = clock
-        self._said: dict[Refusal, tuple[float, int]] = {}  # reason -> when the next line may be, how many were unsaid
+        self._said: dict[str, tuple[float, int]] = {}  # reason -> when the next line may be, how many were unsaid
 
     def refused(self, refusal: Refusal, *, request_id: str, peer: str, detail: str = "") -> None:
         """One connection was refused or closed. `peer` is its address, `detail` a fixed text of the parser."""
         self._count(refusal)
-        now = self._clock()
-        after, unsaid = self._said.get(refusal, (-math.inf, 0))
-        if now < after:
-            self._said[refusal] = (after, unsaid + 1)
+        unsaid = self._unsaid(refusal)
+        if unsaid is None:
             return
-        self._said[refusal] = (now + SECONDS_BETWEEN_LINES, 0)
         facts = {"detail": detail} if detail else {}
         self._log.info(
             "connection.refused",
@@ -71,6 +68,22 @@ class Door:
             like_it_before=unsaid,
             **facts,
         )
+
+    def full(self, error: OSError) -> None:
+        """The system lets no connection be taken: those that come wait."""
+        unsaid = self._unsaid("full")
+        if unsaid is not None:
+            self._log.error("connections.not_taken", why=error.strerror, like_it_before=unsaid)
+
+    def _unsaid(self, reason: str) -> int | None:
+        """How many lines for this reason were left out before this one; None when this one is, too."""
+        now = self._clock()
+        after, unsaid = self._said.get(reason, (-math.inf, 0))
+        if now < after:
+            self._said[reason] = (after, unsaid + 1)
+            return None
+        self._said[reason] = (now + SECONDS_BETWEEN_LINES, 0)
+        return unsaid
 
     async def keep(self, connections: Callable[[], Iterable[Watched]]) -> None:
         """Look at every connection, about once a second, until cancelled."""
