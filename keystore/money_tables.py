@@ -143,6 +143,7 @@ budgets = Table(
     Column("amount_nano", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("counted_as", String(64)),  # the token under whose name it is counted; NULL: its own
     UniqueConstraint("tenant_id", "token_id", "period", "spend", name="uq_wardgate_budgets_whose"),
     CheckConstraint("period IN ('day', 'month')", name="period"),
     CheckConstraint("spend IN ('managed', 'byok')", name="spend"),
