@@ -23,6 +23,7 @@ from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
 from keystore.limits import carry_limits
 from keystore.rights import checked_scopes, rights_of
 from keystore.servicekeys import Purpose, ServiceKey, ServiceKeys
+from keystore.spending import carry_hours
 from keystore.tables import tenants, tokens
 from keystore.tenants import Tenant, hold_tenant
 from keystore.token_format import TokenKind, TokenText, is_token_id, new_token, parse_token
@@ -195,6 +196,7 @@ class TokenStore:
             await self._insert(connection, made, rights, now)
             if (tenant := _tenant(row)) is not None:
                 await hold_tenant(connection, tenant)  # none of it is set meanwhile
+                await carry_hours(connection, tenant.id, row.id, made.id)
                 await carry_limits(connection, tenant.id, row.id, made.id, now)
                 await carry_budgets(connection, tenant.id, row.id, made.id, now=now, random=self._random)
             ends = now + overlap if row.expires_at is None else min(row.expires_at, now + overlap)
