@@ -153,7 +153,7 @@ def test_rotated_token_and_its_successor_spend_one_budget(gateway: RunningGatewa
     cost = Decimal(gateway.post(CHAT, old, ASK).headers["x-wardgate-cost-usd"])
     new = json.loads(gateway.cli("token", "rotate", old, "--overlap-hours", "1", "--json").stdout)["token"]
     cost += sum(Decimal(gateway.post(CHAT, each, ASK).headers["x-wardgate-cost-usd"]) for each in (new, old))
-    eventually(lambda: stands(new) == stands(old) == (2, cost))
+    eventually(lambda: stands(new) == stands(old) == (Decimal(2), cost))
 
     set_now(str(cost), new)
     for each in (new, old):
