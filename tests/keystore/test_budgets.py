@@ -271,6 +271,24 @@ async def test_amount_set_for_one_is_set_for_those_that_share_it(keystore: Keyst
     assert (await keystore.budgets.get(acme, "day", "managed", token_id=new)).amount_nano == 70
 
 
+async def test_amount_that_is_set_while_a_token_is_rotated_is_both_tokens(keystore: Keystore, acme: Tenant) -> None:
+    for amount in range(1, 9):
+        old = (await keystore.tokens.create(acme)).id
+        await keystore.budgets.set(acme, "day", "managed", usd_of(100), token_id=old)
+        setting = keystore.budgets.set(acme, "day", "managed", usd_of(amount), token_id=old)
+        new, _ = await asyncio.gather(rotated(keystore, old), setting)
+        found = [await keystore.budgets.get(acme, "day", "managed", token_id=each) for each in (old, new)]
+        assert [each.amount_nano for each in found] == [amount, amount]
+
+
+async def test_row_that_names_itself_as_its_successor_ends_no_search(
+    keystore: Keystore, acme: Tenant, world: World
+) -> None:
+    one, two = [(await keystore.tokens.create(acme)).id for _ in range(2)]
+    await world.sql(f"UPDATE wardgate_tokens SET replaced_by = CASE id WHEN '{one}' THEN '{two}' ELSE '{one}' END")
+    assert (await keystore.budgets.set(acme, "day", "managed", usd_of(5), token_id=one)).amount_nano == 5
+
+
 async def test_budget_set_again_counts_all_whose_place_the_token_took(keystore: Keystore, acme: Tenant) -> None:
     first = (await keystore.tokens.create(acme)).id
     second = await rotated(keystore, first)
