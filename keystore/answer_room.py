@@ -1,8 +1,8 @@
 """How much of the database each tenant's kept answers take, as far as this process knows: what it last saw there, and
 what it has kept since. So nothing is added up for a request.
 
-Pure. A process that has kept an eighth of what was free when it looked, or a 64th of the whole, looks again, so that
-processes which fill one room together go beyond it by little. Must not know statements.
+Pure. A process that has kept an eighth of what was free when it looked, or a 64th of the whole, looks again: each of
+those that fill one room together may go beyond it by an eighth and an answer at most. Must not know statements.
 """
 
 from dataclasses import dataclass
