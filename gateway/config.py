@@ -51,6 +51,7 @@ class Limits:
     decisions_kept_h: float = 24.0  # hours; 0: `GET /v1/requests/{id}` knows nothing
     decisions_kept_most: int = 1_000_000  # rows
     ledger_kept_days: float = 400.0  # rows of the ledger; sums stay. 0: for ever
+    answers_kept_bytes: int = 256 * 1024 * 1024  # of one tenant's requests with an Idempotency-Key, for a day
 
 
 MAY_BE_ZERO = ("drain_notice_s", "drain_s", "decisions_kept_h", "ledger_kept_days")

@@ -86,6 +86,7 @@ async def open_keystore(settings: Settings, rules: Rules, *, create: bool, parti
         partial=partial,
         keeping=keeping_of(rules.limits),
         ledger_kept=timedelta(days=rules.limits.ledger_kept_days) if rules.limits.ledger_kept_days else None,
+        answers_kept_bytes=rules.limits.answers_kept_bytes,
         plan_budgets={plan.name: nano_of(plan.managed_budget_usd_per_month) for plan in rules.plans},
         unusual=rules.alerts.rule,
     )

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Row, and_, delete, or_, select, update
+from sqlalchemy import Row, and_, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keystore.answer_room import MOST_KEPT, ROW_BYTES, Rooms
 from keystore.answer_seal import Answer, Spot, dek_id_of_answer, open_answer, pack, seal_answer, unpack
 from keystore.clock import Clock, Random
 from keystore.engine import Database
@@ -101,7 +102,9 @@ class AnswerStore:
         now: Clock,
         random: Random,
         lease: timedelta = LEASE,
+        most_bytes: int = MOST_KEPT,
     ) -> None:
+        """`most_bytes` is what the kept answers of one tenant may take."""
         self._database = database
         self._keys = keys
         self._service = service
@@ -109,6 +112,7 @@ class AnswerStore:
         self._random = random
         self._me = str(uuid.uuid4())
         self._live: dict[bytes, str] = {}  # of the claims that are held here: the request's id by its key's hash
+        self._rooms = Rooms(most_bytes)
         self._looked_at: datetime | None = None
         self.lease = lease
 
@@ -155,6 +159,7 @@ class AnswerStore:
             "status": _RUNNING,
             "envelope": None,
             "created_at": now,
+            "bytes": None,
         }
         given_up = answers.c.holder == self._me  # by this very process, which could not say so
         left = and_(answers.c.status == _RUNNING, or_(answers.c.until <= now, given_up))
@@ -187,11 +192,11 @@ class AnswerStore:
     # --- what came of it ---------------------------------------------------------------------------------------------
 
     async def finish(self, claim: Claim, answer: Answer) -> bool:
-        """Keep the answer for a day; False when it is too large for that, or somebody else has the claim by now. The
-        claim is held no longer, whatever happens."""
+        """Keep the answer for a day; False when it is too large for that or for what is left of its tenant's room, or
+        somebody else has the claim by now. The claim is held no longer, whatever happens."""
         try:
             packed = await _near(lambda: pack(answer), size=len(answer.body))
-            if packed is None:
+            if packed is None or not await self._has_room(claim, len(packed) + ROW_BYTES):
                 await self.forget(claim)
                 return False
             spot = _spot(claim.asked, claim.request_id, answer.status)
@@ -199,10 +204,29 @@ class AnswerStore:
                 key = await self._keys.data_key(connection, claim.asked.tenant)
                 nonce = self._random(NONCE_BYTES)
                 sealed = seal_answer(key.dek, packed, spot, dek_id=key.dek_id, nonce=nonce)
-                change = update(answers).where(_held(claim)).values(status=answer.status, envelope=sealed)
+                values = {"status": answer.status, "envelope": sealed, "bytes": len(packed) + ROW_BYTES}
+                change = update(answers).where(_held(claim)).values(values)
                 return bool((await connection.execute(change)).rowcount)
         finally:
             self._give_up(claim)
+
+    async def _has_room(self, claim: Claim, size: int) -> bool:
+        """Whether so many bytes may be kept, which are counted then."""
+        tenant_id = claim.asked.tenant.id
+        if self._rooms.must_look(tenant_id, self._now()):
+            try:
+                self._rooms.looked(tenant_id, await self._kept_bytes(tenant_id))
+            except BaseException:
+                self._rooms.failed(tenant_id)
+                raise
+        return self._rooms.take(tenant_id, size)
+
+    async def _kept_bytes(self, tenant_id: str) -> int:
+        """What the tenant's answers take, those that are old and still there included."""
+        mine = (answers.c.tenant_id == tenant_id, answers.c.bytes.is_not(None))
+        async with self._database.read() as connection:
+            found = await connection.execute(select(func.coalesce(func.sum(answers.c.bytes), 0)).where(*mine))
+            return int(found.scalar_one())
 
     async def forget(self, claim: Claim) -> None:
         """Nothing is kept: the next who comes asks again."""
@@ -252,6 +276,7 @@ class AnswerStore:
         now = self._now()
         if self._looked_at is not None and now - self._looked_at < _EVERY:
             return 0
+        self._rooms.tidy(now)
         old = answers.c.created_at <= now - KEPT
         deleted, more = await delete_old(self._database, answers, old, _DELETED, by=answers.c.created_at)
         if not more:

@@ -22,7 +22,7 @@ from keystore.engine import Database, Lock
 from keystore.errors import BudgetInvalid, BudgetUnknown
 from keystore.money import NANO, usd_of
 from keystore.money_tables import MOST, budget_use, budgets, usage
-from keystore.tenants import Tenant, check_token, hold_tenant
+from keystore.tenants import Tenant, check_token, hold_tenant, successive_tokens
 
 MOST_USD: Final = 1_000_000_000
 
@@ -64,7 +64,7 @@ class Whose(StrEnum):
 class Budget:
     """What may be spent. A hard budget refuses what could overrun it, a soft one only tells."""
 
-    key: str  # names it in `budget_use`
+    key: str  # names it in `budget_use`; that of the first where tokens took each other's place
     whose: Whose
     tenant_id: str
     token_id: str  # "": of all the tenant's tokens
@@ -126,7 +126,8 @@ def budget_from_row(row: Row[Any]) -> Budget:
     """A Budget from a row that has the columns of `budgets`."""
     whose = Whose.TOKEN if row.token_id else Whose.TENANT
     period, spend = Period(row.period), Spend(row.spend)
-    key = f"{whose.value}:{row.token_id or row.tenant_id}:{spend.value}:{period.value}"
+    counted_as = row.counted_as or row.token_id or row.tenant_id
+    key = f"{whose.value}:{counted_as}:{spend.value}:{period.value}"
     return Budget(key, whose, row.tenant_id, row.token_id, period, spend, bool(row.hard), row.amount_nano)
 
 
@@ -175,24 +176,36 @@ class BudgetStore:
         token_id: str = "",
         hard: bool | None = None,
     ) -> Budget:
-        """A budget of the tenant, or of one of its tokens, in place of the one it has for the same. `amount` in
-        dollars; without `hard`, a managed budget is hard and one for the tenant's own keys is soft. What was spent in
-        the present period counts. BudgetInvalid, or TenantUnknown."""
+        """A budget of the tenant, or of one of its tokens, in place of the one it has for the same, also for the tokens
+        that share it. `amount` in dollars; without `hard`, a managed budget is hard and one for the tenant's own keys
+        is soft. What was spent in the present period counts. BudgetInvalid, or TenantUnknown."""
         which = {"period": _checked_period(period), "spend": _checked_spend(spend), "token_id": token_id}
         is_hard = which["spend"] == Spend.MANAGED if hard is None else hard
         values = {"amount_nano": in_nano(amount), "hard": int(is_hard), "updated_at": self._now()}
         async with self._database.write(lock=Lock.BUDGETS) as connection:
             await hold_tenant(connection, tenant)
             await check_token(connection, tenant, token_id, BudgetInvalid)
-            mine = _is(tenant, **which)
-            if not (await connection.execute(update(budgets).where(*mine).values(**values))).rowcount:
-                row = {"budget_id": self._new_id(), "tenant_id": tenant.id, "created_at": self._now()}
-                await connection.execute(insert(budgets).values(**row, **which, **values))
-                made = (await connection.execute(select(budgets).where(*mine))).one()
-                await _count_the_past(connection, budget_from_row(made), self._now())
-            found = (await connection.execute(select(budgets).where(*mine))).one()
+            there = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).first()
+            if there is None:
+                there = await self._make(connection, tenant, which, values)
+            shared = func.coalesce(budgets.c.counted_as, budgets.c.token_id) == (there.counted_as or token_id)
+            change = update(budgets).where(*_are(tenant, period=period, spend=spend), shared)
+            await connection.execute(change.values(**values))
+            found = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
             await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
         return budget_from_row(found)
+
+    async def _make(
+        self, connection: AsyncConnection, tenant: Tenant, which: Mapping[str, str], values: Mapping[str, Any]
+    ) -> Row[Any]:
+        """The row of a budget that was not there; what its period has seen is counted."""
+        succession = await successive_tokens(connection, tenant.id, which["token_id"])
+        row = {"budget_id": _new_id(self._random), "tenant_id": tenant.id, "created_at": self._now()}
+        row |= {"counted_as": succession[0] or None}
+        await connection.execute(insert(budgets).values(**row, **which, **values))
+        made = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
+        await _count_the_past(connection, budget_from_row(made), succession, self._now())
+        return made
 
     async def list(self, tenant: Tenant) -> Sequence[Budget]:
         """The tenant's own, then its tokens'."""
@@ -233,8 +246,25 @@ class BudgetStore:
         wanted = f"the {whose} {tenant.slug!r} has no {which['spend']} budget for a {which['period']}"
         return BudgetUnknown(f"{wanted}; it has: {there}")
 
-    def _new_id(self) -> str:
-        return str(uuid.UUID(bytes=self._random(16), version=4))
+
+async def carry_budgets(
+    connection: AsyncConnection, tenant_id: str, old: str, new: str, *, now: datetime, random: Random
+) -> None:
+    """The token that takes another's place shares its budgets: what either spends or holds is counted in one."""
+    theirs = select(budgets).where(budgets.c.tenant_id == tenant_id, budgets.c.token_id == old)
+    rows = [
+        row._asdict()
+        | {"budget_id": _new_id(random), "token_id": new, "counted_as": row.counted_as or old}
+        | {"created_at": now, "updated_at": now}
+        for row in await connection.execute(theirs)
+    ]
+    if rows:
+        await connection.execute(insert(budgets), rows)
+        await note_change(connection, Changed.TENANT, tenant_id, now=now)
+
+
+def _new_id(random: Random) -> str:
+    return str(uuid.UUID(bytes=random(16), version=4))
 
 
 def _called(budget: Budget) -> str:
@@ -243,8 +273,11 @@ def _called(budget: Budget) -> str:
 
 
 def _is(tenant: Tenant, *, period: str, spend: str, token_id: str) -> tuple[Any, ...]:
-    mine = (budgets.c.tenant_id == tenant.id, budgets.c.token_id == token_id)
-    return (*mine, budgets.c.period == period, budgets.c.spend == spend)
+    return (*_are(tenant, period=period, spend=spend), budgets.c.token_id == token_id)
+
+
+def _are(tenant: Tenant, *, period: str, spend: str) -> tuple[Any, ...]:
+    return (budgets.c.tenant_id == tenant.id, budgets.c.period == period, budgets.c.spend == spend)
 
 
 def _checked_period(period: str) -> str:
@@ -262,9 +295,10 @@ def _checked_spend(spend: str) -> str:
     return Spend(spend).value
 
 
-async def _count_the_past(connection: AsyncConnection, budget: Budget, now: datetime) -> None:
-    """A new budget begins with what was spent in its period before it was there. Rows are counted in a transaction
-    that excludes this one (keystore.budget_spent), so none is missed and none counted twice."""
+async def _count_the_past(connection: AsyncConnection, budget: Budget, token_ids: Sequence[str], now: datetime) -> None:
+    """A new budget begins with what was spent in its period before it was there, by any of these where it is a token's.
+    Rows are counted in a transaction that excludes this one (keystore.budget_spent), so none is missed and none counted
+    twice."""
     starts = budget.starts(now)
     spent = select(func.coalesce(func.sum(usage.c.cost_nano), 0)).where(
         usage.c.tenant_id == budget.tenant_id,
@@ -273,7 +307,7 @@ async def _count_the_past(connection: AsyncConnection, budget: Budget, now: date
         usage.c.key_source == budget.spend.value,
     )
     if budget.token_id:
-        spent = spent.where(usage.c.token_id == budget.token_id)
+        spent = spent.where(usage.c.token_id.in_(token_ids))
     nano = min(int((await connection.execute(spent)).scalar_one()), MOST)
     row = {"budget_key": budget.key, "starts": starts, "spent_nano": nano, "held_nano": 0, "told": 0}
     new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(budget_use).values(**row)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+from keystore.answer_room import MOST_KEPT
 from keystore.answers import AnswerStore
 from keystore.audit import AuditLog
 from keystore.budget_spent import BudgetSpent
@@ -139,6 +140,7 @@ class Keystore:
         partial: bool = False,
         keeping: Keeping = A_DAY,
         ledger_kept: timedelta | None = None,
+        answers_kept_bytes: int = MOST_KEPT,
         plan_budgets: Mapping[str, int] = NO_PLAN_BUDGETS,
         unusual: Rule = A_RULE,
         now: Clock = utc_now,
@@ -147,8 +149,9 @@ class Keystore:
         """Open the database and check schema and sealing keys; with `create`, make what a first start lacks. Raises
         DatabaseUnavailable, SchemaBehind, SchemaNewer or a SealingError, each a sentence that helps. `partial` is for
         looking only: root keys that are in use may be missing (`lacking`), and what they wrap does not open.
-        `ledger_kept` is how long rows of the ledger stay, `plan_budgets` are the plans' monthly budgets for the
-        operator's keys, in nano-dollars, `unusual` says which spending is."""
+        `ledger_kept` is how long rows of the ledger stay, `answers_kept_bytes` what each tenant's kept answers may
+        take, `plan_budgets` are the plans' monthly budgets for the operator's keys, in nano-dollars, `unusual` says
+        which spending is."""
         make_room(database_url, create=create)
         database = Database(database_url)
         try:
@@ -206,7 +209,7 @@ class Keystore:
             spending=spending,
             webhooks=WebhookStore(database, service, now=now, random=random),
             outbox=Outbox(database, now=now),
-            answers=AnswerStore(database, keys, service, now=now, random=random),
+            answers=AnswerStore(database, keys, service, now=now, random=random, most_bytes=answers_kept_bytes),
             bulk_pauses=BulkPauses(database, now=now),
             prices=PriceReleases(database, now=now),
             price_sources=PriceSources(database, now=now),

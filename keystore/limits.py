@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Row, delete, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keystore.carried import carried
 from keystore.changes import Changed, note_change
 from keystore.clock import Clock
 from keystore.engine import Database
@@ -120,12 +121,8 @@ class LimitStore:
 
 async def carry_limits(connection: AsyncConnection, tenant_id: str, old: str, new: str, now: datetime) -> None:
     """The token that takes another's place has its limits, each counted anew."""
-    names = [column.name for column in limits.c]
     at = literal(now, UtcDateTime)
-    given = {"token_id": literal(new), "created_at": at, "updated_at": at}
-    values: Sequence[Any] = [given.get(column.name, column) for column in limits.c]
-    theirs = select(*values).where(limits.c.tenant_id == tenant_id, limits.c.token_id == old)
-    if (await connection.execute(insert(limits).from_select(names, theirs))).rowcount:
+    if (await connection.execute(carried(limits, tenant_id, old, new, created_at=at, updated_at=at))).rowcount:
         await note_change(connection, Changed.TENANT, tenant_id, now=now)
 
 

@@ -143,6 +143,7 @@ budgets = Table(
     Column("amount_nano", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("counted_as", String(64)),  # the token under whose name it is counted; NULL: its own
     UniqueConstraint("tenant_id", "token_id", "period", "spend", name="uq_wardgate_budgets_whose"),
     CheckConstraint("period IN ('day', 'month')", name="period"),
     CheckConstraint("spend IN ('managed', 'byok')", name="spend"),
@@ -211,6 +212,14 @@ answers = Table(
     Column("status", Integer, nullable=False),  # 0: not answered yet
     Column("envelope", LargeBinary),  # headers and body, sealed
     Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("bytes", Integer),  # what it takes of its tenant's room; NULL: not answered yet
+)
+Index(
+    "ix_wardgate_answers_tenant_id_bytes",  # so that a room is added up without the answers
+    answers.c.tenant_id,
+    answers.c.bytes,
+    sqlite_where=text("bytes IS NOT NULL"),
+    postgresql_where=text("bytes IS NOT NULL"),
 )
 
 # What was spent in each hour: of a token, and of all the tenant's tokens together. Kept for as long as it says what is

@@ -17,6 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from keystore.budgets import usd_text
+from keystore.carried import carried
 from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.json_rows import ROWS, document, selected
@@ -142,6 +143,11 @@ def message_of(unusual: Unusual) -> Message:
         "factor": unusual.rule.factor,
     }
     return Message(TYPE, facts)
+
+
+async def carry_hours(connection: AsyncConnection, tenant_id: str, old: str, new: str) -> None:
+    """The token that takes another's place has its hours, the present one too: the same is usual for it."""
+    await connection.execute(carried(spending, tenant_id, old, new))
 
 
 # --- statements ------------------------------------------------------------------------------------------------------

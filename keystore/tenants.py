@@ -5,7 +5,7 @@ Owns the statements on `tenants` and the rules of slugs and ids. Must not know k
 
 import re
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -177,6 +177,23 @@ async def check_token(connection: AsyncConnection, tenant: Tenant, token_id: str
     mine = select(tokens.c.id).where(tokens.c.id == token_id, tokens.c.tenant_id == tenant.id)
     if token_id and (await connection.execute(mine)).first() is None:
         raise error(f"the tenant {tenant.slug!r} has no token {token_id!r}; `wardgate token list` shows them")
+
+
+async def successive_tokens(connection: AsyncConnection, tenant_id: str, token_id: str) -> list[str]:
+    """The token, and those that took each other's place before and after it: the first one first."""
+    mine = (tokens.c.tenant_id == tenant_id, tokens.c.replaced_by.is_not(None))
+    rows = await connection.execute(select(tokens.c.id, tokens.c.replaced_by).where(*mine))
+    after = {row.id: row.replaced_by for row in rows}
+    before = {new: old for old, new in after.items()}
+    return [*_walked(before, token_id)[:0:-1], *_walked(after, token_id)]
+
+
+def _walked(to: Mapping[str, str], first: str) -> list[str]:
+    """Where it leads from here; a row that somebody spoiled may lead round."""
+    found = {first: None}
+    while (following := to.get(next(reversed(found)))) is not None and following not in found:
+        found[following] = None
+    return list(found)
 
 
 def tenant_from_row(row: Row[Any]) -> Tenant:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Row, Select, insert, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from keystore.budgets import carry_budgets
 from keystore.changes import Changed, note_change
 from keystore.clock import Clock, Random
 from keystore.engine import Database
@@ -22,8 +23,9 @@ from keystore.errors import Refusal, TokenInvalid, TokenRefused, TokenUnknown
 from keystore.limits import carry_limits
 from keystore.rights import checked_scopes, rights_of
 from keystore.servicekeys import Purpose, ServiceKey, ServiceKeys
+from keystore.spending import carry_hours
 from keystore.tables import tenants, tokens
-from keystore.tenants import Tenant
+from keystore.tenants import Tenant, hold_tenant
 from keystore.token_format import TokenKind, TokenText, is_token_id, new_token, parse_token
 from keystore.token_seal import seal_token, token_seal_holds
 
@@ -180,8 +182,9 @@ class TokenStore:
         await note_change(connection, Changed.TOKEN, row.id, now=now)
 
     async def rotate(self, token_id: str, *, overlap: timedelta) -> NewToken:
-        """A new token with the same rights; the old one ends after `overlap`. TokenUnknown, or TokenInvalid for one
-        that is revoked, expired, replaced already, or not as Wardgate wrote it."""
+        """A new token with the same rights and limits, and budgets that both share; the old one ends after `overlap`.
+        TokenUnknown, or TokenInvalid for one that is revoked, expired, replaced already, or not as Wardgate wrote it.
+        """
         if overlap < timedelta(0):
             raise TokenInvalid("the overlap of two tokens is zero or more")
         now = self._now()
@@ -191,7 +194,11 @@ class TokenStore:
             made = new_token(TokenKind(row.kind), self._random)
             rights = {name: row._mapping[name] for name in _RIGHTS}
             await self._insert(connection, made, rights, now)
-            await carry_limits(connection, row.tenant_id, row.id, made.id, now)
+            if (tenant := _tenant(row)) is not None:
+                await hold_tenant(connection, tenant)  # none of it is set meanwhile
+                await carry_hours(connection, tenant.id, row.id, made.id)
+                await carry_limits(connection, tenant.id, row.id, made.id, now)
+                await carry_budgets(connection, tenant.id, row.id, made.id, now=now, random=self._random)
             ends = now + overlap if row.expires_at is None else min(row.expires_at, now + overlap)
             await self._change(connection, row, now, expires_at=ends, replaced_by=made.id)
         return NewToken(made.text.reveal(), made.id, made.kind, row.tenant_slug, row.name, now, row.expires_at)

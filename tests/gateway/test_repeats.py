@@ -342,6 +342,19 @@ async def test_answer_that_is_too_large_is_told_to_who_waits_and_asked_again(
     assert (upstream.calls, replicas[0].repeats.counts["not_kept"]) == (2, 1)
 
 
+async def test_answer_beyond_its_tenants_room_is_told_and_asked_again(
+    world: World, tenant: Tenant, upstream: Upstream
+) -> None:
+    replica = replica_of(await world.open(answers_kept_bytes=2_000))
+    upstream.size = 1_000
+    upstream.gate.set()
+    sent = [await replica.send(tenant, upstream, key) for key in ("k", "k", "j", "j")]
+    told = [(one.headers.get("x-wardgate-replayed"), one.headers.get("x-wardgate-idempotency")) for one in sent]
+    assert told == [(None, None), ("true", None), (None, "not-kept"), (None, "not-kept")]
+    assert (upstream.calls, replica.repeats.counts["not_kept"], replica.reported) == (3, 2, [])
+    await replica.close()
+
+
 async def test_refusal_that_is_kept_comes_back_whole_with_our_headers_alone(
     replicas: list[Replica], tenant: Tenant, upstream: Upstream
 ) -> None:

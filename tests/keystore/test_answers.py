@@ -9,7 +9,9 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
 
+from keystore.answer_room import LOOKED
 from keystore.answer_seal import MOST_BYTES, Answer, Spot, dek_id_of_answer, open_answer, pack, seal_answer, unpack
 from keystore.answers import LEASE, Asked, Claim, Found, Running, Stored, Unreadable
 from keystore.errors import DatabaseUnavailable, EnvelopeDamaged, IdempotencyReused
@@ -206,6 +208,79 @@ async def test_answer_that_is_too_large_is_not_kept(keystore: Keystore, tenant: 
         assert not await answered(keystore, await asked(keystore, tenant), Answer(200, {}, body))
         assert await rows(world) == 0
     assert await answered(keystore, await asked(keystore, tenant), Answer(200, {}, noise[: MOST_BYTES - 5_000]))
+
+
+async def test_answers_beyond_a_tenants_room_are_not_kept_until_others_are_gone(
+    world: World, clock: FakeClock, tenant: Tenant
+) -> None:
+    store = await world.open(answers_kept_bytes=35_000)
+    other = await store.tenants.add("globex", "free")
+    assert [await answered(store, await asked(store, tenant, f"k{n}"), noise(n), f"req_{n}") for n in range(5)] == [
+        *(True, True, True, False, False)
+    ]
+    assert await answered(store, await asked(store, other), noise(9), "req_9")
+    assert await answered(store, await asked(store, tenant, "small"), ANSWER, "req_8")
+    assert await rows(world) == 5
+    full = await asked(store, tenant, "k3")
+    assert await store.answers.look(full) is None
+    assert await store.answers.look(await asked(store, tenant, "k2")) == Stored("req_2", noise(2))
+
+    clock.advance(hours=24)
+    assert not await answered(store, full, noise(3), "req_3")  # they are old, and there still
+    assert await store.answers.expire() == 5
+    clock.advance(seconds=LOOKED.total_seconds())
+    assert await answered(store, full, noise(3), "req_3")
+    await store.close()
+
+
+async def test_room_that_other_processes_took_is_seen_soon(world: World, clock: FakeClock, tenant: Tenant) -> None:
+    first, second = [await world.open(answers_kept_bytes=35_000) for _ in range(2)]
+    assert await answered(second, await asked(second, tenant, "its own"), ANSWER, "req_9")
+    for number in range(3):
+        assert await answered(first, await asked(first, tenant, f"k{number}"), noise(number), f"req_{number}")
+    clock.advance(seconds=LOOKED.total_seconds())
+    assert not await answered(second, await asked(second, tenant, "k7"), noise(7), "req_7")
+    for store in (first, second):
+        await store.close()
+
+
+async def test_two_processes_that_write_at_once_overrun_a_room_by_little(world: World, tenant: Tenant) -> None:
+    stores = [await world.open(answers_kept_bytes=400_000) for _ in range(2)]
+    for number in range(60):
+        store = stores[number % 2]
+        await answered(store, await asked(store, tenant, f"k{number}"), noise(number), f"req_{number}")
+    [(kept,)] = await world.sql("SELECT sum(length(envelope)) FROM wardgate_answers")
+    assert 350_000 < kept < 440_000
+    for store in stores:
+        await store.close()
+
+
+async def test_room_is_looked_at_seldom_and_without_the_answers(sqlite_world: World) -> None:
+    store = await sqlite_world.open()
+    tenant, said = await store.tenants.add("acme", "free"), list[str]()
+    engine = store._database._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", lambda *given: said.append(given[2]))
+    for number in range(30):
+        assert await answered(store, await asked(store, tenant, f"k{number}"), ANSWER, f"req_{number}")
+    (look,) = [each for each in said if "sum(" in each]
+    [*_, (*_, plan)] = await sqlite_world.sql(f"EXPLAIN QUERY PLAN {look.replace('?', repr(tenant.id))}")
+    assert "USING COVERING INDEX" in plan
+    await store.close()
+
+
+async def test_look_at_the_room_that_failed_is_tried_again(keystore: Keystore, tenant: Tenant, world: World) -> None:
+    claims_made = [await claimed(keystore, await asked(keystore, tenant, f"k{n}"), f"req_{n}") for n in range(2)]
+    await world.sql("ALTER TABLE wardgate_answers RENAME COLUMN bytes TO away")
+    for claim in claims_made:
+        with pytest.raises(DatabaseUnavailable):
+            await keystore.answers.finish(claim, ANSWER)
+    await world.sql("ALTER TABLE wardgate_answers RENAME COLUMN away TO bytes")
+    assert await answered(keystore, await asked(keystore, tenant, "k9"), ANSWER, "req_9")
+
+
+def noise(number: int) -> Answer:
+    """An answer that does not get smaller."""
+    return Answer(200, {}, Random(number).randbytes(10_000))
 
 
 async def test_neither_answer_nor_key_nor_request_lies_there_in_the_clear(

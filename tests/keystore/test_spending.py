@@ -114,6 +114,33 @@ async def test_first_spending_is_told_from_the_least_on(told: Told) -> None:
     assert {one.token_id for one in await told.write(row(2, 0.000000001))} == {"one", ""}
 
 
+async def test_token_in_place_of_another_has_its_hours(told: Told, world: World) -> None:
+    acme = await told.keystore.tenants.get("t1")
+    old, beside = [(await told.keystore.tokens.create(acme)).id for _ in range(2)]
+    for each in range(20, 0, -1):
+        await told.write(
+            *(row(100 * n + each, 2, hours_ago=each, token=token) for n, token in enumerate((old, beside)))
+        )
+    assert await told.write(row(1_000, 3, token=old)) == []
+    new = (await told.keystore.tokens.rotate(old, overlap=timedelta(hours=1))).id
+    whole = [
+        (await world.sql(f"SELECT sum(spent_nano) FROM wardgate_spending WHERE token_id = '{each}'"))[0][0]
+        for each in (old, new, "")
+    ]
+    assert whole == [43 * NANO, 43 * NANO, 83 * NANO]
+    assert await told.write(row(1_001, 16.999999999, token=new)) == []  # 20 in the hour, with what the old one spent
+    (found,) = await told.write(row(1_002, 0.000000001, token=new))
+    assert (found.token_id, found.spent_nano, found.usual_nano) == (new, 20 * NANO, 2 * NANO)
+
+
+async def test_hour_that_was_told_is_not_told_of_the_token_in_place(told: Told) -> None:
+    acme = await told.keystore.tenants.get("t1")
+    old = (await told.keystore.tokens.create(acme)).id
+    assert {one.token_id for one in await told.write(row(1, 6, token=old))} == {old, ""}
+    new = (await told.keystore.tokens.rotate(old, overlap=timedelta(hours=1))).id
+    assert await told.write(row(2, 6, token=new)) == []
+
+
 async def test_old_hours_say_nothing_and_are_removed(told: Told, world: World) -> None:
     await history(told, 3)
     await told.write(row(1, 1000, hours_ago=24 * 7 + 21))

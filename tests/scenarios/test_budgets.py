@@ -1,6 +1,7 @@
 """Budgets over HTTP: the operator sets them, the tenant sees what is left of those that its token is under."""
 
 import itertools
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -134,3 +135,27 @@ def test_what_calls_cost_is_spent_of_both_budgets(gateway: RunningGateway, sandb
         parts = [Decimal(one[f"{name}_usd"]) for name in ("spent", "held", "left")]
         assert sum(parts) == 2 and parts[2] > 0
     assert [one["whose"] for one in budgets()] == ["tenant", "token"]
+
+
+def test_rotated_token_and_its_successor_spend_one_budget(gateway: RunningGateway, sandbox: SandboxServer) -> None:
+    old = gateway.tenant("acme", keys={"MINIMAX_2_7_API_KEY": "sk-sandbox-minimax"})
+    which = ("acme", "{}", "--period", "day", "--spend", "byok", "--hard", "--token")
+
+    def set_now(amount: str, token: str) -> None:
+        done = gateway.cli("budget", "set", *(each.format(amount) for each in which), token)
+        assert done.returncode == 0, done.stderr
+
+    def stands(token: str) -> tuple[Decimal, Decimal]:
+        (own,) = (one for one in gateway.get("/v1/budgets", token).json()["data"] if one["whose"] == "token")
+        return Decimal(own["amount_usd"]), Decimal(own["spent_usd"])
+
+    set_now("2", old)
+    cost = Decimal(gateway.post(CHAT, old, ASK).headers["x-wardgate-cost-usd"])
+    new = json.loads(gateway.cli("token", "rotate", old, "--overlap-hours", "1", "--json").stdout)["token"]
+    cost += sum(Decimal(gateway.post(CHAT, each, ASK).headers["x-wardgate-cost-usd"]) for each in (new, old))
+    eventually(lambda: stands(new) == stands(old) == (Decimal(2), cost))
+
+    set_now(str(cost), new)
+    for each in (new, old):
+        refused = gateway.post(CHAT, each, ASK)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")

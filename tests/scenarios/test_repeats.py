@@ -10,7 +10,7 @@ import pytest
 
 from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
-from tests.harness import RunningGateway, sandbox_config
+from tests.harness import RunningGateway, eventually, sandbox_config
 
 KEYS = {f"{name}_API_KEY": f"sk-sandbox-{name.lower()}" for name in ("MINIMAX", "ANTHROPIC", "OPENAI")}
 PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
@@ -133,6 +133,20 @@ def test_token_is_not_told_what_it_may_not_ask(tmp_path: Path, sandbox: SandboxS
     assert [one.status_code for one in answers] == [200, 200, 200, 403]
     assert answers[1].content == answers[2].content != answers[0].content
     assert len(sandbox.requests()) == 2
+
+
+def test_answer_beyond_the_tenants_room_says_so_and_is_asked_again(tmp_path: Path, sandbox: SandboxServer) -> None:
+    room = sandbox_config(sandbox.url, "[limits]\nanswers_kept_bytes = 1\n")
+    with RunningGateway(tmp_path, room) as gateway:
+        headers = {"authorization": f"Bearer {gateway.tenant('acme', 'team', KEYS)}", "idempotency-key": "large"}
+        with httpx.Client(base_url=gateway.url, headers=headers, timeout=60) as http:
+            answers = [http.post(path, json=body(path, MODELS[0])) for path in PATHS for _ in range(2)]
+            stream = body(PATHS[0], MODELS[0], stream=True)
+            assert http.post(PATHS[0], json=stream).status_code == 200
+            eventually(lambda: http.post(PATHS[0], json=stream).status_code == 200)  # 409 while its end is written
+    assert {one.headers.get("x-wardgate-idempotency") for one in answers} == {"not-kept"}
+    assert {one.status_code for one in answers} == {200}
+    assert len(sandbox.requests()) == 8
 
 
 @pytest.mark.parametrize("path", PATHS)
