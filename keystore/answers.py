@@ -10,7 +10,7 @@ import hmac
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Row, and_, delete, func, or_, select, update
@@ -26,6 +26,7 @@ from keystore.idempotency import KEPT, hash_of_key, mac_of_request
 from keystore.money_tables import answers
 from keystore.old_rows import delete_old
 from keystore.sealing import NONCE_BYTES, WrappedKey
+from keystore.seldom import Seldom
 from keystore.servicekeys import ServiceKeys
 from keystore.tenantkeys import TenantKeys
 from keystore.tenants import Tenant
@@ -113,7 +114,7 @@ class AnswerStore:
         self._me = str(uuid.uuid4())
         self._live: dict[bytes, str] = {}  # of the claims that are held here: the request's id by its key's hash
         self._rooms = Rooms(most_bytes)
-        self._looked_at: datetime | None = None
+        self._expiring = Seldom(_EVERY)
         self.lease = lease
 
     async def named(self, tenant: Tenant, endpoint: str, key: str, body: bytes, models: Collection[str] = ()) -> Asked:
@@ -274,13 +275,12 @@ class AnswerStore:
     async def expire(self) -> int:
         """Delete what is older than a day, some thousands at a time, every ten seconds; how many."""
         now = self._now()
-        if self._looked_at is not None and now - self._looked_at < _EVERY:
+        if not self._expiring.is_due(now):
             return 0
         self._rooms.tidy(now)
         old = answers.c.created_at <= now - KEPT
         deleted, more = await delete_old(self._database, answers, old, _DELETED, by=answers.c.created_at)
-        if not more:
-            self._looked_at = now  # else the next call goes on
+        self._expiring.done(now, more=more)
         return deleted
 
 

@@ -18,6 +18,7 @@ from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.errors import DecisionUnknown
 from keystore.old_rows import delete_old
+from keystore.seldom import Seldom
 from keystore.tables import decisions
 
 _ID: Final = re.compile(r"req_[0-9a-f]{32}\Z")
@@ -70,7 +71,7 @@ class DecisionStore:
     def __init__(self, database: Database, keeping: Keeping, *, now: Clock) -> None:
         self._database = database
         self._now = now
-        self._looked_at: datetime | None = None
+        self._expiring = Seldom(_EVERY)
         self._counted_at: datetime | None = None
         self._beyond = datetime.min.replace(tzinfo=UTC)  # all rows up to here are more than the most
         self.keeping = keeping
@@ -111,12 +112,11 @@ class DecisionStore:
     async def expire(self) -> int:
         """Delete what is too old or too much, some thousands at a time, every ten seconds; how many."""
         now = self._now()
-        if self._looked_at is not None and now - self._looked_at < _EVERY:
+        if not self._expiring.is_due(now):
             return 0
         old = decisions.c.created_at <= max(now - self.keeping.kept, await self._too_many(now))
         deleted, more = await delete_old(self._database, decisions, old, _DELETED, by=decisions.c.created_at)
-        if not more:
-            self._looked_at = now  # else the next call goes on
+        self._expiring.done(now, more=more)
         return deleted
 
     async def _too_many(self, now: datetime) -> datetime:

@@ -30,6 +30,7 @@ from keystore.ledger_row import LedgerRow, State
 from keystore.ledger_usage import Sums
 from keystore.ledger_used import UsedRow
 from keystore.money_tables import journals, ledger
+from keystore.seldom import Seldom
 
 Settle = Callable[[AsyncConnection, Sequence[LedgerRow]], Awaitable[Callable[[], None] | None]]
 """What is done with new rows in the transaction that writes them. It may be called again for the same rows when that
@@ -75,7 +76,7 @@ class LedgerStore:
         self._now = now
         self._settle = settle
         self._kept = kept
-        self._looked_at: datetime | None = None
+        self._expiring = Seldom(_EVERY)
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -195,10 +196,10 @@ class LedgerStore:
     async def expire(self) -> None:
         """Remove what is older than rows are kept; looks once an hour."""
         now = self._now()
-        if self._kept is None or (self._looked_at is not None and now - self._looked_at < _EVERY):
+        if self._kept is None or not self._expiring.is_due(now):
             return
         done = await self.prune(self._kept)
-        self._looked_at = None if done.more else now
+        self._expiring.done(now, more=done.more)
 
     async def prune(self, kept: timedelta) -> Pruned:
         """Remove rows that are older, some thousands at a time; usage stays."""

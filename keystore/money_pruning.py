@@ -6,7 +6,7 @@ restored folder): it stays for as long as the ledger's own rows, which are the s
 not know how either is written.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from sqlalchemy import select
@@ -15,6 +15,7 @@ from keystore.clock import Clock
 from keystore.engine import Database
 from keystore.money_tables import budget_holds, budget_use, journals
 from keystore.old_rows import delete_old
+from keystore.seldom import Seldom
 
 JOURNALS_KEPT: Final = timedelta(days=180)  # after the last row; and never less long than the ledger's rows
 BUDGETS_KEPT: Final = timedelta(days=100)  # after the first day of a period: of a month two more months
@@ -30,12 +31,12 @@ class OldMoney:
         self._database = database
         self._now = now
         self._journals_kept = JOURNALS_KEPT + (ledger_kept or timedelta(0))
-        self._looked_at: datetime | None = None
+        self._expiring = Seldom(_EVERY)
 
     async def expire(self) -> int:
         """Delete what is old; looks once an hour. How many rows went."""
         now = self._now()
-        if self._looked_at is not None and now - self._looked_at < _EVERY:
+        if not self._expiring.is_due(now):
             return 0
         gone = journals.c.updated_at < now - self._journals_kept
         deleted, more = await delete_old(self._database, journals, gone, _DELETED)
@@ -44,6 +45,5 @@ class OldMoney:
         over = budget_use.c.starts < (now - BUDGETS_KEPT).date()
         unheld = over & (budget_use.c.held_nano == 0) & ~held
         spent, more_spent = await delete_old(self._database, budget_use, unheld, _DELETED)
-        if not (more or more_spent):
-            self._looked_at = now
+        self._expiring.done(now, more=more or more_spent)
         return deleted + spent

@@ -26,6 +26,7 @@ from keystore.money import NANO
 from keystore.money_tables import MOST, added, spending
 from keystore.old_rows import delete_old
 from keystore.outbox import Message, enqueue
+from keystore.seldom import Seldom
 from keystore.tables import tenants
 from keystore.unusual import A_RULE, Busy, Rule, hour_of, is_unusual
 
@@ -64,7 +65,7 @@ class Spending:
         self._database = database
         self._now = now
         self._rule = rule
-        self._looked_at: datetime | None = None
+        self._expiring = Seldom(_EVERY)
         self._known: dict[Hour, Busy] = {}
         self.tell: Callable[[Sequence[Unusual]], None] = lambda _: None
 
@@ -114,11 +115,11 @@ class Spending:
     async def expire(self) -> None:
         """Remove hours that nothing is compared with any more; looks once an hour."""
         now = self._now()
-        if self._looked_at is not None and now - self._looked_at < _EVERY:
+        if not self._expiring.is_due(now):
             return
         before = self._rule.since(hour_of(now)) - timedelta(days=1)  # rows may come late
         _, more = await delete_old(self._database, spending, spending.c.starts < before, _DELETED, by=spending.c.starts)
-        self._looked_at = None if more else now
+        self._expiring.done(now, more=more)
 
 
 def hours_of(rows: Sequence[LedgerRow]) -> dict[Hour, int]:
