@@ -87,7 +87,39 @@ def test_trouble_with_a_lent_key_is_the_operators_to_mend(lending: RunningGatewa
 
 def test_nobody_is_lent_anything_where_nobody_lends(gateway: RunningGateway) -> None:
     refused = gateway.post(CHAT, gateway.tenant("acme", "free"), MINI)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "provider_key_missing")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operator_key_missing")
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": HELLO},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 50},
+    "/v1/responses": {"input": "Hello"},
+}
+
+
+def test_key_that_the_operator_lacks_is_not_the_tenants_to_store(tmp_path: Path, sandbox: SandboxServer) -> None:
+    """A model of the plan, of a provider for which the operator holds nothing."""
+    plan = '[plans.free]\nmanaged_models = ["gpt-4o-mini", "minimax/MiniMax-M2"]\n'
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
+        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + plan)) as running:
+        token = running.tenant("acme", "free", {"MINIMAX_API_KEY": OWN})  # which this plan does not take
+        for path, body in SHAPES.items():
+            answer = running.post(path, token, body | {"model": "minimax/MiniMax-M2"})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["fault"]) == (403, "operator_key_missing", "plan"), error
+            assert "the operator has no usable key for minimax" in error["message"]
+            assert answer.headers["x-should-retry"] == "false"
+            made = f"/v1/requests/{answer.headers['x-wardgate-request-id']}"
+            eventually(lambda made=made: running.get(made, token).status_code == 200)  # type: ignore[misc]
+            rejected = running.get(made, token).json()["decision"]["rejected"]
+            assert {one["reason"] for one in rejected} == {"no_operator_key"}
+        told = running.post("/v1/route", token, {"model": "minimax/MiniMax-M2", "messages": HELLO}).json()
+        assert (
+            told["fix"].startswith("tell the operator") and "wardgate key set OPERATOR MINIMAX_API_KEY" in told["fix"]
+        )
+        assert running.settled("wardgate_route_rejections_total", reason="no_operator_key") == len(SHAPES)
+        assert not sandbox.app.journal.requests()
 
 
 def test_plans_budget_holds_what_the_operator_spends(tmp_path: Path, sandbox: SandboxServer) -> None:
