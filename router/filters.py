@@ -94,7 +94,7 @@ def describe_unusable(setting_key: str, why: str) -> str:
 
 def lacks_key(offer: Offer, at: Circumstances, key: Lacking) -> Denial:
     """Without a usable key nothing is sent; another party's key is never taken instead."""
-    if _is_the_operators(offer, at):
+    if _is_the_operators(offer, at, holds_something=bool(key.unusable)):
         return _not_lent(offer, at)
     detail = f"{key.provider_id} needs a key: looked for {', '.join(key.tried) or 'none'}"
     detail += "".join(f"; {describe_unusable(setting_key, why)}" for setting_key, why in key.unusable)
@@ -111,9 +111,12 @@ def may_be_managed(_: Offer, at: Circumstances, key: Holding) -> Denial | None:
     return Denial(Reason.NO_CREDENTIAL, detail)
 
 
-def _is_the_operators(offer: Offer, at: Circumstances) -> bool:
-    """Whether the plan has the model with the operator's key alone: whatever the tenant stores does not help."""
+def _is_the_operators(offer: Offer, at: Circumstances, *, holds_something: bool) -> bool:
+    """Whether the operator's key alone would do, and there is none. Where the plan takes keys of tenants, nothing is
+    lent in the place of what the tenant holds, so that nothing is known of the operator's."""
     allows, plan = at.entitlements.allows, at.query.plan
+    if plan.byok and holds_something:
+        return False
     return allows(plan, offer, KeySource.MANAGED) and not allows(plan, offer, KeySource.BYOK)
 
 
@@ -141,7 +144,7 @@ def plan_allows(offer: Offer, at: Circumstances, key: Holding) -> Denial | None:
     plan = at.query.plan
     if at.entitlements.allows(plan, offer, key.source):
         return None
-    if key.source is KeySource.BYOK and _is_the_operators(offer, at):
+    if key.source is KeySource.BYOK and _is_the_operators(offer, at, holds_something=True):
         return _not_lent(offer, at)
     if key.source is KeySource.BYOK and not plan.byok:
         detail = f"{key.setting_key} is the tenant's own key, and {_takes_no_keys(offer, at)}"
