@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,45 @@ def test_what_nobody_can_price_is_not_bought_with_the_operators_keys(
     assert "searches" in refused.json()["error"]["message"] and not sandbox.app.journal.requests()
     own = lending.tenant("own", "pro", {"OPENAI_API_KEY": OWN})
     assert lending.post(CHAT, own, MINI | {"model": "openai/gpt-4o"} | more).status_code == 200
+
+
+SEARCHES = MINI | {"model": "openai/gpt-4o-search-preview"}
+
+
+def test_model_that_searches_unasked_is_not_bought_with_the_operators_keys(
+    lending: RunningGateway, sandbox: SandboxServer
+) -> None:
+    """Each of its calls costs a fee beside the tokens, which nobody counts; with its own key the tenant's cost is not
+    known."""
+    refused = lending.post(CHAT, lending.tenant("acme", "enterprise"), SEARCHES)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (403, "unpriced") and not sandbox.app.journal.requests()
+    assert "searches unasked" in error["message"]
+    own = lending.tenant("own", "pro", {"OPENAI_API_KEY": OWN})
+    answer = lending.post(CHAT, own, SEARCHES)
+    assert answer.status_code == 200 and "x-wardgate-cost-usd" not in answer.headers
+
+    def unpriced() -> bool:
+        rows = lending.get("/v1/usage?by=model", own).json()["rows"]
+        return [(row["cost_usd"], row["unpriced_requests"]) for row in rows] == [(None, 1)]
+
+    eventually(unpriced)
+
+
+def test_fee_of_a_search_that_the_operator_tells_is_held_and_charged(tmp_path: Path, sandbox: SandboxServer) -> None:
+    prices = '[models."openai/gpt-4o-search-preview".prices]\ninput = "2.5"\noutput = "10"\nrequest = "0.025"\n'
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
+        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + prices)) as running:
+        token = running.tenant("acme", "enterprise")
+        answer = running.post(CHAT, token, SEARCHES)
+        assert answer.status_code == 200, answer.text
+        cost = Decimal(answer.headers["x-wardgate-cost-usd"])
+        assert Decimal("0.025") < cost < Decimal("0.026")
+        made = f"/v1/requests/{answer.headers['x-wardgate-request-id']}"
+        eventually(lambda: running.get(made, token).json().get("receipt") is not None)
+        lines = {one["class"]: one["cost_nano"] for one in running.get(made, token).json()["receipt"]["lines"]}
+        assert lines["request"] == 25_000_000
 
 
 def test_use_of_a_lent_key_is_the_operators(lending: RunningGateway) -> None:
