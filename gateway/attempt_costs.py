@@ -146,7 +146,7 @@ def charged_tier(usage: TokenUsage, needs: Needs, dropped: Iterable[str]) -> Ser
 
 def priced(offer: Offer, needs: Needs, usage: TokenUsage, service: ServiceTier) -> Charge | None:
     """What so much costs of this offer; None where searches are paid for, which nobody counts."""
-    if Capability.WEB_SEARCH in needs.capabilities:
+    if offer.fee_unknown or Capability.WEB_SEARCH in needs.capabilities:
         return None
     return charge(offer.prices, metered(usage, service))
 

@@ -46,6 +46,7 @@ from router.reasons import Fault, Reason
 
 NO_PLAN = "tenant_plan_unknown"
 SERVED = ("chat", "responses", "embedding", "completion")  # modes of models that some surface serves
+NO_KEY = frozenset({Reason.NO_CREDENTIAL, Reason.NO_OPERATOR_KEY})
 MAX_SHOWN = 128  # characters of a field's name
 KEYRINGS = 10_000  # whose holdings are remembered
 
@@ -266,7 +267,7 @@ def refused(decision: Decision, tally: Tally, events: Events) -> ApiError:
             nearest_miss=no.nearest_miss,
         )
     )
-    lacking = {item.provider_id for item in decision.rejected if item.reason is Reason.NO_CREDENTIAL}
+    lacking = {item.provider_id for item in decision.rejected if item.reason in NO_KEY}
     for provider_id in sorted(lacking):
         events.publish(KeyResolved(tally.request_id, decision.query.tenant, provider_id, via="missing"))
     extra: Mapping[str, object] = {"reasons": dict(no.counts), "nearest_miss": no.nearest_miss}

@@ -49,6 +49,19 @@ class Lending:
         return known[2]
 
 
+def lent_on(plan: Plan, own: Keyring, operators: Keyring | None) -> Keyring:
+    """What a tenant with this keyring could use on a plan. `operators`: the operator's; None: there is none."""
+    if operators is None or not plan.managed_models or own.tenant_id == operators.tenant_id:
+        return own
+    return lent(own, operators, strictly=plan.byok)
+
+
+def usable_of(keyring: Keyring | None) -> frozenset[str]:
+    """The providers for which there is a usable key."""
+    found = {} if keyring is None else keyring.resolutions
+    return frozenset(provider_id for provider_id, one in found.items() if isinstance(one, Found))
+
+
 def lent(own: Keyring, operators: Keyring, *, strictly: bool) -> Keyring:
     """A tenant's keyring with the operator's keys for what it lacks; `strictly`: only where nothing at all is stored
     for a provider, be it usable or not."""

@@ -18,8 +18,9 @@ from router.errors import ModelError
 from router.model_names import MAX_NAME, ModelName, is_model_name, parse_name
 from router.overrides import NO_OVERRIDES, Override, Overrides
 from router.price_rows import CHAT, Capability, Cause, Notes, Row, read_row
-from router.prices import UNPRICED, Prices
+from router.prices import UNPRICED, PriceClass, Prices
 from router.quality import NO_QUALITY, Quality, QualityTable, quality_of
+from router.searching import searches_unasked
 
 __all__ = [
     "Capability",
@@ -54,9 +55,12 @@ class Offer:
     quality: Quality | None = None
     disabled: bool = False  # by the operator
     id: str = field(init=False)
+    fee_unknown: bool = field(init=False)  # it charges apart from tokens in every call, and nobody knows how much
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", f"{self.provider_id}/{self.model}")
+        told = self.prices.price(PriceClass.REQUEST) is not None  # by the operator: the fee of a call
+        object.__setattr__(self, "fee_unknown", not told and searches_unasked(self.name))
 
     @property
     def family(self) -> str:

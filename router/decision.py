@@ -14,6 +14,7 @@ from router.catalogue import Catalogue, Offer
 from router.entitlement import Entitlements
 from router.filters import OFFER_FILTERS, Circumstances, Filter, Passed, fit_filters, judge, lacks_key, left_out
 from router.health import ALL_WELL, HealthView, fit_to_serve
+from router.model_names import EVERYTHING
 from router.objective import Objective
 from router.plans import Plans
 from router.query import Holding, Lacking, Query
@@ -267,9 +268,10 @@ class _Judging:
                             yield _rejection(offer, verdict)
 
     def _asked_all(self, at: Circumstances) -> Callable[[Offer], Passed | Denial]:
-        """`judge` for the offers of one provider. Where it has no key and the plan takes keys, all of its offers that
-        are offers at all lack the same one."""
-        if not (isinstance(at.key, Lacking) and at.query.plan.byok):
+        """`judge` for the offers of one provider. Where it has no key and the plan takes keys for every model, all of
+        its offers that are offers at all lack the same one."""
+        plan = at.query.plan
+        if not (isinstance(at.key, Lacking) and plan.byok and EVERYTHING in plan.byok_models):
             return lambda offer: judge(offer, at, self._fits)
         lacking: list[Denial] = []
 

@@ -51,6 +51,7 @@ _ANSWERS: Final[Mapping[Reason, _Answer]] = MappingProxyType(
         Reason.BELOW_MIN_QUALITY: _Answer(403, "below_min_quality", "model"),
         Reason.MODEL_NOT_IN_TOKEN: _Answer(403, "token_model_not_allowed", "model"),
         Reason.KEY_REJECTED: _Answer(424, "provider_key_rejected"),
+        Reason.NO_OPERATOR_KEY: _Answer(403, "operator_key_missing", "model"),
         Reason.BYOK_NOT_IN_PLAN: _Answer(403, "plan_byok_not_allowed", "model"),
         Reason.MODEL_NOT_IN_PLAN: _Answer(403, "plan_model_not_allowed", "model"),
         Reason.KEY_UNUSABLE: _Answer(403, "provider_key_unusable"),

@@ -94,6 +94,8 @@ def describe_unusable(setting_key: str, why: str) -> str:
 
 def lacks_key(offer: Offer, at: Circumstances, key: Lacking) -> Denial:
     """Without a usable key nothing is sent; another party's key is never taken instead."""
+    if _is_the_operators(offer, at, holds_something=bool(key.unusable)):
+        return _not_lent(offer, at)
     detail = f"{key.provider_id} needs a key: looked for {', '.join(key.tried) or 'none'}"
     detail += "".join(f"; {describe_unusable(setting_key, why)}" for setting_key, why in key.unusable)
     if not at.query.plan.byok:
@@ -107,6 +109,20 @@ def may_be_managed(_: Offer, at: Circumstances, key: Holding) -> Denial | None:
         return None
     detail = f"{key.provider_id} needs the tenant's own key: the operator's keys are not open to this tenant"
     return Denial(Reason.NO_CREDENTIAL, detail)
+
+
+def _is_the_operators(offer: Offer, at: Circumstances, *, holds_something: bool) -> bool:
+    """Whether the operator's key alone would do, and there is none. Where the plan takes keys of tenants, nothing is
+    lent in the place of what the tenant holds, so that nothing is known of the operator's."""
+    allows, plan = at.entitlements.allows, at.query.plan
+    if plan.byok and holds_something:
+        return False
+    return allows(plan, offer, KeySource.MANAGED) and not allows(plan, offer, KeySource.BYOK)
+
+
+def _not_lent(offer: Offer, at: Circumstances) -> Denial:
+    own = _not_in_plan(offer, at, KeySource.BYOK) if at.query.plan.byok else _takes_no_keys(offer, at)
+    return Denial(Reason.NO_OPERATOR_KEY, f"the operator has no usable key for {offer.provider_id}; {own}")
 
 
 def _takes_no_keys(offer: Offer, at: Circumstances) -> str:
@@ -128,15 +144,19 @@ def plan_allows(offer: Offer, at: Circumstances, key: Holding) -> Denial | None:
     plan = at.query.plan
     if at.entitlements.allows(plan, offer, key.source):
         return None
+    if key.source is KeySource.BYOK and _is_the_operators(offer, at, holds_something=True):
+        return _not_lent(offer, at)
     if key.source is KeySource.BYOK and not plan.byok:
         detail = f"{key.setting_key} is the tenant's own key, and {_takes_no_keys(offer, at)}"
         return Denial(Reason.BYOK_NOT_IN_PLAN, detail)
-    whose = "the tenant's own key" if key.source is KeySource.BYOK else "the operator's key"
-    detail = f"plan {plan.name!r} does not include {offer.id} with {whose}"
-    other = at.entitlements.unlocking(plan, offer, key.source)
-    if other:
-        detail += f"; the nearest plan that does is {other.name!r}"
-    return Denial(Reason.MODEL_NOT_IN_PLAN, detail)
+    return Denial(Reason.MODEL_NOT_IN_PLAN, _not_in_plan(offer, at, key.source))
+
+
+def _not_in_plan(offer: Offer, at: Circumstances, source: KeySource) -> str:
+    plan, whose = at.query.plan, "the tenant's own key" if source is KeySource.BYOK else "the operator's key"
+    other = at.entitlements.unlocking(plan, offer, source)
+    text = f"plan {plan.name!r} does not include {offer.id} with {whose}"
+    return f"{text}; the nearest plan that does is {other.name!r}" if other else text
 
 
 # --- price and size -------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ FIXES: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.KEY_UNUSABLE: f"store a real key in the place of what is there: {_STORE}",
         Reason.KEY_REJECTED: "look at the key with `wardgate key doctor {tenant} --live`, or store a new one:"
         f" {_STORE}",
+        Reason.NO_OPERATOR_KEY: "tell the operator, who stores one for the tenant of `[managed]`: `printf %s VALUE |"
+        " wardgate key set OPERATOR {setting_key}`; or ask for a model that GET /v1/models lists",
         Reason.BYOK_NOT_IN_PLAN: "move the tenant to a plan that takes own keys: `wardgate tenant set-plan {tenant}"
         " PLAN`; `wardgate plan simulate {tenant} --plan PLAN` says what else would change",
         Reason.MODEL_NOT_IN_PLAN: "ask for a model of the plan (GET /v1/models), or move the tenant to a plan that"

@@ -36,9 +36,9 @@ def most_written(offer: Offer, needs: Needs) -> int:
 
 
 def most_nano(offer: Offer, needs: Needs) -> int | None:
-    """In whole nano-dollars; None when nobody knows: the model has no price, or the request asks for what is charged
-    apart from tokens. A tier that is asked for may not be had, so that the standard one counts as well."""
-    if needs.beyond.fees or Capability.WEB_SEARCH in needs.capabilities:
+    """In whole nano-dollars; None when nobody knows: the model has no price, or it or the request asks for what is
+    charged apart from tokens. A tier that is asked for may not be had, so that the standard one counts as well."""
+    if offer.fee_unknown or needs.beyond.fees or Capability.WEB_SEARCH in needs.capabilities:
         return None
     read = _most_read(offer, needs)
     written = most_written(offer, needs)

@@ -4,7 +4,7 @@ Owns the comparison; it changes nothing. A function of the two plans, the catalo
 Must not know how a plan is set or how a comparison is shown.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -27,7 +27,7 @@ _DEFAULT: Final = "default"
 
 @dataclass(frozen=True, slots=True)
 class ModelsChange:
-    """Ids of models, in order. Own keys: of the providers for which the tenant has one."""
+    """Ids of models, in order, of the providers for which there is such a key."""
 
     gained: tuple[str, ...]
     lost: tuple[str, ...]
@@ -69,6 +69,7 @@ class PlanChange:
     models: Mapping[KeySource, ModelsChange]
     limits: tuple[LimitChange, ...]
     default: DefaultChange
+    not_lent: tuple[str, ...] = ()  # ids of models, in order, that only a key of the operator's would open afterwards
 
     @property
     def loses(self) -> bool:
@@ -86,35 +87,47 @@ def plan_change(
     catalogue: Catalogue,
     registry: Registry,
     plans: Plans,
-    holdings: Holdings,
+    holdings: tuple[Holdings, Holdings],
+    operators: Container[str],
     *,
     today: date,
-    managed_open: bool = False,
     own_default: str | None = None,
 ) -> PlanChange:
-    """What a tenant with these keys, and with a default model of its own or none, would gain and lose. `managed_open`
-    says whether the operator's keys may be used for it."""
+    """What a tenant would gain and lose that holds these keys on the one plan and on the other, lent ones included, and
+    with a default model of its own or none. `operators`: the providers for which the operator has a usable key."""
     entitled = Entitlements(plans, registry)
     defaults = [_default(plan, own_default) for plan in (before, after)]
     offers = (*offers_of(catalogue, registry, (CHAT,)), *_beyond_catalogue(defaults, registry))
     live = [each for each in offers if not each.deprecated_on or today < each.deprecated_on]
 
-    def through(plan: Plan, source: KeySource) -> list[Offer]:
-        """What the plan lets through with such keys: the tenant's own where it has one, the operator's for all."""
-        is_own = source is KeySource.BYOK
-        held = [each for each in live if not is_own or isinstance(holdings.get(each.provider_id), Holding)]
-        return [offer for offer in held if entitled.allows(plan, offer, source)]
+    def through(plan: Plan, held: Holdings, source: KeySource) -> list[Offer]:
+        """What the plan lets through with such keys."""
+        return [each for each in live if _is_of(held, each, source) and entitled.allows(plan, each, source)]
 
-    open_to = {(plan.name, source): through(plan, source) for plan in (before, after) for source in KeySource}
-    sources = list(KeySource) if managed_open else [KeySource.BYOK]
+    had, has = (
+        {source: through(plan, held, source) for source in KeySource}
+        for plan, held in zip((before, after), holdings, strict=True)
+    )
     usable = [
-        _usable(model, [offer for source in sources for offer in open_to[plan.name, source]], registry)
-        for model, plan in zip(defaults, (before, after), strict=True)
+        _usable(model, [offer for offers in there.values() for offer in offers], registry)
+        for model, there in zip(defaults, (had, has), strict=True)
     ]
-    models = {source: _models(open_to[before.name, source], open_to[after.name, source]) for source in KeySource}
+    opened = {offer.id for offer in has[KeySource.BYOK]}
+    unlent = {
+        each.id
+        for each in live
+        if each.provider_id not in operators and each.id not in opened
+        if entitled.allows(after, each, KeySource.MANAGED)
+    }
+    models = {source: _models(had[source], has[source]) for source in KeySource}
     limits = tuple(LimitChange(name, getattr(before, name), getattr(after, name)) for name in ("byok", *LIMITS))
     default = DefaultChange(defaults[0], defaults[1], usable[0], usable[1])
-    return PlanChange(before, after, models, limits, default)
+    return PlanChange(before, after, models, limits, default, tuple(sorted(unlent)))
+
+
+def _is_of(held: Holdings, offer: Offer, source: KeySource) -> bool:
+    found = held.get(offer.provider_id)
+    return isinstance(found, Holding) and found.source is source
 
 
 def _models(before: list[Offer], after: list[Offer]) -> ModelsChange:

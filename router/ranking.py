@@ -65,7 +65,7 @@ def candidate(
     """The offer as a candidate for this query."""
     basis = cost_basis(offer, query)
     expected = None
-    if offer.prices.known:  # at this size and service tier they may still not be
+    if offer.prices.known and not offer.fee_unknown:  # at this size and service tier they may still not be
         expected = cost(
             offer.prices,
             input_tokens=basis.input_tokens,

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     NO_CREDENTIAL = "no_credential"
     KEY_UNUSABLE = "key_unusable"
     KEY_REJECTED = "key_rejected"
+    NO_OPERATOR_KEY = "no_operator_key"
     BYOK_NOT_IN_PLAN = "byok_not_in_plan"
     MODEL_NOT_IN_PLAN = "model_not_in_plan"
     MODEL_NOT_IN_TOKEN = "model_not_in_token"  # noqa: S105 - a word
@@ -62,6 +63,9 @@ REASONS: Final[Mapping[Reason, Meaning]] = MappingProxyType(
         Reason.NO_CREDENTIAL: Meaning(Fault.TENANT_KEY, "no key for this provider is stored"),
         Reason.KEY_UNUSABLE: Meaning(Fault.TENANT_KEY, "what is stored for this provider is not a usable key"),
         Reason.KEY_REJECTED: Meaning(Fault.TENANT_KEY, "the provider rejected the key and it has not changed since"),
+        Reason.NO_OPERATOR_KEY: Meaning(
+            Fault.PLAN, "the plan includes this model with the operator's key alone, and the operator has none"
+        ),
         Reason.BYOK_NOT_IN_PLAN: Meaning(Fault.PLAN, "the plan does not take tenants' own keys"),
         Reason.MODEL_NOT_IN_PLAN: Meaning(Fault.PLAN, "the plan does not include this model"),
         Reason.MODEL_NOT_IN_TOKEN: Meaning(Fault.CALLER, "the caller's token is not for this model"),

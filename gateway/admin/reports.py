@@ -258,6 +258,14 @@ class ModelsChangeOut(Told):
     kept: int
 
 
+class NotLentOut(Told):
+    """Models of the new plan that only a key of the operator's would open, and it has none for these providers."""
+
+    reason: str
+    providers: list[str]
+    models: list[str]
+
+
 class LimitChangeOut(Told):
     """A limit or switch of the plan: gained, lost or the same. Money is text."""
 
@@ -285,7 +293,7 @@ class DefaultChangeOut(Told):
 
 class PlanSimulation(Told):
     """What another plan would change for a tenant. Nothing was changed. `own_keys` counts models of the providers for
-    which the tenant has a key."""
+    which the tenant has a key, `managed_keys` those for which the operator lends it one."""
 
     object: Literal["plan_simulation"] = "plan_simulation"
     tenant: str
@@ -294,6 +302,7 @@ class PlanSimulation(Told):
     loses: bool
     own_keys: ModelsChangeOut
     managed_keys: ModelsChangeOut
+    not_lent: NotLentOut
     limits: list[LimitChangeOut]
     min_quality: QualityChangeOut
     default_model: DefaultChangeOut

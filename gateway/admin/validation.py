@@ -26,6 +26,16 @@ from keystore.errors import (
 )
 
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
+# Of JSON that is of another kind than the field takes: an amount of dollars is text, other numbers are numbers.
+KINDS: Final = MappingProxyType(
+    {
+        "string_type": "it must be text in quotes",
+        "int_type": "it must be a whole number without quotes",
+        "float_type": "it must be a number without quotes",
+        "bool_type": "it must be true or false, without quotes",
+    }
+)
+EXAMPLES: Final = MappingProxyType({"amount_usd": '"49.90"', "amount": "600"})
 # What a part of the path names that cannot be such a name at all: answered as one that is not there.
 IN_PATH: Final[Mapping[str, type[KeystoreError]]] = MappingProxyType(
     {
@@ -62,5 +72,7 @@ def _told(error: Mapping[str, Any], known: Mapping[str, Iterable[str]]) -> dict[
         return {"field": str(place), "rule": WHOLE.get(error["type"], rule)}
     if path[0] not in names:
         return {"field": str(place), "rule": f"there is a field that is not known; known are {', '.join(names)}"}
+    if (kind := KINDS.get(error["type"])) is not None:
+        rule = f"{kind}, such as {EXAMPLES[path[0]]}" if path[0] in EXAMPLES else kind
     inner = [f"[{part}]" for part in path[1:] if isinstance(part, int)]
     return {"field": path[0] + "".join(inner), "rule": rule}

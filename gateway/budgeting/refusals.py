@@ -57,12 +57,19 @@ def spent(refused: Refused) -> Problem:
 
 def unpriced(candidate: Candidate) -> Problem:
     """403: what a call costs must be known where a hard budget holds it."""
-    text = (
-        f"What this call to {candidate.offer.id} can cost is not known, so no budget can hold it: the model has no"
-        " price for it, or the request asks for what is charged apart from tokens (searches, tools that the provider"
-        " runs, fields that this gateway does not know). Leave that out, choose a model with a price, or have the"
-        " operator set one in [models]."
-    )
+    offer = candidate.offer
+    text = f"What this call to {offer.id} can cost is not known, so no budget can hold it: "
+    if offer.fee_unknown:
+        text += (
+            "the model searches unasked, for a fee beside its tokens. Choose a model that does not, or have the"
+            " operator tell the fee in [models] (`request` of the model's `prices`)."
+        )
+    else:
+        text += (
+            "the model has no price for it, or the request asks for what is charged apart from tokens (searches, tools"
+            " that the provider runs, fields that this gateway does not know). Leave that out, choose a model with a"
+            " price, or have the operator set one in [models]."
+        )
     return Problem(403, "unpriced", text, Fault.PLAN)
 
 

@@ -10,7 +10,7 @@ from gateway.cli.begins import settings
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
 from gateway.rules import load_catalogue, load_rules
-from gateway.simulating import change_record, simulate_plan
+from gateway.simulating import change_record, not_lent_by, simulate_plan
 from router.plan_change import ModelsChange, PlanChange
 from router.plan_lint import failing, lint
 from router.plans import Plan
@@ -99,14 +99,14 @@ def simulate(
     """Say what a tenant would gain and lose on another plan; changes nothing. Exit code 3 when it would lose
     something."""
 
-    async def work(at: Operation) -> PlanChange:
-        return await simulate_plan(at, plan, datetime.now(UTC).date())
+    async def work(at: Operation) -> tuple[PlanChange, str | None]:
+        return await simulate_plan(at, plan, datetime.now(UTC).date()), at.rules.operator
 
-    change = operate("plan.simulate", work, tenant=tenant, target=plan)
+    change, operator = operate("plan.simulate", work, tenant=tenant, target=plan)
     if as_json:
         print_json(change_record(tenant, change))
     else:
-        _print(tenant, change)
+        _print(tenant, change, operator)
     if change.loses:
         raise typer.Exit(FINDINGS)
 
@@ -115,7 +115,15 @@ def _shown(value: object) -> object:
     return ("yes" if value else "no") if isinstance(value, bool) else value
 
 
-def _print(tenant: str, change: PlanChange) -> None:
+def _not_lent(change: PlanChange, operator: str | None) -> str:
+    """Why models of the plan are not counted."""
+    names, providers = change.not_lent, ", ".join(not_lent_by(change))
+    why = f"{operator} has no usable key for them" if operator else "[managed] tenant is not set, so nothing is lent"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"not counted: {why}: {', '.join(names[:SHOWN])}{more}; it takes keys for {providers}"
+
+
+def _print(tenant: str, change: PlanChange, operator: str | None) -> None:
     verdict = "would lose something" if change.loses else "would lose nothing"
     print(f"{tenant} is on plan {change.before.name}; on {change.after.name} it {verdict}.")
     print()
@@ -127,6 +135,8 @@ def _print(tenant: str, change: PlanChange) -> None:
         print(f"{what}: {len(models.gained)} gained, {len(models.lost)} lost, {models.kept} kept")
         for told in _told(models):
             print(told)
+    if change.not_lent:
+        print(_not_lent(change, operator))
     print()
     rows = [(one.field, _shown(one.before), _shown(one.after), one.effect) for one in change.limits]
     rows.append(("min_quality", change.before.min_quality, change.after.min_quality, _changed(change)))

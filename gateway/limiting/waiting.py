@@ -38,9 +38,17 @@ class Left(StrEnum):
     CLOSED = "closed"  # this process is about to stop
 
 
+class _Said(NamedTuple):
+    """The limits' last answer, and when they were to be asked again (ms, on the room's clock)."""
+
+    verdict: Verdict
+    again_ms: int
+
+
 class Waited(NamedTuple):
-    """The end of a wait. `verdict` is the limits' last answer, None where they were not asked. Who was admitted has a
-    place, which must be given back by `leave`."""
+    """The end of a wait. `verdict` is the limits' last answer, None where they were not asked, or where the time that
+    they named was over and something else has been waited for since. Who was admitted has a place, which must be given
+    back by `leave`."""
 
     left: Left
     verdict: Verdict | None
@@ -117,13 +125,13 @@ class WaitingRoom:
         lane = _lane(asks)
         if (refused := self._join(tenant, turn, size, lane)) is not None:
             return Waited(refused, None)
-        last: list[Verdict] = []
+        last: list[_Said] = []
         self._held[tenant] += size
         try:
             async with asyncio.timeout(patience_s):
                 return await self._admitted(tenant, lane, asks, turn, last)
         except TimeoutError:
-            return Waited(Left.EXPIRED, last[-1] if last else None)
+            return Waited(Left.EXPIRED, self._still_said(last))
         finally:
             self._held[tenant] -= size
             if not self._held[tenant]:
@@ -142,20 +150,26 @@ class WaitingRoom:
         return None if self._turns.join(tenant, turn, lane) else Left.FULL
 
     async def _admitted(
-        self, tenant: str, lane: str, asks: Sequence[Ask], turn: "asyncio.Future[Left]", last: list[Verdict]
+        self, tenant: str, lane: str, asks: Sequence[Ask], turn: "asyncio.Future[Left]", last: list[_Said]
     ) -> Waited:
         while True:
             told = await self._my_turn(tenant, lane, turn)
             if told is not Left.ADMITTED:
-                return Waited(told, last[-1] if last else None)
+                return Waited(told, last[-1].verdict if last else None)
             verdict = await self._asked(asks)
             if verdict.admitted:
                 return Waited(Left.ADMITTED, verdict)
             if verdict.retry_ms is None:
                 self.leave()
                 return Waited(Left.REFUSED, verdict)
-            last[:] = [verdict]
-            turn = self._defer(tenant, lane, _wait_ms(verdict, verdict.retry_ms))
+            wait_ms = _wait_ms(verdict, verdict.retry_ms)
+            last[:] = [_Said(verdict, self._now() + wait_ms)]
+            turn = self._defer(tenant, lane, wait_ms)
+
+    def _still_said(self, last: Sequence[_Said]) -> Verdict | None:
+        """The limits' last answer, unless it has long been time to ask again: then a place or a pause is what was
+        waited for."""
+        return last[-1].verdict if last and self._now() - last[-1].again_ms <= LOOK_MS else None
 
     async def _my_turn(self, tenant: str, lane: str, turn: "asyncio.Future[Left]") -> Left:
         """ADMITTED when it has a place; else why it waits no longer."""

@@ -1,5 +1,6 @@
 """Where a call stands: what it holds of the places, what it is told, and what the operator's commands say of pauses."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,17 @@ async def test_each_end_has_its_word() -> None:
     world.room.close()
     assert await code_of(world, [rpm(9)], tally()) == "shutting_down"
     assert world.ends == ["admitted", "expired", "expired", "closed"]
+
+
+async def test_who_waited_last_for_a_pause_is_told_of_that_and_not_of_the_limit_before() -> None:
+    world = World(wait_s=0.6)
+    held = world.places.take(BULK)
+    assert (await held.wait([conc(2)], tally())).admitted  # bulk has one of two
+    waiting = asyncio.create_task(code_of(world, [conc(2)], tally()))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    world.room.pause(frozenset({"t"}))
+    assert await waiting == "bulk_paused"
 
 
 async def test_refusal_of_the_limits_is_told_as_the_plan_has_it() -> None:

@@ -67,9 +67,27 @@ def test_simulation_says_what_would_be_lost_and_exits_3(cli: Cli) -> None:
     assert "- minimax/MiniMax-M2, " in told and "cannot be used" in told
     assert json.loads(cli("tenant", "show", "acme", "--json"))["plan"] == "team"  # nothing was changed
     won = cli("plan", "simulate", "acme", "--plan", "enterprise")
-    assert "it would lose nothing" in won and "+ anthropic/" in won
+    assert "it would lose nothing" in won and "models with the operator's keys: 0 gained" in won
+    assert "[managed] tenant is not set, so nothing is lent: " in won and " for anthropic, " in won
     assert 'did you mean "team"' in cli("plan", "simulate", "acme", "--plan", "teem", code=1)
     assert "acne" in cli("plan", "simulate", "acne", "--plan", "team", code=1)
+
+
+def test_simulation_counts_no_model_that_the_operator_has_no_key_for(cli: Cli) -> None:
+    cli("tenant", "add", "house", "--plan", "enterprise")
+    cli("key", "set", "house", "OPENAI_API_KEY", stdin="sk-operators-own-value-1")
+    cli("tenant", "add", "acme", "--plan", "free")
+    config(cli, '[managed]\ntenant = "house"\n')
+    record = json.loads(cli("plan", "simulate", "acme", "--plan", "enterprise", "--json", code=3))
+    gained = record["managed_keys"]["gained"]
+    assert "openai/gpt-4o" in gained and {one.partition("/")[0] for one in gained} == {"openai"}
+    default = record["default_model"]  # openai/gpt-4o-mini, with the operator's key; then minimax/MiniMax-M2, with none
+    assert (default["usable_before"], default["usable_after"]) == (True, False)
+    unlent = record["not_lent"]
+    assert unlent["reason"] == "no_operator_key" and "openai" not in unlent["providers"]
+    assert any(one.startswith("anthropic/") for one in unlent["models"]) and "anthropic" in unlent["providers"]
+    told = cli("plan", "simulate", "acme", "--plan", "enterprise", code=3)
+    assert "house has no usable key for them: " in told and "+ openai/" in told
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from router.decision import usable
 from router.needs import Needs
 from router.plan_change import PlanChange, plan_change
 from router.plans import Plan
-from router.query import KeySource, Query
+from router.query import Holding, KeySource, Lacking, Query
 from tests.router import world
 
 PLANS = list(world.plans().names)
@@ -24,9 +24,12 @@ def plan(name: str) -> Plan:
     return found
 
 
-def change(before: str, after: str, *held: str, **options: Any) -> PlanChange:
-    keys = {each: world.holding(each) for each in held} | {"groq": world.lacking("groq")}
-    rules = (world.catalogue(), world.registry(), world.plans(), keys)
+def change(before: str, after: str, *held: str, operators: frozenset[str] = frozenset(), **options: Any) -> PlanChange:
+    """`held` are the tenant's own, which the operator's never stand in for."""
+    keys: dict[str, Holding | Lacking] = {"groq": world.lacking("groq")}
+    keys |= {each: world.holding(each, KeySource.MANAGED) for each in operators}
+    keys |= {each: world.holding(each) for each in held}
+    rules = (world.catalogue(), world.registry(), world.plans(), (keys, keys), operators)
     return plan_change(plan(before), plan(after), *rules, **({"today": world.TODAY} | options))
 
 
@@ -62,9 +65,25 @@ def test_narrow_list_of_own_models_loses_the_others_alone() -> None:
 
 def test_withdrawn_models_are_no_gain() -> None:
     gone = next(offer for offer in world.catalogue().offers if offer.deprecated_on)
-    everything = change("bound", "enterprise", today=date(2020, 1, 1)).models[KeySource.MANAGED]
+    lent = frozenset({gone.provider_id})
+    everything = change("bound", "enterprise", operators=lent, today=date(2020, 1, 1)).models[KeySource.MANAGED]
     assert gone.id in everything.gained
-    assert gone.id not in change("bound", "enterprise").models[KeySource.MANAGED].gained
+    assert gone.id not in change("bound", "enterprise", operators=lent).models[KeySource.MANAGED].gained
+
+
+def test_models_without_a_key_of_the_operators_are_neither_gained_nor_kept_and_are_told() -> None:
+    none = change("free", "enterprise")
+    assert not none.models[KeySource.MANAGED].gained and none.models[KeySource.MANAGED].kept == 0
+    assert {"openai/gpt-4o", "minimax/MiniMax-M2"} <= set(none.not_lent)
+    some = change("free", "enterprise", "minimax", operators=frozenset({"openai"}))
+    assert "openai/gpt-4o" in some.models[KeySource.MANAGED].gained
+    assert "openai/gpt-4o-mini" not in some.models[KeySource.MANAGED].gained  # it had it, and keeps it
+    lacking = {each.partition("/")[0] for each in some.not_lent}
+    assert "groq" in lacking and not lacking & {"openai", "minimax"}, "minimax is open with the tenant's own key"
+
+
+def test_models_that_only_a_key_of_the_operators_would_open_are_told_where_the_tenants_is_not_taken() -> None:
+    assert change("team", "free", "openai").not_lent == ("openai/gpt-4o-mini",)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +105,7 @@ def test_default_model_is_usable_with_the_keys_at_hand(own: str | None, held: li
 
 
 def test_operators_keys_open_the_default_where_they_are_open() -> None:
-    default = change("team", "enterprise", managed_open=True).default
+    default = change("team", "enterprise", operators=frozenset({"minimax"})).default
     assert (default.usable_before, default.usable_after) == (False, True)
     assert change("team", "enterprise").default.usable_after is False
 

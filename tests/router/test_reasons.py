@@ -3,10 +3,10 @@
 from router.reasons import REASONS, Fault, Reason
 
 WORDS = (
-    "no_credential key_unusable key_rejected byok_not_in_plan model_not_in_plan model_not_in_token provider_retired"
-    " model_deprecated model_disabled model_unknown unpriced over_max_price context_too_small output_too_small"
-    " lacks_tools lacks_vision lacks_json_schema lacks_audio lacks_parameter below_min_quality excluded_by_request"
-    " cooling_down budget_exhausted"
+    "no_credential key_unusable key_rejected no_operator_key byok_not_in_plan model_not_in_plan model_not_in_token"
+    " provider_retired model_deprecated model_disabled model_unknown unpriced over_max_price context_too_small"
+    " output_too_small lacks_tools lacks_vision lacks_json_schema lacks_audio lacks_parameter below_min_quality"
+    " excluded_by_request cooling_down budget_exhausted"
 )
 
 
@@ -35,4 +35,6 @@ def test_key_reasons_are_the_tenants_and_plan_reasons_the_plans() -> None:
         "key_unusable",
         "key_rejected",
     }
-    assert {"byok_not_in_plan", "model_not_in_plan"} <= {word for word, fault in faults.items() if fault is Fault.PLAN}
+    assert {"no_operator_key", "byok_not_in_plan", "model_not_in_plan"} <= {
+        word for word, fault in faults.items() if fault is Fault.PLAN
+    }

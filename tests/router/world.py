@@ -52,6 +52,8 @@ BOUND: Final[Mapping[str, object]] = {  # a plan whose own keys open one model a
     "min_quality": 0,
     "default_model": "auto",
 }
+# One that has a model with the operator's key, and another with the tenant's own.
+MIXED: Final = {**BOUND, "managed_models": ["gpt-4o-mini"], "narrower_than_lower": True}
 
 
 @cache
@@ -61,7 +63,7 @@ def registry() -> Registry:
 
 @cache
 def plans() -> Plans:
-    return load_plans({"bound": BOUND})
+    return load_plans({"bound": BOUND, "mixed": MIXED})
 
 
 @cache

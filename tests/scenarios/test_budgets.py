@@ -98,6 +98,23 @@ def test_what_is_no_budget_is_refused(
     assert [one["whose"] for one in listed(control, slug)] == ["plan"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "told"),
+    [
+        ("budgets/managed/day", {"amount_usd": 1.5}, 'amount_usd: it must be text in quotes, such as "49.90"'),
+        ("budgets/managed/day", {"amount_usd": 50}, 'amount_usd: it must be text in quotes, such as "49.90"'),
+        ("budgets/managed/day", {"amount_usd": "1", "hard": "yes"}, "hard: it must be true or false, without quotes"),
+        ("limits/concurrency", {"amount": "5"}, "amount: it must be a whole number without quotes, such as 600"),
+        ("limits/concurrency", {"amount": 5.5}, "amount: it must be a whole number without quotes, such as 600"),
+    ],
+)
+def test_amount_of_the_other_kind_is_refused_with_the_form_that_is_wanted(
+    control: Control, path: str, body: dict[str, Any], told: str
+) -> None:
+    answer = control.admin("PUT", f"/admin/tenants/beta/{path}", body)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, told), answer.text
+
+
 def test_tenant_sees_the_budgets_that_its_token_is_under(control: Control, slug: str) -> None:
     put(control, slug, "managed/day", {"amount_usd": "7"})
     put(control, slug, "byok/month", {"amount_usd": "3"}, id_of(control, slug))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,39 @@ def test_trouble_with_a_lent_key_is_the_operators_to_mend(lending: RunningGatewa
 
 def test_nobody_is_lent_anything_where_nobody_lends(gateway: RunningGateway) -> None:
     refused = gateway.post(CHAT, gateway.tenant("acme", "free"), MINI)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "provider_key_missing")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operator_key_missing")
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": HELLO},
+    "/v1/messages": {"messages": HELLO, "max_tokens": 50},
+    "/v1/responses": {"input": "Hello"},
+}
+
+
+def test_key_that_the_operator_lacks_is_not_the_tenants_to_store(tmp_path: Path, sandbox: SandboxServer) -> None:
+    """A model of the plan, of a provider for which the operator holds nothing."""
+    plan = '[plans.free]\nmanaged_models = ["gpt-4o-mini", "minimax/MiniMax-M2"]\n'
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
+        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + plan)) as running:
+        token = running.tenant("acme", "free", {"MINIMAX_API_KEY": OWN})  # which this plan does not take
+        for path, body in SHAPES.items():
+            answer = running.post(path, token, body | {"model": "minimax/MiniMax-M2"})
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["fault"]) == (403, "operator_key_missing", "plan"), error
+            assert "the operator has no usable key for minimax" in error["message"]
+            assert answer.headers["x-should-retry"] == "false"
+            made = f"/v1/requests/{answer.headers['x-wardgate-request-id']}"
+            eventually(lambda made=made: running.get(made, token).status_code == 200)  # type: ignore[misc]
+            rejected = running.get(made, token).json()["decision"]["rejected"]
+            assert {one["reason"] for one in rejected} == {"no_operator_key"}
+        told = running.post("/v1/route", token, {"model": "minimax/MiniMax-M2", "messages": HELLO}).json()
+        assert (
+            told["fix"].startswith("tell the operator") and "wardgate key set OPERATOR MINIMAX_API_KEY" in told["fix"]
+        )
+        assert running.settled("wardgate_route_rejections_total", reason="no_operator_key") == len(SHAPES)
+        assert not sandbox.app.journal.requests()
 
 
 def test_plans_budget_holds_what_the_operator_spends(tmp_path: Path, sandbox: SandboxServer) -> None:
@@ -118,6 +151,45 @@ def test_what_nobody_can_price_is_not_bought_with_the_operators_keys(
     assert "searches" in refused.json()["error"]["message"] and not sandbox.app.journal.requests()
     own = lending.tenant("own", "pro", {"OPENAI_API_KEY": OWN})
     assert lending.post(CHAT, own, MINI | {"model": "openai/gpt-4o"} | more).status_code == 200
+
+
+SEARCHES = MINI | {"model": "openai/gpt-4o-search-preview"}
+
+
+def test_model_that_searches_unasked_is_not_bought_with_the_operators_keys(
+    lending: RunningGateway, sandbox: SandboxServer
+) -> None:
+    """Each of its calls costs a fee beside the tokens, which nobody counts; with its own key the tenant's cost is not
+    known."""
+    refused = lending.post(CHAT, lending.tenant("acme", "enterprise"), SEARCHES)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"]) == (403, "unpriced") and not sandbox.app.journal.requests()
+    assert "searches unasked" in error["message"]
+    own = lending.tenant("own", "pro", {"OPENAI_API_KEY": OWN})
+    answer = lending.post(CHAT, own, SEARCHES)
+    assert answer.status_code == 200 and "x-wardgate-cost-usd" not in answer.headers
+
+    def unpriced() -> bool:
+        rows = lending.get("/v1/usage?by=model", own).json()["rows"]
+        return [(row["cost_usd"], row["unpriced_requests"]) for row in rows] == [(None, 1)]
+
+    eventually(unpriced)
+
+
+def test_fee_of_a_search_that_the_operator_tells_is_held_and_charged(tmp_path: Path, sandbox: SandboxServer) -> None:
+    prices = '[models."openai/gpt-4o-search-preview".prices]\ninput = "2.5"\noutput = "10"\nrequest = "0.025"\n'
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
+        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + prices)) as running:
+        token = running.tenant("acme", "enterprise")
+        answer = running.post(CHAT, token, SEARCHES)
+        assert answer.status_code == 200, answer.text
+        cost = Decimal(answer.headers["x-wardgate-cost-usd"])
+        assert Decimal("0.025") < cost < Decimal("0.026")
+        made = f"/v1/requests/{answer.headers['x-wardgate-request-id']}"
+        eventually(lambda: running.get(made, token).json().get("receipt") is not None)
+        lines = {one["class"]: one["cost_nano"] for one in running.get(made, token).json()["receipt"]["lines"]}
+        assert lines["request"] == 25_000_000
 
 
 def test_use_of_a_lent_key_is_the_operators(lending: RunningGateway) -> None:

@@ -80,6 +80,21 @@ async def test_refusal_of_the_limits_is_told_when_the_wait_ends() -> None:
     assert (await waiting_room.enter("b", [rpm(1, "b")], LONG_S)).left is Left.ADMITTED
 
 
+async def test_refusal_that_is_over_is_not_told_of_who_waited_for_a_place_or_a_pause_since() -> None:
+    """A lease is looked for again after 0.1 s; there was none for it to wait for, all the rest of its time."""
+    for hold in ("place", "pause"):
+        limiter = Limiter()
+        waiting_room = WaitingRoom(limiter, places=1)
+        held = await limiter.admit([conc(1)])
+        bulk = entering(waiting_room, "a", conc(1), patience_s=0.6)
+        await settled()
+        assert held.ticket is not None and not bulk.done()
+        limiter.settle(held.ticket)
+        with interactive(waiting_room) if hold == "place" else contextlib.nullcontext():
+            waiting_room.pause(frozenset({"a"} if hold == "pause" else set()))
+            assert await bulk == Waited(Left.EXPIRED, None), hold
+
+
 async def test_bulk_goes_when_its_limit_admits_it() -> None:
     waiting_room = WaitingRoom(Limiter())  # 20 ms a request
     for _ in range(3_001):
