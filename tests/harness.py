@@ -5,7 +5,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
@@ -24,6 +23,7 @@ from gateway.rules import load_rules
 from gateway.server import Listening, serve
 from gateway.settings import Settings
 from keystore.keystore import Keystore
+from tests.forks import WARDGATE, forks
 
 Result = TypeVar("Result")
 START_TIMEOUT_S = 60.0
@@ -218,15 +218,6 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 def run_cli(
     *arguments: str, stdin: str | None = None, env: Mapping[str, str], cwd: Path
 ) -> "subprocess.CompletedProcess[str]":
-    """`wardgate ARGUMENTS` with the installed script."""
-    script = Path(sys.executable).with_name("wardgate")
-    return subprocess.run(
-        [str(script), *arguments],
-        input=stdin if stdin is not None else "",
-        env={"PATH": os.environ.get("PATH", ""), "COLUMNS": "200", **env},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    """`wardgate ARGUMENTS` in a process of its own."""
+    environment = {"PATH": os.environ.get("PATH", ""), "COLUMNS": "200", **env}
+    return forks().run([*WARDGATE, *arguments], stdin=stdin or "", env=environment, cwd=cwd)
