@@ -122,8 +122,10 @@ class Forks:
             child = self.start(command, env=env, cwd=cwd, files=(given.fileno(), out.fileno(), err.fileno()))
             try:
                 code = child.wait(timeout)
-            finally:
+            except BaseException:
                 child.kill()
+                child.wait(10)
+                raise
             out.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(list(command), code, out.read().decode(), err.read().decode())
