@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -25,10 +24,9 @@ from keystore.providers import Registry
 from keystore.tenants import Tenant
 from router.failure import Failure, FailureKind
 from router.reasons import Fault
+from tests.forks import Program, program
 from tests.gateway.repeating import BODY, ENDPOINT, QUICK, Replica, Upstream, opened, replica_of
 from tests.keystore.conftest import FakeClock, World
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
