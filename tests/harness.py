@@ -1,16 +1,18 @@
 """A whole gateway on real ports for tests: the server in a thread, the operator as store calls or the real CLI."""
 
 import asyncio
+import functools
 import io
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TypeVar
 
@@ -24,6 +26,8 @@ from gateway.rules import load_rules
 from gateway.server import Listening, serve
 from gateway.settings import Settings
 from keystore.keystore import Keystore
+from keystore.migrate import migrate
+from tests.forks import WARDGATE, forks
 
 Result = TypeVar("Result")
 START_TIMEOUT_S = 60.0
@@ -77,8 +81,13 @@ class RunningGateway:
     _failure: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self.database_url = self.database_url or f"sqlite+aiosqlite:///{self.folder}/wardgate.db"
         self.write_config(self.config)
+        if self.database_url:
+            return
+        database = self.folder / "wardgate.db"
+        self.database_url = f"sqlite+aiosqlite:///{database}"
+        if not database.exists():
+            database.write_bytes(migrated())
 
     def write_config(self, text: str) -> None:
         (self.folder / "wardgate.toml").write_text(text, encoding="utf-8")
@@ -207,6 +216,15 @@ class RunningGateway:
         }
 
 
+@functools.cache
+def migrated() -> bytes:
+    """An SQLite database with our tables and nothing in them: making them takes a third of a gateway's start."""
+    with TemporaryDirectory() as folder, ThreadPoolExecutor(1) as pool:  # a thread: a test may have an event loop
+        path = Path(folder) / "migrated.db"
+        pool.submit(lambda: asyncio.run(migrate(f"sqlite+aiosqlite:///{path}"))).result()
+        return path.read_bytes()
+
+
 def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Poll until `condition` holds; fails the test when it never does."""
     deadline = time.monotonic() + timeout_s
@@ -218,15 +236,6 @@ def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
 def run_cli(
     *arguments: str, stdin: str | None = None, env: Mapping[str, str], cwd: Path
 ) -> "subprocess.CompletedProcess[str]":
-    """`wardgate ARGUMENTS` with the installed script."""
-    script = Path(sys.executable).with_name("wardgate")
-    return subprocess.run(
-        [str(script), *arguments],
-        input=stdin if stdin is not None else "",
-        env={"PATH": os.environ.get("PATH", ""), "COLUMNS": "200", **env},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    """`wardgate ARGUMENTS` in a process of its own."""
+    environment = {"PATH": os.environ.get("PATH", ""), "COLUMNS": "200", **env}
+    return forks().run([*WARDGATE, *arguments], stdin=stdin or "", env=environment, cwd=cwd)

@@ -1,19 +1,19 @@
 """Price lists for tests: the bundled map as it would be published, changed where a test says so."""
 
-import subprocess
-import sys
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from keystore.keystore import Keystore
 from keystore.price_releases import NewRelease
 from router.price_feeds import RESERVED
 from router.price_map import load_bundled
 from router.price_release import encode, pack, version_of
+from tests.forks import WARDGATE, forks
 
 M2 = "minimax/MiniMax-M2"
 JUMPS = "minimax/MiniMax-M2.1"
@@ -68,25 +68,26 @@ def times(name: str, factor: str, *fields: str) -> dict[str, object]:
 @contextmanager
 def serving(folders: Sequence[Path], env: Mapping[str, str]) -> Iterator[list[str]]:
     """`wardgate serve` in a process of its own for each folder, started together; gives their URLs."""
-    script = Path(sys.executable).with_name("wardgate")
     fixed = {"PATH": "/usr/bin:/bin", "WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0"}
     with ExitStack() as stack:
-        running = []
+        nothing = stack.enter_context(Path(os.devnull).open("rb"))
+        running, said = [], []
         for folder in folders:
-            log = stack.enter_context((folder / "serve.log").open("wb"))
-            options: dict[str, Any] = {"cwd": folder, "env": fixed | dict(env), "stdout": log, "text": True}
-            running.append(subprocess.Popen([str(script), "serve"], stderr=subprocess.PIPE, **options))
+            read, write = os.pipe()
+            said.append(stack.enter_context(os.fdopen(read, encoding="utf-8")))
+            with (folder / "serve.log").open("wb") as log, os.fdopen(write, "wb") as err:
+                files = nothing.fileno(), log.fileno(), err.fileno()
+                running.append(forks().start([*WARDGATE, "serve"], env=fixed | dict(env), cwd=folder, files=files))
         try:
-            yield [_url_of(process, folder) for process, folder in zip(running, folders, strict=True)]
+            yield [_url_in(stderr, folder) for stderr, folder in zip(said, folders, strict=True)]
         finally:
             for process in running:
                 process.terminate()
             for process in running:
-                process.communicate(timeout=60)
+                process.wait(60)
 
 
-def _url_of(process: "subprocess.Popen[str]", folder: Path) -> str:
-    assert process.stderr is not None
-    line = next((line for line in process.stderr if line.startswith("wardgate serves ")), "")
+def _url_in(stderr: TextIO, folder: Path) -> str:
+    line = next((line for line in stderr if line.startswith("wardgate serves ")), "")
     assert line, (folder / "serve.log").read_text()
     return line.split()[2].rstrip(",")

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.sandbox.server import SandboxServer
+from tests.forks import WARDGATE, Forked, forks
 from tests.harness import RunningGateway, sandbox_config
 
 CHAT = "/v1/chat/completions"
@@ -23,7 +22,7 @@ CHAT = "/v1/chat/completions"
 class Served:
     """A running `wardgate serve` with one tenant."""
 
-    process: "subprocess.Popen[str]"
+    process: Forked
     url: str
     metrics_url: str
     token: str
@@ -65,16 +64,22 @@ def served(folder: Path, sandbox: SandboxServer, limits: str, *arguments: str) -
 def process_of(gateway: RunningGateway, token: str, *arguments: str) -> Iterator[Served]:
     """A process over the folder and the database of a gateway that is not started itself; `token` is one of its."""
     env = gateway.environment() | {"WARDGATE_PORT": "0", "WARDGATE_METRICS_PORT": "0", "PATH": os.environ["PATH"]}
-    command = [str(Path(sys.executable).with_name("wardgate")), "serve", *arguments]
+    read, write = os.pipe()
     log = gateway.folder / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, env=env, cwd=gateway.folder, stdout=out, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        said = process.stderr.readline()
-        found = re.search(r"serves (http://\S+), metrics at (\S+)", said)
-        assert found, said
-        yield Served(process, found.group(1), found.group(2), token, log)
-    finally:
-        process.kill()
-        process.communicate()
+    with (
+        Path(os.devnull).open("rb") as nothing,
+        log.open("wb") as out,
+        os.fdopen(read, encoding="utf-8") as stderr,
+        os.fdopen(write, "wb") as err,
+    ):
+        files = nothing.fileno(), out.fileno(), err.fileno()
+        process = forks().start([*WARDGATE, "serve", *arguments], env=env, cwd=gateway.folder, files=files)
+        err.close()
+        try:
+            said = stderr.readline()
+            found = re.search(r"serves (http://\S+), metrics at (\S+)", said)
+            assert found, said
+            yield Served(process, found.group(1), found.group(2), token, log)
+        finally:
+            process.kill()
+            process.wait()

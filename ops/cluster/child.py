@@ -1,6 +1,7 @@
 """One child process of the cluster: started, watched, stopped by its own id.
 
-Owns the process of a gateway or of the sandbox and its log. Its folder stays when it ends: the journal in it belongs to
+Owns the process of a gateway or of the sandbox and its log, not how a process is made: a test has a quicker way than
+Python's own start. Its folder stays when it ends: the journal in it belongs to
 whoever is started there next. Must not know the proxy.
 """
 
@@ -8,15 +9,53 @@ import asyncio
 import contextlib
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final, Protocol
 
 from ops.cluster.waiting import ClusterError, until
 
 START_S: Final = 60.0
 TAIL: Final = 1500  # bytes of a log that are shown when a start fails
+
+
+class Process(Protocol):
+    """What is known of a process, as `asyncio.subprocess.Process` tells it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def send_signal(self, signal: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def wait(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to run, where, and into which files it says what it says."""
+
+    command: Sequence[str]
+    folder: Path
+    environment: Mapping[str, str]
+    out: BinaryIO
+    err: BinaryIO
+
+
+Spawn = Callable[[Order], Awaitable[Process]]
+
+
+async def spawned(order: Order) -> Process:
+    """By the operating system."""
+    return await asyncio.create_subprocess_exec(
+        *order.command, cwd=order.folder, env=dict(order.environment), stdin=asyncio.subprocess.DEVNULL,
+        stdout=order.out, stderr=order.err, start_new_session=True,
+    )  # fmt: skip  # its own session: Ctrl-C is ours to hear, and to tell in order
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +70,8 @@ class Child:
     on_stdout: bool = False  # where it announces itself; the other is its log
     addresses: tuple[str, ...] = ()
     starts: int = 0
-    process: asyncio.subprocess.Process | None = field(default=None, repr=False)
+    spawn: Spawn = spawned
+    process: Process | None = field(default=None, repr=False)
 
     @property
     def log(self) -> Path:
@@ -52,10 +92,7 @@ class Child:
         """Until it has said where it listens. Raises ClusterError."""
         with self.log.open("ab") as log, self.said.open("wb") as said:
             out, err = (said, log) if self.on_stdout else (log, said)
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command, cwd=self.folder, env=dict(self.environment), stdin=asyncio.subprocess.DEVNULL,
-                stdout=out, stderr=err, start_new_session=True,
-            )  # fmt: skip  # its own session: Ctrl-C is ours to hear, and to tell in order
+            self.process = await self.spawn(Order(self.command, self.folder, self.environment, out, err))
         self.starts += 1
         self.addresses = ()
         if not await until(self._announced_or_ended, START_S) or not self.addresses:

@@ -152,7 +152,7 @@ class Cluster:
         name = f"replica-{number}"
         (folder / name).mkdir(exist_ok=True)
         environment = self.plan.environment(name, self.database_url, self.redis_url)
-        return Child(name, wardgate("serve"), folder / name, environment | _importable(), SERVES)
+        return Child(name, wardgate("serve"), folder / name, environment | _importable(), SERVES, spawn=self.plan.spawn)
 
     async def _start(self, replica: Replica) -> None:
         """Until it is ready and the proxy knows. Raises ClusterError."""

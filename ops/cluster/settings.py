@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ops.cluster.child import Spawn, spawned
+
 FOLDER: Final = Path("var/cluster")
 MOST: Final = 16  # replicas; a machine has an end
 PLANS: Final = ("free", "solo", "pro", "team", "enterprise")
@@ -15,7 +17,7 @@ NO_LIMITS: Final = "requests_per_minute = 10_000_000\ntokens_per_minute = 10_000
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`database_url`, `redis_url` and `upstream` are started where they are not given. `tables` are more rows for
-    `wardgate.toml`; without any of `[plans]` there, the plans' limits are out of the way."""
+    `wardgate.toml`; without any of `[plans]` there, the plans' limits are out of the way. `spawn` starts a gateway."""
 
     replicas: int = 3
     folder: Path = FOLDER
@@ -26,6 +28,7 @@ class Plan:
     redis_url: str = ""
     upstream: str = ""
     tables: str = ""
+    spawn: Spawn = spawned
 
     def config(self, upstream: str) -> str:
         """The `wardgate.toml` of all replicas: MiniMax is the upstream."""

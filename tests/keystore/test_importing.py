@@ -6,7 +6,6 @@ import os
 import random
 import sqlite3
 import stat
-import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +26,7 @@ from keystore.providers import Registry
 from keystore.resolve import Found, Store, known_names
 from keystore.sealing import Place
 from keystore.tenantkeys import sealed_with
+from tests.forks import program
 from tests.keystore.conftest import World
 from tests.keystore.legacy_corpus import CANARY, T1, Corpus, Row, corpus
 
@@ -499,9 +499,7 @@ asyncio.run(main())
 
 async def killed_apply(world: World, after: int) -> bool:
     """An apply in a process of its own, killed when it has told of `after` batches; False when it ended before."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", APPLY, world.url, str(world.ring), stdout=asyncio.subprocess.PIPE
-    )
+    process = await program("-c", APPLY, world.url, str(world.ring))
     assert process.stdout is not None
     for _ in range(after):
         if not await process.stdout.readline():

@@ -1,7 +1,6 @@
 """The ledger under replays, many writers and killed processes: each request once, and usage always the rows' sum."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from itertools import count
@@ -15,6 +14,7 @@ from keystore.engine import Database
 from keystore.errors import LedgerGap
 from keystore.ledger import LedgerStore
 from keystore.ledger_row import LedgerRow, State
+from tests.forks import Program, program
 from tests.keystore.conftest import START, World
 from tests.keystore.ledgers import BATCH, a_row, all_rows, all_usage, each_once, shared_rows, truth
 
@@ -144,9 +144,8 @@ asyncio.run(write(sys.argv[1], int(sys.argv[2])))
 
 
 async def test_killed_processes_lose_nothing_and_write_nothing_twice(world: World) -> None:
-    async def started(writer: int) -> asyncio.subprocess.Process:
-        command = [sys.executable, "-c", WRITE, world.url, str(writer)]
-        return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    async def started(writer: int) -> Program:
+        return await program("-c", WRITE, world.url, str(writer))
 
     async def killed_after(lines: int, writer: int) -> None:
         process = await started(writer)

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,6 +19,7 @@ from keystore.moves import MoveReport, UndoReport
 from keystore.providers import Registry, provider_from_row
 from keystore.resolve import Found, Missing, Store, Via, known_names
 from keystore.tenants import Tenant
+from tests.forks import program
 from tests.keystore.conftest import World
 
 OLD, NEW = "MINIMAX_2_7_API_KEY", "MINIMAX_API_KEY"
@@ -468,9 +468,7 @@ asyncio.run(main())
 
 async def killed(world: World, verb: str, after: int) -> None:
     """A run in a process of its own, killed when it has told of `after` tenants."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", MOVE, world.url, str(world.ring), verb, stdout=asyncio.subprocess.PIPE
-    )
+    process = await program("-c", MOVE, world.url, str(world.ring), verb)
     assert process.stdout is not None
     for _ in range(after):
         assert await process.stdout.readline()

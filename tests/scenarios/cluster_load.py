@@ -16,7 +16,7 @@ from ops.cluster.cluster import Cluster
 from ops.cluster.waiting import until
 
 PLAIN = ("delay=0.1; tokens=5", "delay=0.3; tokens=9", "delay=0.2; tokens=700")
-STREAMS = ("tokens=30; gap=0.02", "tokens=3", "tokens=60; gap=0.1", "tokens=12; gap=0.1")  # the third outlives a drain
+STREAMS = ("tokens=30; gap=0.02", "tokens=3", "tokens=30; gap=0.1", "tokens=12; gap=0.1")  # the third outlives a drain
 PLAIN_CALLERS, STREAM_CALLERS = 4, 6
 
 

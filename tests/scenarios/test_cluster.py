@@ -12,11 +12,12 @@ import pytest
 from gateway.sandbox.server import SandboxServer
 from ops.cluster.cluster import Cluster
 from ops.cluster.settings import Plan
+from tests.forks import spawn
 from tests.scenarios.cluster_load import Load, Row, loaded, settled_ledger, told_usage
 
 REPLICAS = int(os.environ.get("WARDGATE_REPLICAS", "2"))
-ROLLS = int(os.environ.get("WARDGATE_ROLLS", "2"))
-KILLS = int(os.environ.get("WARDGATE_KILLS", "2"))
+ROLLS = int(os.environ.get("WARDGATE_ROLLS", "10"))
+KILLS = int(os.environ.get("WARDGATE_KILLS", "20"))
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def plan(tmp_path: Path, fresh_database: str, fresh_redis: str, sandbox: Sandbox
         database_url=fresh_database,
         redis_url=fresh_redis,
         upstream=sandbox.url,
+        spawn=spawn,
     )
 
 

@@ -6,8 +6,6 @@ WARDGATE_BUDGET_CROWD="100x500" makes it full size: tenants, and callers of each
 import asyncio
 import json
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from keystore.budget_use import BudgetUse
 from keystore.budgets import plan_budget
 from keystore.clock import utc_now
 from keystore.engine import Database
+from tests.forks import program
 from tests.keystore.conftest import World
 
 PROCESSES = 4
@@ -28,14 +27,7 @@ AMOUNT = MOST * max(100, PROCESSES * CALLERS)
 async def one(url: str, callers: int = CALLERS) -> dict[str, Any]:
     """A process of tests.gateway.budgeting.crowd, and what it told."""
     given = (url, *(str(each) for each in (TENANTS, callers, AMOUNT, MOST)))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.gateway.budgeting.crowd",
-        *given,
-        cwd=Path(__file__).parents[3],
-        stdout=asyncio.subprocess.PIPE,
-    )
+    process = await program("-m", "tests.gateway.budgeting.crowd", *given)
     try:
         out, _ = await process.communicate()
     finally:
