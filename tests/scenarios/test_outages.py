@@ -6,6 +6,7 @@ a second; what they met is printed, with how long it took.
 
 import asyncio
 import itertools
+import json
 import math
 import os
 import statistics
@@ -17,7 +18,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-import httpx
 import pytest
 import redis.asyncio as redis
 
@@ -26,6 +26,7 @@ from keystore.keystore import Keystore
 from tests import services
 from tests.gateway.limiting.link import link_to
 from tests.harness import NO_LIMITS, RunningGateway, eventually, sandbox_config
+from tests.scenarios.lines import Lines, post
 from tests.scenarios.replicas import know_each_other, replicas
 from tests.scenarios.truth import CHAT, select
 
@@ -41,6 +42,7 @@ PLAN_OF = {"soft": "team", "limited": "solo", "hard": "team"}
 HARD_USD = "0.01" if WHOLE else "0.001"  # the last call that fits may cost 0.0003 at most
 FLAPS, FLAP_S = (10, 30.0) if WHOLE else (1, 0.5)
 ASKED = {"role": "user", "content": "[sandbox: tokens=5] Hi"}
+BODY = {"model": "minimax/MiniMax-M2", "messages": [ASKED], "max_tokens": 50}
 
 
 @dataclass
@@ -53,12 +55,12 @@ class Phase:
     codes: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
-    def note(self, tenant: str, answer: httpx.Response, seconds: float) -> None:
-        self.statuses.setdefault(tenant, Counter())[answer.status_code] += 1
-        if answer.status_code == 200:
+    def note(self, tenant: str, status: int, body: bytes, seconds: float) -> None:
+        self.statuses.setdefault(tenant, Counter())[status] += 1
+        if status == 200:
             self.seconds.append(seconds)
         else:
-            self.codes[answer.json()["error"]["code"]] += 1
+            self.codes[json.loads(body)["error"]["code"]] += 1
 
     @property
     def p99_ms(self) -> float:
@@ -79,6 +81,9 @@ class Traffic:
     phases: list[Phase] = field(default_factory=lambda: [Phase("warm")])
     sent: set[asyncio.Task[None]] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self.lines = {each.url: Lines(int(each.url.rpartition(":")[2])) for each in self.gateways}
+
     @property
     def now(self) -> Phase:
         return self.phases[-1]
@@ -91,43 +96,41 @@ class Traffic:
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(
-            timeout=60, limits=httpx.Limits(max_connections=None, max_keepalive_connections=8)
-        ) as client:
-            await self._warm(client)
-            pacing = asyncio.create_task(self._pace(client))
-            try:
-                yield
-            finally:
-                pacing.cancel()
-                await asyncio.gather(pacing, return_exceptions=True)
-                await asyncio.gather(*self.sent)
+        await self._warm()
+        pacing = asyncio.create_task(self._pace())
+        try:
+            yield
+        finally:
+            pacing.cancel()
+            await asyncio.gather(pacing, return_exceptions=True)
+            await asyncio.gather(*self.sent)
+            for each in self.lines.values():
+                each.close()
 
-    async def _warm(self, client: httpx.AsyncClient) -> None:
+    async def _warm(self) -> None:
         """Every gateway knows every tenant."""
         for tenant, gateway in itertools.product(self.tokens, self.gateways):
             for _ in range(100):
                 before = self.now.statuses.get(tenant, Counter())[200]
-                await self._one(client, gateway, tenant)
+                await self._one(gateway, tenant)
                 if self.now.statuses[tenant][200] > before:
                     break
         self.now.codes.clear()
 
-    async def _pace(self, client: httpx.AsyncClient) -> None:
+    async def _pace(self) -> None:
         began, gap = time.monotonic(), 1 / RPS
         whose = itertools.cycle(itertools.product(self.tokens, self.gateways))
         for number, (tenant, gateway) in enumerate(whose):
             await asyncio.sleep(began + number * gap - time.monotonic())
-            task = asyncio.create_task(self._one(client, gateway, tenant))
+            task = asyncio.create_task(self._one(gateway, tenant))
             self.sent.add(task)
             task.add_done_callback(self.sent.discard)
 
-    async def _one(self, client: httpx.AsyncClient, gateway: RunningGateway, tenant: str) -> None:
+    async def _one(self, gateway: RunningGateway, tenant: str) -> None:
         phase, began = self.now, time.monotonic()
-        head = {"authorization": f"Bearer {self.tokens[tenant]}"}
-        body = {"model": "minimax/MiniMax-M2", "messages": [ASKED], "max_tokens": 50}
-        answer = await client.post(gateway.url + CHAT, json=body, headers=head)
-        phase.note(tenant, answer, time.monotonic() - began)
+        async with asyncio.timeout(60):
+            status, body = await self.lines[gateway.url].ask(post(CHAT, self.tokens[tenant], BODY))
+        phase.note(tenant, status, body, time.monotonic() - began)
 
     def admitted(self, tenant: str) -> tuple[int, float]:
         """How many were answered since the first phase that is judged, and in how many seconds."""
