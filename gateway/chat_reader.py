@@ -24,7 +24,7 @@ class _Delta(msgspec.Struct, gc=False):
 
     @property
     def reasons(self) -> bool:
-        return bytes(self.reasoning_content) not in _NOTHING or bytes(self.reasoning) not in _NOTHING
+        return _says(self.reasoning_content) or _says(self.reasoning)
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -42,6 +42,12 @@ class _Chunk(msgspec.Struct, gc=False):
 
 
 _CHUNK: Final = msgspec.json.Decoder(_Chunk)
+
+
+def _says(value: msgspec.Raw) -> bool:
+    """Whether there is a value that says something. What is not there is told apart without a look at it: this is asked
+    of every token."""
+    return value is not _ABSENT and bytes(value) not in _NOTHING
 
 
 def error_event(problem: Problem) -> bytes:
@@ -66,8 +72,9 @@ class ChatReader(StreamReader):
             chunk = _CHUNK.decode(data)
         except (ValueError, RecursionError):  # not a chunk: the end mark, an error, or something odd
             return self._odd(data, name) and (self._keep_usage or not _only_counts(data))
-        counted = bytes(chunk.usage) != _NULL
-        if counted or bytes(chunk.error) != _NULL or name == "error" or chunk.object == "error":
+        counted = chunk.usage is not _ABSENT and bytes(chunk.usage) != _NULL
+        failed = chunk.error is not _ABSENT and bytes(chunk.error) != _NULL
+        if counted or failed or name == "error" or chunk.object == "error":
             return self._odd(data, name) and (self._keep_usage or bool(chunk.choices) or not counted)
         self.started = True
         seen = self.seen

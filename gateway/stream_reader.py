@@ -62,13 +62,14 @@ class StreamReader(ABC):
         if len(events) == 1:
             return data if self._goes(events[0]) and not self._broken else b""
         out: list[bytes] = []
+        seen = self.seen
         for event in events:
             goes = self._goes(event)
-            if self._broken:
+            if seen.malformed or seen.error is not None:
                 break
             if goes:
                 out.append(event)
-            if self.seen.ended:
+            if seen.ended:
                 break
         return b"\n\n".join(out) + b"\n\n" if out else b""
 

@@ -119,7 +119,7 @@ class BudgetUse:
     async def _changing(self, holder: str) -> AsyncIterator[AsyncConnection]:
         """A transaction in which a holder holds less or more, and never less than nothing."""
         try:
-            async with self._database.write() as connection:
+            async with self._database.write(told=False) as connection:
                 await _hold_holder(connection, holder)
                 yield connection
                 owes = (budget_holds.c.holder == holder, budget_holds.c.amount_nano < 0)
@@ -132,14 +132,14 @@ class BudgetUse:
 
     async def join(self, holder: str, holds: Mapping[Slot, int]) -> None:
         """A new holder, which holds this whatever is left: calls run for it already."""
-        async with self._database.write() as connection:
+        async with self._database.write(told=False) as connection:
             new = insert_into(connection, budget_holders).values(holder=holder, seen_at=self._now())
             await connection.execute(new)
             await _change_all(connection, holder, holds)
 
     async def renew(self, holder: str) -> bool:
         """Say that the holder lives; False when it was taken for dead already."""
-        async with self._database.write() as connection:
+        async with self._database.write(told=False) as connection:
             seen = update(budget_holders).where(budget_holders.c.holder == holder).values(seen_at=self._now())
             lives = bool((await connection.execute(seen)).rowcount)
             await _forget_empty(connection, holder)
@@ -153,7 +153,7 @@ class BudgetUse:
 
     async def bury(self, holder: str, seen_at: datetime) -> bool:
         """Return all that a holder holds, unless it was seen since; whether it was buried."""
-        async with self._database.write() as connection:
+        async with self._database.write(told=False) as connection:
             same = (budget_holders.c.holder == holder, budget_holders.c.seen_at == seen_at)
             if not (await connection.execute(delete(budget_holders).where(*same))).rowcount:
                 return False
@@ -163,7 +163,7 @@ class BudgetUse:
     async def leave(self, holder: str) -> None:
         """The holder stops. What it still holds, for rows that are in its journal alone, is returned when they are
         written, or when it is buried."""
-        async with self._database.write() as connection:
+        async with self._database.write(told=False) as connection:
             more = (budget_holds.c.holder == holder, budget_holds.c.amount_nano > 0)
             if (await connection.execute(select(budget_holds.c.holder).where(*more).limit(1))).first() is None:
                 await connection.execute(delete(budget_holds).where(budget_holds.c.holder == holder))

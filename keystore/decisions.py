@@ -81,7 +81,7 @@ class DecisionStore:
         insert = (sqlite if self._database.is_sqlite else postgresql).insert(decisions).on_conflict_do_nothing()
         packed: dict[bytes, bytes] = {}
         for start in range(0, len(batch), _BATCH):
-            async with self._database.write() as connection:
+            async with self._database.write(told=False) as connection:
                 await connection.execute(insert, [_row(one, packed) for one in batch[start : start + _BATCH]])
 
     async def get(self, request_id: str, *, tenant_id: str | None = None) -> KeptDecision:

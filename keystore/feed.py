@@ -1,7 +1,7 @@
 """The changes that other processes tell of, as they come: what lets this process remember tenants and tokens.
 
 Owns reading `changes` after the last row that was seen. On SQLite that is asked for before a use, at once after this
-process wrote and else once in two milliseconds: the file's data version says whether anybody wrote. On PostgreSQL a
+process wrote and else once in ten milliseconds: the file's data version says whether anybody wrote. On PostgreSQL a
 notification wakes the reader, and it looks every second besides, since a pooler in between may swallow notifications.
 Must not know what is remembered.
 """
@@ -21,7 +21,7 @@ from keystore.tables import changes
 
 _EVERY_S: Final = 1.0
 _AGAIN_S: Final = 0.5  # after a failure
-_ASKED_S: Final = 0.002  # on SQLite: one request asks several times, and the answer holds for so long
+_ASKED_S: Final = 0.01  # on SQLite an answer holds for so long: each lets other threads have the interpreter
 _POLL_S: Final = 5.0  # a look that takes longer has failed; a busy machine may take two seconds
 _ROWS: Final = "SELECT seq, kind, subject FROM wardgate_changes WHERE seq > ? ORDER BY seq"
 _LEAST: Final = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM wardgate_changes"
@@ -50,7 +50,7 @@ class ChangeFeed:
         self._version = -1
         self._clock = clock
         self._asked = -_ASKED_S
-        self._writes = 0  # of this process, when that was asked
+        self._told = 0  # writes of this process, when that was asked
         self.away = False  # the last look failed: what is remembered may be old
 
     @property
@@ -83,9 +83,9 @@ class ChangeFeed:
         if self._file is None:
             return
         now = self._clock()
-        if now - self._asked < _ASKED_S and self._writes == self._database.writes and not self.away:
+        if now - self._asked < _ASKED_S and self._told == self._database.told and not self.away:
             return
-        self._asked, self._writes = now, self._database.writes
+        self._asked, self._told = now, self._database.told
         try:
             version = self._data_version(self._file)
             if version != self._version:

@@ -95,7 +95,7 @@ class LedgerStore:
     async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None], inserted: _Inserted) -> None:
         await self._partitions.ensure(row.began_at for row in lines if row)
         settled = None
-        async with self._database.write() as connection:
+        async with self._database.write(told=False) as connection:
             position = await self._moved(connection, journal_id, first, first + len(lines))
             if new := _in_order(row for row in lines[position - first :] if row):
                 new = await inserted(connection, new)
