@@ -27,6 +27,7 @@ class Lines:
         body = await reader.readexactly(int(_field(head, b"content-length")))
         if _field(head, b"connection") == b"close":
             writer.close()
+            await writer.wait_closed()
         else:
             self._free.append(line)
         return int(head.split(b" ", 2)[1]), body
@@ -34,9 +35,10 @@ class Lines:
     async def _open(self) -> Line:
         return await asyncio.open_connection("127.0.0.1", self._port)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for _, writer in self._free:
             writer.close()
+        await asyncio.gather(*(writer.wait_closed() for _, writer in self._free), return_exceptions=True)
         self._free = []
 
 

@@ -105,7 +105,7 @@ class Traffic:
             await asyncio.gather(pacing, return_exceptions=True)
             await asyncio.gather(*self.sent)
             for each in self.lines.values():
-                each.close()
+                await each.close()
 
     async def _warm(self) -> None:
         """Every gateway knows every tenant."""
