@@ -21,7 +21,7 @@ class Lines:
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
         """The status and the body of the answer, which has a content-length."""
-        reader, writer = line = self._free.pop() if self._free else await self._open()
+        reader, writer = line = await self._line()
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         body = await reader.readexactly(int(_field(head, b"content-length")))
@@ -32,7 +32,14 @@ class Lines:
             self._free.append(line)
         return int(head.split(b" ", 2)[1]), body
 
-    async def _open(self) -> Line:
+    async def _line(self) -> Line:
+        """One that is free; those that were closed for having been idle are not."""
+        while self._free:
+            reader, writer = self._free.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+            await writer.wait_closed()
         return await asyncio.open_connection("127.0.0.1", self._port)
 
     async def close(self) -> None:
