@@ -97,8 +97,9 @@ class Attempts:
                 continue  # no attempt: nothing would be sent
             if failures and queue and self._has_fallen_ill(candidate):
                 continue
-            refusal = await tally.account.reserve(candidate) if tally.account is not None else None
-            if refusal is not None:
+            refused = await tally.account.reserve(candidate) if tally.account is not None else None
+            if refused is not None:
+                refusal = refusal or refused  # the best candidate's: one without a price says nothing of the budget
                 continue
             key = keys.next(candidate.offer.provider_id, candidate.offer.model)
             self._tell_fallback(failures, candidate, tally, key if same else None)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 LATE_S: Final = 0.2  # a loop that is so late, at SUSTAINED ticks one after another, has too much to do
-IN_TIME_S: Final = 0.1  # below it there is room for more
+IN_TIME_S: Final = 0.15  # below it there is room for more
 SUSTAINED: Final = 3  # ticks: one late tick is a large body or the garbage collector
 LEAST: Final = 100  # so few requests in flight are not what keeps the loop
 GROWTH: Final = 8  # one part in so many more each tick: from LEAST to 4,000 in 3.5 s

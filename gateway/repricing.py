@@ -158,7 +158,7 @@ def _calls(row: UsedRow) -> list["_Call"] | None:
 def _again(call: "_Call", catalogue: Catalogue, registry: Registry) -> int | None:
     provider = registry.successor(call.provider or "")
     offer = catalogue.offer(f"{provider.id if provider else call.provider}/{call.model}")
-    return None if offer is None else again(offer.prices, call.used)
+    return None if offer is None or offer.fee_unknown else again(offer.prices, call.used)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -200,11 +200,14 @@ class BudgetStore:
     ) -> Row[Any]:
         """The row of a budget that was not there; what its period has seen is counted."""
         succession = await successive_tokens(connection, tenant.id, which["token_id"])
+        theirs = (*_are(tenant, period=which["period"], spend=which["spend"]), budgets.c.token_id.in_(succession))
+        kin = (await connection.execute(select(budgets).where(*theirs))).first()
+        first = (kin.counted_as or kin.token_id) if kin else succession[0]
         row = {"budget_id": _new_id(self._random), "tenant_id": tenant.id, "created_at": self._now()}
-        row |= {"counted_as": succession[0] or None}
+        row |= {"counted_as": first or None}
         await connection.execute(insert(budgets).values(**row, **which, **values))
         made = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
-        await _count_the_past(connection, budget_from_row(made), succession, self._now())
+        await _count_the_past(connection, budget_from_row(made), succession, self._now(), shared=kin is not None)
         return made
 
     async def list(self, tenant: Tenant) -> Sequence[Budget]:
@@ -295,10 +298,13 @@ def _checked_spend(spend: str) -> str:
     return Spend(spend).value
 
 
-async def _count_the_past(connection: AsyncConnection, budget: Budget, token_ids: Sequence[str], now: datetime) -> None:
+async def _count_the_past(
+    connection: AsyncConnection, budget: Budget, token_ids: Sequence[str], now: datetime, *, shared: bool
+) -> None:
     """A new budget begins with what was spent in its period before it was there, by any of these where it is a token's.
-    Rows are counted in a transaction that excludes this one (keystore.budget_spent), so none is missed and none counted
-    twice."""
+    Where it is `shared` with one that is there, what that has counted is not made less: it may know of more. Rows are
+    counted in a transaction that excludes this one (keystore.budget_spent), so none is missed and none counted twice.
+    """
     starts = budget.starts(now)
     spent = select(func.coalesce(func.sum(usage.c.cost_nano), 0)).where(
         usage.c.tenant_id == budget.tenant_id,
@@ -312,5 +318,6 @@ async def _count_the_past(connection: AsyncConnection, budget: Budget, token_ids
     row = {"budget_key": budget.key, "starts": starts, "spent_nano": nano, "held_nano": 0, "told": 0}
     new = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(budget_use).values(**row)
     keys = [budget_use.c.budget_key, budget_use.c.starts]
-    known = new.on_conflict_do_update(index_elements=keys, set_={"spent_nano": nano, "told": 0})
-    await connection.execute(known)
+    more = case((budget_use.c.spent_nano > nano, budget_use.c.spent_nano), else_=nano)
+    change = {"spent_nano": more} if shared else {"spent_nano": nano, "told": 0}
+    await connection.execute(new.on_conflict_do_update(index_elements=keys, set_=change))

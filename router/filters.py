@@ -166,12 +166,15 @@ def _not_in_plan(offer: Offer, at: Circumstances, source: KeySource) -> str:
 AUTO_LEAST_WINDOW: Final = 8_192
 
 
+_FEE: Final = "{} searches unasked, for a fee that is not known"
+
+
 def is_priced(offer: Offer, at: Circumstances) -> Denial | None:
     """An unpriced model is never free, and never below a limit; nor is one whose price is not known for so long an
     input, or at the service tier that is asked for."""
     needs, wishes = at.query.needs, at.query.preferences
     if _prices_for(offer, needs).known:
-        return None
+        return Denial(Reason.UNPRICED, _FEE.format(offer.id), certain=False) if offer.fee_unknown else None
     limited = wishes.max_input_price is not None or wishes.max_output_price is not None
     where = (
         "" if not offer.prices.known else f" for {needs.input_tokens} tokens at service tier {needs.service.value!r}"

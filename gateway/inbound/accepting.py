@@ -6,11 +6,13 @@ waits for seconds. Owns the socket's reader. Must not know HTTP.
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from typing import Final
 
 AT_ONCE: Final = 64  # some 3 ms of processor
+SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 AGAIN_S: Final = 0.1  # after no file could be opened: who waits to be taken waits in the kernel
 
 
@@ -43,8 +45,10 @@ class Accepting:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._pause(error)
-                return
+                if error.errno in SPENT:
+                    self._pause(error)
+                    return
+                continue  # what befell that one connection
             task = self._loop.create_task(self._open(connection))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
@@ -62,6 +66,9 @@ class Accepting:
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError:  # it left before it was opened
             connection.close()
+        except BaseException:
+            connection.close()
+            raise
 
     def close(self) -> None:
         """Take nobody new. Connections that were taken go on."""

@@ -7,6 +7,7 @@ know Redis or clocks.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -14,29 +15,37 @@ from gateway.limiting.asks import Ask
 from gateway.limiting.gcra import PERIOD_MS
 
 MOST_TOLD: Final = 500  # limits, those with the most beyond first
+# Rounds, of a second each. A text is there for five seconds: who has one now has asked after the first of six was told.
+HEARD: Final = 6
 
 
-def written(beyond: Mapping[str, int]) -> str:
-    """What is told: by key of the limit, in requests or tokens."""
-    most = sorted(beyond.items(), key=lambda each: each[1], reverse=True)[:MOST_TOLD]
-    return json.dumps(dict(most))
+def most_of(beyond: Mapping[str, int]) -> dict[str, int]:
+    """What is told of it: by key of the limit, in requests or tokens."""
+    return dict(sorted(beyond.items(), key=lambda each: each[1], reverse=True)[:MOST_TOLD])
 
 
 class Beyond:
     """What the others told last, and what they have heard from here."""
 
-    __slots__ = ("_at", "_heard", "_others", "_told")
+    __slots__ = ("_at", "_heard", "_others", "_rounds")
 
     def __init__(self) -> None:
         self._others: dict[str, list[int]] = {}  # key of the limit -> by how much, for each process that told it
-        self._heard: dict[str, int] = {}  # what was told here a round ago: all have asked since
-        self._told: dict[str, int] = {}  # what was told now: not all may have heard it
+        self._heard: dict[str, int] = {}  # what was told here, and heard by all
+        self._rounds: deque[Mapping[str, int]] = deque(maxlen=HEARD)  # what was told here while all were there
         self._at = 0
 
-    def exchanged(self, told: Mapping[str, int], texts: Sequence[str], now: int) -> None:
-        """What was told, and all that the others tell now; what they told before is void."""
-        self._heard = {key: min(amount, told[key]) for key, amount in self._told.items() if key in told}
-        self._told = dict(told)
+    def exchanged(self, told: Mapping[str, int], texts: Sequence[str], now: int, *, everybody: bool) -> None:
+        """What was told, and all that the others tell now; what they told before is void. `everybody`: there is a text
+        of each process."""
+        self._heard = {}
+        if everybody:
+            self._rounds.append(dict(told))
+        else:
+            self._rounds.clear()
+        if len(self._rounds) == HEARD:
+            always = set.intersection(*(set(each) for each in self._rounds))
+            self._heard = {key: min(each[key] for each in self._rounds) for key in always}
         self._others = {}
         self._at = now
         for text in texts:

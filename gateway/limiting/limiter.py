@@ -11,6 +11,7 @@ Owns the order of these steps. Must not know HTTP, nor how anything is counted.
 
 import asyncio
 import contextlib
+import json
 import random
 import secrets
 import time
@@ -18,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, longest
-from gateway.limiting.beyond import Beyond, written
+from gateway.limiting.beyond import Beyond, most_of
 from gateway.limiting.breaker import Breaker, State
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
@@ -310,8 +311,9 @@ class Limiter:
         now, parts = self._now(), self._parts()
         if parts > 1 and now >= self._tell_at:
             self._tell_at = now + TELL_MS
-            beyond = self._local.beyond(now, parts)
-            self._beyond.exchanged(beyond, await shared.exchange(self._name, written(beyond)), now)
+            beyond = most_of(self._local.beyond(now, parts))
+            texts = await shared.exchange(self._name, json.dumps(beyond))
+            self._beyond.exchanged(beyond, texts, now, everybody=len(texts) >= parts - 1)
 
     async def _come_back(self, shared: Shared) -> None:
         self._outbox.bound(self._used)
@@ -326,7 +328,8 @@ class Limiter:
         epoch = await shared.epoch(secrets.token_hex(8))
         lost = self._epoch not in ("", epoch)
         if lost:
-            self._outbox.owe_instead([(ask, self._used(ask)) for ask in self._local.rates()])
+            now, parts = self._now(), self._parts()
+            self._outbox.owe_instead([(ask, self._local.admitted(ask, now, parts)) for ask in self._local.rates()])
         self._epoch = epoch
         return lost
 

@@ -178,6 +178,10 @@ class LocalLimits:
         """What is used of a minute's limit, in requests or tokens, rounded up."""
         return used(self._level(ask, now), parts)
 
+    def admitted(self, ask: Ask, now: int, parts: int) -> int:
+        """What this process admitted of it, or what is used as far as it knows, whichever is more."""
+        return used(max(self._level(ask, now), self._own_level(ask, now)), parts)
+
     def beyond(self, now: int, parts: int) -> dict[str, int]:
         """By how much more than the share this process used, by key, in requests or tokens; where it did."""
         found = {}

@@ -301,6 +301,22 @@ async def test_budget_set_again_counts_all_whose_place_the_token_took(keystore: 
         await keystore.budgets.remove(acme, "day", "managed", token_id=token)
 
 
+async def test_budget_set_beside_the_one_that_it_shares_takes_nothing_back(
+    keystore: Keystore, acme: Tenant, world: World
+) -> None:
+    """What was held for calls without a price is counted there, and in no usage."""
+    first = (await keystore.tokens.create(acme)).id
+    made = await keystore.budgets.set(acme, "day", "managed", usd_of(100), token_id=first)
+    second = await rotated(keystore, first)
+    await keystore.budgets.remove(acme, "day", "managed", token_id=second)
+    await write(keystore, spent(1, first, 10))
+    await world.sql("UPDATE wardgate_budget_use SET spent_nano = 50, told = 1")
+    again = await keystore.budgets.set(acme, "day", "managed", usd_of(100), token_id=second)
+    assert again.key == made.key
+    mine = "SELECT spent_nano, told FROM wardgate_budget_use WHERE budget_key = :key"
+    assert await world.sql(mine, key=made.key) == [(50, 1)]
+
+
 async def test_budget_of_before_tokens_shared_one_counts_on_and_is_carried(
     keystore: Keystore, acme: Tenant, world: World
 ) -> None:

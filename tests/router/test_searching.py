@@ -7,10 +7,13 @@ import pytest
 
 from keystore.providers import load_registry
 from router.catalogue import Catalogue, Offer
+from router.entitlement import Entitlements
+from router.filters import Circumstances, is_priced
 from router.most import most_nano
 from router.needs import Needs
 from router.prices import PriceClass
 from router.ranking import candidate
+from router.reasons import Reason
 from tests.router import world
 from tests.router.test_bundled import catalogue
 
@@ -63,3 +66,12 @@ def test_expected_cost_of_a_model_that_searches_is_not_known() -> None:
     query = world.query({"model": offer.id})
     assert candidate(offer, world.holding("perplexity"), query).expected_cost is None
     assert load_registry({}).get("perplexity") is not None
+
+
+def test_fee_that_is_not_known_is_a_doubt() -> None:
+    offer = offers(catalogue())["perplexity/sonar"]
+    query = world.query({"model": offer.id})
+    entitlements = Entitlements(world.plans(), world.registry())
+    provider, key = world.provider("perplexity"), world.holding("perplexity")
+    denial = is_priced(offer, Circumstances(query, True, provider, key, entitlements))
+    assert denial is not None and (denial.reason, denial.certain) == (Reason.UNPRICED, False)

@@ -1,8 +1,10 @@
 """What processes tell each other of what they used beyond their shares."""
 
+import json
+
 import pytest
 
-from gateway.limiting.beyond import MOST_TOLD, Beyond, written
+from gateway.limiting.beyond import HEARD, MOST_TOLD, Beyond, most_of
 from gateway.limiting.local import LocalLimits
 from tests.gateway.limiting.test_limiter import rpm
 
@@ -10,44 +12,50 @@ ASK = rpm(60)
 
 
 def test_all_that_others_used_beyond_is_left_alone_once_and_leaks_as_a_share_does() -> None:
-    told = [written({ASK.key: 30}), written({ASK.key: 10, "other": 1})]
+    told = [json.dumps({ASK.key: 30}), json.dumps({ASK.key: 10, "other": 1})]
     for after_ms, left_alone in ((0, 40), (8_000, 38), (600_000, 0)):
         beyond = Beyond()
-        beyond.exchanged({}, told, 1_000)
+        beyond.exchanged({}, told, 1_000, everybody=True)
         assert beyond.take(ASK, 1_000 + after_ms, 4) == (left_alone, 0)
         assert beyond.take(ASK, 1_000 + after_ms, 4) == (0, 0)  # once
 
 
 def test_what_was_told_before_is_void_when_others_tell_anew() -> None:
     beyond = Beyond()
-    beyond.exchanged({}, [written({ASK.key: 30})], 0)
-    beyond.exchanged({}, [], 0)
+    beyond.exchanged({}, [json.dumps({ASK.key: 30})], 0, everybody=True)
+    beyond.exchanged({}, [], 0, everybody=True)
     assert beyond.take(ASK, 0, 4) == (0, 0)
 
 
-def test_what_was_told_is_heard_when_everybody_has_asked_since() -> None:
+def test_what_was_told_while_all_were_there_is_heard_after_as_long_as_a_text_is_kept() -> None:
     beyond = Beyond()
-    beyond.exchanged({ASK.key: 30}, [], 0)
+    for number in range(HEARD):
+        assert beyond.take(ASK, 1_000 * number, 4) == (0, 0)
+        beyond.exchanged({ASK.key: 25 + number % 2}, [], 1_000 * number, everybody=True)
+    assert beyond.take(ASK, 9_000, 4) == (0, 24)
+    assert beyond.take(ASK, 9_000, 4) == (0, 0)  # once
+    beyond.exchanged({}, [], 10_000, everybody=True)
+    assert beyond.take(ASK, 10_000, 4) == (0, 0)
+
+
+def test_nothing_is_heard_when_somebody_was_not_there() -> None:
+    beyond = Beyond()
+    for number in range(2 * HEARD - 1):
+        beyond.exchanged({ASK.key: 25}, [], 0, everybody=number != HEARD - 1)
     assert beyond.take(ASK, 0, 4) == (0, 0)
-    beyond.exchanged({ASK.key: 25}, [], 1_000)
-    beyond.exchanged({ASK.key: 50}, [], 2_000)
-    assert beyond.take(ASK, 6_000, 4) == (0, 24)
-    assert beyond.take(ASK, 6_000, 4) == (0, 0)  # once
-    beyond.exchanged({}, [], 7_000)
-    assert beyond.take(ASK, 7_000, 4) == (0, 0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"rpm:tenant:a": "30"}', '{"rpm:tenant:a": -5}', "null"])
 def test_text_that_is_none_tells_nothing(text: str) -> None:
     beyond = Beyond()
-    beyond.exchanged({}, [text], 0)
+    beyond.exchanged({}, [text], 0, everybody=True)
     assert beyond.take(ASK, 0, 4) == (0, 0)
 
 
 def test_most_is_told_first_when_there_is_too_much() -> None:
-    text = written({f"k{number}": number for number in range(2 * MOST_TOLD)})
-    assert f'"k{MOST_TOLD}"' in text
-    assert f'"k{MOST_TOLD - 1}"' not in text
+    told = most_of({f"k{number}": number for number in range(2 * MOST_TOLD)})
+    assert min(told.values()) == MOST_TOLD
+    assert len(told) == MOST_TOLD
 
 
 def test_use_beyond_the_share_is_noted_until_it_leaked() -> None:

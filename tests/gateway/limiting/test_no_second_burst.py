@@ -193,8 +193,24 @@ def test_who_is_at_the_limit_goes_on_with_the_shares_at_once_and_each_time(askin
             await world.play(Step("down"))
             refill = LIMIT * len(asking) // REPLICAS // 6
             for _ in range(2):
-                assert await world.seconds(10, asking) >= refill - len(asking)
+                assert await world.seconds(10, asking) >= refill * 2 // 3
             world.redis.is_up = True
             await world.seconds(25, asking)
+
+    asyncio.run(story())
+
+
+def test_redis_that_lost_its_data_is_told_what_one_replica_used_alone() -> None:
+    """What others would leave alone it owes no longer, but they were never asked: Redis is told all of it."""
+
+    async def story() -> None:
+        world = World()
+        await world.pass_by(0)
+        await world.seconds(60, (0,))
+        await world.play(Step("down"))
+        assert await world.seconds(4, (0,))
+        world.redis.lose()
+        world.redis.is_up = True
+        await world.seconds(40, (0,))
 
     asyncio.run(story())
