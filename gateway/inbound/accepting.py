@@ -79,6 +79,8 @@ class Accepting:
                 self._again.cancel()
 
     async def wait_closed(self) -> None:
-        """Those that were being opened are."""
+        """Those that were still being opened when the server ended are closed."""
+        for task in self._opening:
+            task.cancel()
         if self._opening:
             await asyncio.wait(self._opening)
