@@ -1,7 +1,7 @@
 """The changes that other processes tell of, as they come: what lets this process remember tenants and tokens.
 
 Owns reading `changes` after the last row that was seen. On SQLite that is asked for before a use, at once after this
-process wrote and else once in ten milliseconds: the file's data version says whether anybody wrote. On PostgreSQL a
+process wrote and else once in two milliseconds: the file's data version says whether anybody wrote. On PostgreSQL a
 notification wakes the reader, and it looks every second besides, since a pooler in between may swallow notifications.
 Must not know what is remembered.
 """
@@ -21,7 +21,7 @@ from keystore.tables import changes
 
 _EVERY_S: Final = 1.0
 _AGAIN_S: Final = 0.5  # after a failure
-_ASKED_S: Final = 0.01  # on SQLite an answer holds for so long: each lets other threads have the interpreter
+_ASKED_S: Final = 0.002  # on SQLite: one request asks several times, and the answer holds for so long
 _POLL_S: Final = 5.0  # a look that takes longer has failed; a busy machine may take two seconds
 _ROWS: Final = "SELECT seq, kind, subject FROM wardgate_changes WHERE seq > ? ORDER BY seq"
 _LEAST: Final = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM wardgate_changes"
