@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from sqlalchemy import DDL, URL, Connection, MetaData, Table, event, func, make_url, select, text
+from sqlalchemy import DDL, URL, MetaData, Table, event, func, make_url, select, text
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -30,15 +30,13 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from keystore.errors import DatabaseUnavailable, KeystoreError, ValueRefused
+from keystore.sqlite import BEGIN, BUSY_S, sqlite_engine
 
-_BUSY_S: Final = 5.0  # how long an SQLite writer waits for the one before it (the driver sets busy_timeout from it)
 _PAUSE_S: Final = 0.12
 _WAL_TRIES: Final = 8
-_PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
 _CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
 COMMAND_S: Final = 15.0
 _LOG_NAME: Final = "wardgate"
-_BEGIN: Final = "wardgate_begin"  # the execution option that says how SQLite begins a transaction
 _LIBPQ: Final = {"sslmode": "ssl", "connect_timeout": "timeout"}
 _SETTINGS: Final = ("application_name", "options")
 OWN_URL: Final = "WARDGATE_DATABASE_URL"  # the setting that names the keystore's own database
@@ -76,7 +74,7 @@ class Database:
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.writes = self.told = 0  # transactions that may have written; those that may change what is remembered
         self._engine = _engine(self._url, command_s)
-        self._writer = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+        self._writer = self._engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
 
     def is_at(self, database_url: str) -> bool:
         """Whether this URL leads to the same database, as far as the URL tells."""
@@ -114,7 +112,7 @@ class Database:
 
     async def _wal(self, *, last: bool) -> bool:
         """False while another process makes a new file ready, where SQLite does not wait by itself."""
-        async with self._engine.execution_options(**{_BEGIN: None}).connect() as connection:
+        async with self._engine.execution_options(**{BEGIN: None}).connect() as connection:
             try:
                 await connection.execute(text("PRAGMA journal_mode=WAL"))
             except OperationalError as error:
@@ -131,7 +129,7 @@ class Database:
     async def rewrite(self, table: str) -> bool:
         """Rewrite the file (SQLite) or the table (PostgreSQL) so that nothing deleted is left in it. False when
         SQLite's log could not be emptied because another process reads it."""
-        option = {_BEGIN: None} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        option = {BEGIN: None} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
         with self._translated():
             async with self._engine.execution_options(**option).connect() as connection:
                 if not self.is_sqlite:
@@ -222,7 +220,7 @@ def _try_file(url: URL) -> None:
     """Open the file once without a thread: aiosqlite's outlives an event loop that ends right after a failed start."""
     (name,), options = url.get_dialect()().create_connect_args(url)
     try:
-        with closing(sqlite3.connect(name, uri=bool(options.get("uri")), timeout=_BUSY_S)) as connection:
+        with closing(sqlite3.connect(name, uri=bool(options.get("uri")), timeout=BUSY_S)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
     except sqlite3.Error as error:
         raise DatabaseUnavailable(f"{describe(url)} {_what_happened(error)}") from error
@@ -303,7 +301,7 @@ def _engine(url: URL, command_s: float | None) -> AsyncEngine:
     logging.getLogger(f"sqlalchemy.engine.Engine.{_LOG_NAME}").setLevel(logging.WARNING)  # DEBUG shows rows: plain keys
     try:
         if url.get_backend_name() == "sqlite":
-            return _sqlite_engine(url)
+            return sqlite_engine(url, logging_name=_LOG_NAME, pool_timeout=_CONNECT_S)
         engine = create_async_engine(
             url.difference_update_query(_SETTINGS),
             hide_parameters=True,
@@ -322,24 +320,6 @@ def _engine(url: URL, command_s: float | None) -> AsyncEngine:
         raise DatabaseUnavailable(f"{describe(url)}: the URL has a parameter that is not understood") from None
 
 
-def _sqlite_engine(url: URL) -> AsyncEngine:
-    engine = create_async_engine(
-        url, hide_parameters=True, logging_name=_LOG_NAME, pool_timeout=_CONNECT_S, connect_args={"timeout": _BUSY_S}
-    )
-    event.listen(engine.sync_engine, "connect", _on_connect)
-    event.listen(engine.sync_engine, "begin", _on_begin)
-    return engine
-
-
-def _on_connect(connection: Any, _record: object) -> None:
-    """Take transactions into our own hands (the driver's begin too late for DDL) and set what each connection needs."""
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
 def _on_connect_postgres(connection: Any, _record: object) -> None:
     """Whatever the role or the database was set to: each statement sees what was committed before it, and what is
     committed is on the disk, for the journal that it came from is deleted then."""
@@ -350,13 +330,6 @@ def _on_connect_postgres(connection: Any, _record: object) -> None:
     )
     cursor.close()
     connection.commit()
-
-
-def _on_begin(connection: Connection) -> None:
-    """A writer takes SQLite's one write lock at once: a lock taken half-way cannot wait for the one before it."""
-    begin = connection.get_execution_options().get(_BEGIN, "BEGIN")
-    if begin:
-        connection.exec_driver_sql(begin)
 
 
 # --- the driver's errors -------------------------------------------------------------------------------------------
