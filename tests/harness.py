@@ -213,7 +213,7 @@ class RunningGateway:
             "WARDGATE_SEALING_KEYS_FILE": str(self.folder / "sealing-keys"),
             "WARDGATE_CONFIG": str(self.folder / "wardgate.toml"),
             "WARDGATE_JOURNAL": str(self.folder / "journal"),
-        }
+        } | ({"WARDGATE_REDIS_URL": self.redis_url} if self.redis_url else {})
 
 
 @functools.cache

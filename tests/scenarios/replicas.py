@@ -17,13 +17,22 @@ def replicas(
     with ExitStack() as stack:
         running: list[RunningGateway] = []
         for number in range(count):
-            home = folder / f"replica-{number}"
-            home.mkdir()
-            gateway = RunningGateway(home, config, database_url, redis_url)
+            gateway = replica(folder, config, database_url, redis_url, number)
             if running:
-                shutil.copy(running[0].folder / "sealing-keys", home / "sealing-keys")
+                share_ring(running[0], gateway)
             running.append(stack.enter_context(gateway))
         yield running
+
+
+def replica(folder: Path, config: str, database_url: str, redis_url: str | None, number: int) -> RunningGateway:
+    """One in a folder of its own, not started."""
+    home = folder / f"replica-{number}"
+    home.mkdir()
+    return RunningGateway(home, config, database_url, redis_url)
+
+
+def share_ring(made: RunningGateway, other: RunningGateway) -> None:
+    shutil.copy(made.folder / "sealing-keys", other.folder / "sealing-keys")
 
 
 def know_each_other(running: Sequence[RunningGateway]) -> bool:

@@ -5,15 +5,17 @@ a second; what they met is printed, with how long it took.
 """
 
 import asyncio
+import gc
 import itertools
 import json
 import math
 import os
+import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -21,14 +23,16 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
+from gateway.garbage import spare_garbage_collection
 from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
 from tests import services
 from tests.gateway.limiting.link import link_to
 from tests.harness import NO_LIMITS, RunningGateway, eventually, sandbox_config
 from tests.scenarios.lines import Lines, post
-from tests.scenarios.replicas import know_each_other, replicas
+from tests.scenarios.replicas import know_each_other, replica, share_ring
 from tests.scenarios.truth import CHAT, select
+from tests.served import Served, process_of
 
 pytestmark = pytest.mark.services
 
@@ -76,7 +80,8 @@ class Phase:
 class Traffic:
     """Requests of these tenants in turn, at a rate, over all gateways in turn, whatever becomes of those before."""
 
-    gateways: Sequence[RunningGateway]
+    home: RunningGateway  # not started: the database, and what the processes over it are given
+    gateways: Sequence[Served]
     tokens: Mapping[str, str]
     phases: list[Phase] = field(default_factory=lambda: [Phase("warm")])
     sent: set[asyncio.Task[None]] = field(default_factory=set)
@@ -126,7 +131,7 @@ class Traffic:
             self.sent.add(task)
             task.add_done_callback(self.sent.discard)
 
-    async def _one(self, gateway: RunningGateway, tenant: str) -> None:
+    async def _one(self, gateway: Served, tenant: str) -> None:
         phase, began = self.now, time.monotonic()
         async with asyncio.timeout(60):
             status, body = await self.lines[gateway.url].ask(post(CHAT, self.tokens[tenant], BODY))
@@ -156,20 +161,36 @@ def tenants(gateway: RunningGateway) -> dict[str, str]:
     return tokens
 
 
+@contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """Provider and clients are here: a full collection looks through all that the tests have imported, for 0.3 s."""
+    thresholds = gc.get_threshold()
+    spare_garbage_collection()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
 @asynccontextmanager
 async def gateways(folder: Path, sandbox: SandboxServer, database: str, valkey: str) -> AsyncIterator[Traffic]:
-    """Two of them, who know of each other, with traffic that flows."""
-    running = replicas(folder, sandbox_config(sandbox.url, PLANS), database, valkey)
-    both = await asyncio.to_thread(running.__enter__)
-    try:
-        tokens = await asyncio.to_thread(tenants, both[0])
-        await asyncio.to_thread(eventually, lambda: know_each_other(both), 30)
-        traffic = Traffic(both, tokens)
+    """Two processes, who know of each other, with traffic that flows; they end in order, and ship what they have."""
+    config = sandbox_config(sandbox.url, PLANS)
+    first, second = (replica(folder, config, database, valkey, number) for number in range(2))
+    tokens = await asyncio.to_thread(tenants, first)
+    share_ring(first, second)
+    with ExitStack() as stack, collecting_seldom():
+        both = [await asyncio.to_thread(stack.enter_context, process_of(each, "")) for each in (first, second)]
+        await asyncio.to_thread(eventually, lambda: know_each_other((first, second)), 30)
+        traffic = Traffic(first, both, tokens)
         async with traffic.flowing():
             yield traffic
         traffic.tell()
-    finally:
-        await asyncio.to_thread(running.__exit__, None, None, None)
+        for each in both:
+            each.process.send_signal(signal.SIGINT)
+        for each in both:
+            assert await asyncio.to_thread(each.process.wait, 30) == 0
 
 
 def only(traffic: Traffic, tenant: str, *statuses: int) -> None:
@@ -189,7 +210,7 @@ async def assert_budget_held(traffic: Traffic) -> None:
     """By the rows themselves: used nearly to its end, and not beyond."""
     whose = "SELECT id FROM wardgate_tenants WHERE slug = 'hard'"
     statement = f"SELECT SUM(cost_nano) AS nano FROM wardgate_ledger WHERE tenant_id = ({whose})"
-    (found,) = await select(traffic.gateways[0], statement)
+    (found,) = await select(traffic.home, statement)
     amount = int(Decimal(HARD_USD) * 10**9)
     assert (amount * 0.95 if WHOLE else 1) <= int(found["nano"]) <= amount
 
@@ -199,7 +220,7 @@ async def assert_every_answer_has_its_row(traffic: Traffic) -> None:
     statement = "SELECT count(*) AS rows, count(DISTINCT request_id) AS ids FROM wardgate_ledger WHERE outcome = 'ok'"
     found: Mapping[str, int] = {}
     for _ in range(600):
-        (found,) = await select(traffic.gateways[0], statement)
+        (found,) = await select(traffic.home, statement)
         if found["rows"] >= answered:
             break
         await asyncio.sleep(0.1)
