@@ -96,6 +96,17 @@ class TaggedCache(Generic[Value]):
                 del self._tagged[tag]
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted(Generic[Value]):
+    """An entry of a cache, and how it is read when it is not there or not fresh."""
+
+    cache: TaggedCache[Value]
+    key: Hashable
+    fresh_s: float
+    read: Callable[[], Awaitable[Value]]
+    tags: Callable[[Value], Iterable[Tag]]
+
+
 class Remembered:
     """Tokens and keyrings, remembered while the feed runs; read each time while it does not."""
 
@@ -139,8 +150,8 @@ class Remembered:
             tenant = grant.caller.tenant
             return (mine, (Changed.TENANT, tenant.id)) if tenant else (mine,)
 
-        grant = await self._recall(self._grants, key, lambda: self._tokens.look_up(token), tags, FRESH_S)
-        return self._used(grant, now)
+        wanted = _Wanted(self._grants, key, FRESH_S, lambda: self._tokens.look_up(token), tags)
+        return self._used(await self._recall(wanted), now)
 
     def _used(self, grant: Grant, now: datetime) -> Caller:
         caller = grant.caller_at(now)
@@ -153,10 +164,8 @@ class Remembered:
         if known is not None:
             return known
         tags = ((Changed.TENANT, tenant.id),)
-        read = self._read_keyring
-        return await self._recall(
-            self._keyrings, tenant.id, lambda: read(tenant), lambda _: tags, self._keyrings_fresh_s
-        )
+        read, fresh_s = self._read_keyring, self._keyrings_fresh_s
+        return await self._recall(_Wanted(self._keyrings, tenant.id, fresh_s, lambda: read(tenant), lambda _: tags))
 
     def _known(self, cache: TaggedCache[Value], key: Hashable, fresh_s: float) -> Value | None:
         """What is remembered and fresh: the way of nearly every request."""
@@ -168,56 +177,38 @@ class Remembered:
             return None
         return known[0]
 
-    async def _recall(
-        self,
-        cache: TaggedCache[Value],
-        key: Hashable,
-        read: Callable[[], Awaitable[Value]],
-        tags: Callable[[Value], Iterable[Tag]],
-        fresh_s: float,
-    ) -> Value:
+    async def _recall(self, wanted: _Wanted[Value]) -> Value:
         if not self.feed.running:
-            return await read()
-        known = cache.get(key)
+            return await wanted.read()
+        known = wanted.cache.get(wanted.key)
         age_s = self._clock() - known[1] if known else STALE_S
-        if known and age_s < (STALE_S if self.feed.away else fresh_s):
+        if known and age_s < (STALE_S if self.feed.away else wanted.fresh_s):
             return known[0]
         if self.feed.away and not known:
             raise DatabaseUnavailable("the database is away")
         try:
-            return await self._read(cache, key, read, tags)
+            return await self._read(wanted)
         except DatabaseUnavailable:
             if known and age_s < STALE_S:
                 return known[0]
             raise
 
-    async def _read(
-        self,
-        cache: TaggedCache[Value],
-        key: Hashable,
-        read: Callable[[], Awaitable[Value]],
-        tags: Callable[[Value], Iterable[Tag]],
-    ) -> Value:
+    async def _read(self, wanted: _Wanted[Value]) -> Value:
         """One reading for all who want it at a time; it goes on when one of them leaves."""
-        reading, now = cache.readings.get(key), self._clock()
+        readings, key = wanted.cache.readings, wanted.key
+        reading, now = readings.get(key), self._clock()
         if reading is None or reading.epoch != self._epoch or now - reading.began >= JOINED_S:
-            task = asyncio.ensure_future(self._read_now(cache, key, read, tags))
-            reading = cache.readings[key] = _Reading(task, self._epoch, now)
-            task.add_done_callback(lambda done: _end(cache.readings, key, done))
+            task = asyncio.ensure_future(self._read_now(wanted))
+            reading = readings[key] = _Reading(task, self._epoch, now)
+            task.add_done_callback(lambda done: _end(readings, key, done))
         return await asyncio.shield(reading.task)
 
-    async def _read_now(
-        self,
-        cache: TaggedCache[Value],
-        key: Hashable,
-        read: Callable[[], Awaitable[Value]],
-        tags: Callable[[Value], Iterable[Tag]],
-    ) -> Value:
+    async def _read_now(self, wanted: _Wanted[Value]) -> Value:
         epoch, began = self._epoch, self._clock()
-        value = await read()
+        value = await wanted.read()
         self.feed.catch_up()
         if self._epoch == epoch:
-            cache.put(key, value, began, tags(value))
+            wanted.cache.put(wanted.key, value, began, wanted.tags(value))
         return value
 
     def _heard(self, kind: Changed, subject: str) -> None:

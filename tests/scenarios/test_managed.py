@@ -1,6 +1,7 @@
 """The operator's keys: lent where the plan has such models, never instead of a tenant's own, and held to a budget."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -23,11 +24,17 @@ OPERATORS, OWN = "sk-sandbox-operators-own-1", "sk-sandbox-tenants-own-22"
 MANAGED = '[managed]\ntenant = "house"\n'
 
 
+@contextmanager
+def lends(folder: Path, sandbox: SandboxServer, more: str = "") -> Iterator[RunningGateway]:
+    """A gateway whose operator has a key of OpenAI to lend; `more` follows in its configuration."""
+    RunningGateway(folder, sandbox_config(sandbox.url)).tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
+    with RunningGateway(folder, sandbox_config(sandbox.url, MANAGED + more)) as running:
+        yield running
+
+
 @pytest.fixture
 def lending(tmp_path: Path, sandbox: SandboxServer) -> Iterator[RunningGateway]:
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
-        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED)) as running:
+    with lends(tmp_path, sandbox) as running:
         yield running
 
 
@@ -101,9 +108,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 def test_key_that_the_operator_lacks_is_not_the_tenants_to_store(tmp_path: Path, sandbox: SandboxServer) -> None:
     """A model of the plan, of a provider for which the operator holds nothing."""
     plan = '[plans.free]\nmanaged_models = ["gpt-4o-mini", "minimax/MiniMax-M2"]\n'
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
-        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + plan)) as running:
+    with lends(tmp_path, sandbox, plan) as running:
         token = running.tenant("acme", "free", {"MINIMAX_API_KEY": OWN})  # which this plan does not take
         for path, body in SHAPES.items():
             answer = running.post(path, token, body | {"model": "minimax/MiniMax-M2"})
@@ -126,9 +131,7 @@ def test_key_that_the_operator_lacks_is_not_the_tenants_to_store(tmp_path: Path,
 def test_plans_budget_holds_what_the_operator_spends(tmp_path: Path, sandbox: SandboxServer) -> None:
     """A cent a month: calls that may cost a third of a cent each."""
     plan = '[plans.free]\nmanaged_budget_usd_per_month = "0.01"\n'
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
-        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + plan)) as running:
+    with lends(tmp_path, sandbox, plan) as running:
         token = running.tenant("acme", "free")
         dear = MINI | {"max_tokens": 15_000}
         answers = [running.post(CHAT, token, dear) for _ in range(3)]
@@ -178,9 +181,7 @@ def test_model_that_searches_unasked_is_not_bought_with_the_operators_keys(
 
 def test_fee_of_a_search_that_the_operator_tells_is_held_and_charged(tmp_path: Path, sandbox: SandboxServer) -> None:
     prices = '[models."openai/gpt-4o-search-preview".prices]\ninput = "2.5"\noutput = "10"\nrequest = "0.025"\n'
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as first:
-        first.tenant("house", "enterprise", {"OPENAI_API_KEY": OPERATORS})
-    with RunningGateway(tmp_path, sandbox_config(sandbox.url, MANAGED + prices)) as running:
+    with lends(tmp_path, sandbox, prices) as running:
         token = running.tenant("acme", "enterprise")
         answer = running.post(CHAT, token, SEARCHES)
         assert answer.status_code == 200, answer.text
