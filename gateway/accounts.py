@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Final, Protocol, TypeVar
 
 import orjson
@@ -50,6 +51,7 @@ _TOKENS: Final = (
     "cache_write_tokens",
     "reasoning_tokens",
 )
+_COUNTS: Final = attrgetter(*_TOKENS)
 T = TypeVar("T")
 
 
@@ -172,7 +174,7 @@ class Account:
             self.holds += self.accounts.budgets.settle(self.held, 0)
             self.held = None
 
-    def ended(self, attempt: AttemptEnded, came: Came) -> None:
+    def ended(self, attempt: AttemptEnded, look: Callable[[], Came]) -> None:
         """An attempt is over. Where it gave no answer and may be charged all the same, its cost is taken out of what
         was held for it."""
         self.tried.append(attempt)
@@ -180,7 +182,7 @@ class Account:
             self.answered = self.asked
         elif self.asked is not None and self.decision is not None:
             query, place = self.decision.query, len(self.tried) - 1
-            cost = failed_cost(attempt, came, self.asked, query, place, self.tally.dropped)
+            cost = failed_cost(attempt, look(), self.asked, query, place, self.tally.dropped)
             if cost is not None:
                 self.failed.append(cost)
                 self._book(cost.source, cost.nano)
@@ -209,6 +211,8 @@ class Account:
     def total(self) -> int | None:
         """What the request cost, failed attempts included; None where a part of it is not known."""
         last = 0 if self.usage is None else None if self.charge is None else self.charge.nano
+        if not self.failed:
+            return last
         parts = [last, *(one.nano for one in self.failed)]
         return None if None in parts else min(sum(part or 0 for part in parts), MOST)
 
@@ -281,7 +285,7 @@ class Account:
         outcome = tally.outcome or (Outcome.OK if tally.status == 200 else Outcome.REFUSED)
         row = begun(tally, self.began, self._state(), outcome) | {"cost_nano": self.total}
         if used := self._used():
-            row |= {name: sum(getattr(usage, name) for usage in used) for name in _TOKENS}
+            row |= zip(_TOKENS, (sum(counts) for counts in zip(*map(_COUNTS, used), strict=True)), strict=True)
         if tally.first_token_s is not None:
             row["first_token_ms"] = ms(tally.first_token_s)
         row["status"], row["fault"], row["code"] = tally.status, tally.fault, tally.code

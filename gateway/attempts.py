@@ -227,7 +227,7 @@ class Attempts:
             key = (tally.key_label or None, tally.key_former, tally.provider_request_id)
             ended = AttemptEnded(tally.request_id, provider.id, candidate.offer.model, outcome, took, status, *key)
             if tally.account is not None:
-                tally.account.ended(ended, trail.look())
+                tally.account.ended(ended, trail.look)
             trail.look = Came  # it holds the call, which holds it: a large answer is not to wait for the collector
             self.events.publish(ended)
 

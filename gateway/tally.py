@@ -51,8 +51,8 @@ class Account(Protocol):
         """Somebody is about to be asked; why that may not be, when a budget refuses it. Raises ApiError where nobody
         may be asked at all."""
 
-    def ended(self, attempt: AttemptEnded, came: Came) -> None:
-        """An attempt is over, and this came of it."""
+    def ended(self, attempt: AttemptEnded, look: Callable[[], Came]) -> None:
+        """An attempt is over; `look` tells what came of it."""
 
     def close(self) -> Awaitable[None]:
         """Settle before the last byte of the answer, and wait until that cannot be lost."""

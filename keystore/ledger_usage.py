@@ -6,6 +6,7 @@ rows of the ledger are kept.
 
 from collections.abc import Iterable
 from datetime import date
+from operator import add as add_numbers
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy.dialects import postgresql, sqlite
@@ -45,8 +46,12 @@ class Sums(NamedTuple):
     estimated: int = 0
 
     def plus(self, other: "Sums") -> "Sums":
-        """Both together, at most what a database holds."""
-        return Sums._make(min(mine + theirs, MOST) for mine, theirs in zip(self, other, strict=True))
+        """Both together."""
+        return Sums._make(map(add_numbers, self, other))
+
+    def capped(self) -> "Sums":
+        """At most what a database holds."""
+        return self if max(self) <= MOST else Sums._make(min(each, MOST) for each in self)
 
 
 _NAMES: Final = (*Key._fields, *Sums._fields)
@@ -89,7 +94,7 @@ def added_up(rows: Iterable[LedgerRow]) -> list[tuple[Key, Sums]]:
     months: dict[Key, Sums] = {}
     for day, sums in days.items():
         _add(months, day._replace(period="month", starts=day.starts.replace(day=1)), sums)
-    return sorted((days | months).items())
+    return [(key, sums.capped()) for key, sums in sorted((days | months).items())]
 
 
 def _add(to: dict[Key, Sums], key: Key, sums: Sums) -> None:

@@ -76,21 +76,17 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a call costs and from what. `usd` is None when a class that was used has no price."""
+    """What a call costs and from what. `usd` is None when a class that was used has no price; `nano` is the sum of the
+    lines, each in whole nano-dollars, and None when `usd` is: at most what a database holds, nine billion dollars."""
 
     usd: Decimal | None
     lines: tuple[Line, ...]
+    nano: int | None
 
     @property
     def unpriced(self) -> tuple[PriceClass, ...]:
         """The classes that were used and have no price."""
         return tuple(line.price_class for line in self.lines if line.price is None)
-
-    @property
-    def nano(self) -> int | None:
-        """The sum of the lines, each in whole nano-dollars; None when `usd` is. At most what a database holds: nine
-        billion dollars."""
-        return None if self.usd is None else min(sum(line.nano or 0 for line in self.lines), MOST)
 
 
 def charge(prices: Prices, usage: Usage) -> Charge:
@@ -101,19 +97,20 @@ def charge(prices: Prices, usage: Usage) -> Charge:
 def reckoned(at: Prices, used: Iterable[tuple[PriceClass, int | Decimal]]) -> Charge:
     """The same of so many units of each class, at the prices of one tier."""
     lines: list[Line] = []
-    total = Decimal(0)
+    total, nano = Decimal(0), 0
     complete = not at.empty
     for price_class, units in used:
         price = price_of(at, price_class)
         if price is None and price_class in _ONLY_IF_PRICED:
             continue
         comes_to = None if price is None else price * units
-        lines.append(Line(price_class, units, price, None if comes_to is None else nano_of(comes_to)))
-        if comes_to is None:
+        rounded = None if comes_to is None else nano_of(comes_to)
+        lines.append(Line(price_class, units, price, rounded))
+        if comes_to is None or rounded is None:
             complete = False
         else:
-            total += comes_to
-    return Charge(total if complete else None, tuple(lines))
+            total, nano = total + comes_to, nano + rounded
+    return Charge(total, tuple(lines), min(nano, MOST)) if complete else Charge(None, tuple(lines), None)
 
 
 def price_of(prices: Prices, price_class: PriceClass) -> Decimal | None:

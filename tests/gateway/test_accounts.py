@@ -132,7 +132,7 @@ class Desk:
     def ends(self, outcome: str, came: Came = Came(), status: int | None = 200) -> None:  # noqa: B008
         tally = self.account.tally
         ended = AttemptEnded(REQUEST, tally.provider or "", tally.model or "", outcome, 0.5, status)
-        self.account.ended(ended, came)
+        self.account.ended(ended, lambda: came)
 
     def row(self) -> Any:
         self.account.settle()
