@@ -17,7 +17,7 @@ from tests.harness import RunningGateway, eventually, sandbox_config
 
 RESTARTS = int(os.environ.get("WARDGATE_TEST_RESTARTS", "10"))
 STREAMS = 8
-LIMITS = "[limits]\ndrain_notice_s = 0\ndrain_s = 0.3\n"
+LIMITS = "[limits]\ndrain_notice_s = 0\ndrain_s = 0.6\n"
 
 
 def ending(gateway: RunningGateway, token: str, order: str) -> str:
@@ -42,7 +42,7 @@ def test_no_stream_ends_in_silence_however_often_it_restarts(tmp_path: Path, san
             sandbox.clear()
             with RunningGateway(tmp_path, sandbox_config(sandbox.url, LIMITS)) as gateway:
                 token = token or gateway.tenant("acme", "team", {"MINIMAX_API_KEY": "sk-sandbox-a"})
-                orders = ["tokens=20; gap=0.01", "silent-after=2"] * (STREAMS // 2)  # some end in the drain, some not
+                orders = ["tokens=10; gap=0.01", "silent-after=2"] * (STREAMS // 2)  # some end in the drain, some not
                 streams = [pool.submit(ending, gateway, token, order) for order in orders]
                 eventually(lambda: len(sandbox.requests()) == STREAMS)
             endings.update(stream.result() for stream in streams)

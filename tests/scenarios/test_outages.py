@@ -5,7 +5,6 @@ a second; what they met is printed, with how long it took.
 """
 
 import asyncio
-import gc
 import itertools
 import json
 import math
@@ -14,8 +13,8 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -23,7 +22,6 @@ from pathlib import Path
 import pytest
 import redis.asyncio as redis
 
-from gateway.garbage import spare_garbage_collection
 from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
 from tests import services
@@ -161,18 +159,6 @@ def tenants(gateway: RunningGateway) -> dict[str, str]:
     return tokens
 
 
-@contextmanager
-def collecting_seldom() -> Iterator[None]:
-    """Provider and clients are here: a full collection looks through all that the tests have imported, for 0.3 s."""
-    thresholds = gc.get_threshold()
-    spare_garbage_collection()
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-
-
 @asynccontextmanager
 async def gateways(folder: Path, sandbox: SandboxServer, database: str, valkey: str) -> AsyncIterator[Traffic]:
     """Two processes, who know of each other, with traffic that flows; they end in order, and ship what they have."""
@@ -180,7 +166,7 @@ async def gateways(folder: Path, sandbox: SandboxServer, database: str, valkey: 
     first, second = (replica(folder, config, database, valkey, number) for number in range(2))
     tokens = await asyncio.to_thread(tenants, first)
     share_ring(first, second)
-    with ExitStack() as stack, collecting_seldom():
+    with ExitStack() as stack:
         both = [await asyncio.to_thread(stack.enter_context, process_of(each, "")) for each in (first, second)]
         await asyncio.to_thread(eventually, lambda: know_each_other((first, second)), 30)
         traffic = Traffic(first, both, tokens)
