@@ -218,6 +218,10 @@ SPECS: Final = (
         "Connections refused or closed below the application, by reason; most are in no other metric.",
         _closed("reason", Refusal),
     ),
+    NOT_TAKEN := _counter(
+        "wardgate_connections_not_taken_total",
+        "Times that the system let no new connection be taken: out of files or memory. Those that come wait.",
+    ),
     WORKERS := _gauge("wardgate_workers", "Processes that serve, in this gateway.", Across.SUM),
     WORKER_RESTARTS := _counter(
         "wardgate_worker_restarts_total",

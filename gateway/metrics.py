@@ -75,6 +75,7 @@ from gateway.metric_specs import (
     LOOP_LAG,
     MISSING,
     NONE,
+    NOT_TAKEN,
     OTHER,
     OVERHEAD,
     PRICE_REFRESHES,
@@ -181,6 +182,10 @@ class Metrics:
     def refused(self, refusal: Refusal) -> None:
         """A connection was refused or closed below the application."""
         self._count(INBOUND_REFUSALS, refusal)
+
+    def not_taken(self) -> None:
+        """The system let no connection be taken."""
+        self._count(NOT_TAKEN)
 
     def set_ready(self, ready: bool) -> None:
         """What /readyz says."""

@@ -194,7 +194,7 @@ def _server(services: Services, log: EventLogger) -> EndingServer:
     files, wanted = more_files(), 2 * services.limits.max_connections
     if 0 <= files < wanted:
         log.warning("files.few", may_be_open=files, wanted=wanted, why="who opens as many connections shuts others out")
-    door = Door(services.limits, log, services.metrics.refused)
+    door = Door(services.limits, log, services.metrics.refused, services.metrics.not_taken)
     config = uvicorn.Config(
         outermost(build_app(services)),
         loop="none",  # the loop that runs us

@@ -27,13 +27,15 @@ class Watched(Protocol):
 
 
 class Door:
-    """The limits of connections. `count` takes every refusal; the log has one line a second and reason."""
+    """The limits of connections. `count` takes every refusal, `not_taken` each time that the system let nobody in; the
+    log has one line a second and reason."""
 
     def __init__(
         self,
         limits: Limits,
         log: FilteringBoundLogger,
         count: Callable[[Refusal], None],
+        not_taken: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.header_timeout_s = limits.header_timeout_s
@@ -50,6 +52,7 @@ class Door:
         self._every_s = min(1.0, shortest / 4)
         self._log = log
         self._count = count
+        self._not_taken = not_taken
         self._clock = clock
         self._said: dict[str, tuple[float, int]] = {}  # reason -> when the next line may be, how many were unsaid
 
@@ -71,6 +74,7 @@ class Door:
 
     def full(self, error: OSError) -> None:
         """The system lets no connection be taken: those that come wait."""
+        self._not_taken()
         unsaid = self._unsaid("full")
         if unsaid is not None:
             self._log.error("connections.not_taken", why=error.strerror, like_it_before=unsaid)

@@ -193,6 +193,24 @@ def test_fee_of_a_search_that_the_operator_tells_is_held_and_charged(tmp_path: P
         assert lines["request"] == 25_000_000
 
 
+@pytest.mark.parametrize(
+    ("models", "status", "code"),
+    [
+        (["openai/gpt-4o-mini", SEARCHES["model"]], 429, "insufficient_quota"),
+        ([SEARCHES["model"], "openai/gpt-4o-mini"], 403, "unpriced"),
+    ],
+)
+def test_first_of_several_that_no_budget_takes_says_why(
+    models: list[str], status: int, code: str, tmp_path: Path, sandbox: SandboxServer
+) -> None:
+    """Else a spent budget would be told as a missing price, which nobody can wait for."""
+    with lends(tmp_path, sandbox, '[plans.enterprise]\nmanaged_budget_usd_per_month = "0.000001"\n') as running:
+        asked = {"models": models, "messages": HELLO, "max_tokens": 1000}
+        refused = running.post(CHAT, running.tenant("acme", "enterprise"), asked)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code), refused.text
+    assert not sandbox.app.journal.requests()
+
+
 def test_use_of_a_lent_key_is_the_operators(lending: RunningGateway) -> None:
     token = lending.tenant("acme", "free")
     assert lending.post(CHAT, token, MINI).status_code == 200

@@ -6,11 +6,14 @@ import resource
 import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from gateway.inbound.accepting import AT_ONCE, Accepting
+from gateway.sandbox.server import SandboxServer
+from tests.harness import RunningGateway, eventually, sandbox_config
 
 
 class Made(asyncio.Protocol):
@@ -116,3 +119,16 @@ def test_who_comes_while_no_file_can_be_opened_waits(listener: socket.socket) ->
         accepting.close()
 
     in_uvloop(story())
+
+
+def test_gateway_that_can_open_no_file_says_so(tmp_path: Path, sandbox: SandboxServer) -> None:
+    with RunningGateway(tmp_path, sandbox_config(sandbox.url)) as gateway, socket.socket() as client:
+        assert gateway.metric("wardgate_connections_not_taken_total") == 0
+        client.settimeout(30)
+        with no_files():
+            client.connect(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
+            eventually(lambda: bool(gateway.logs.records("connections.not_taken")))
+        client.sendall(b"GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200"), "it waited"
+        assert gateway.metric("wardgate_connections_not_taken_total") >= 1
+        assert "Too many open files" in str(gateway.logs.records("connections.not_taken")[0]["why"])
