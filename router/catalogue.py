@@ -59,7 +59,7 @@ class Offer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", f"{self.provider_id}/{self.model}")
-        told = self.prices.price(PriceClass.REQUEST) is not None  # by the operator: the fee of a call
+        told = self.prices.price(PriceClass.REQUEST) is not None  # the fee of a call, by the operator or a price source
         object.__setattr__(self, "fee_unknown", not told and searches_unasked(self.name))
 
     @property
