@@ -21,7 +21,7 @@ from keystore.tables import changes
 
 _EVERY_S: Final = 1.0
 _AGAIN_S: Final = 0.5  # after a failure
-_ASKED_S: Final = 0.002  # on SQLite: one request asks several times, and the answer holds for so long
+ASKED_S: Final = 0.002  # on SQLite: one request asks several times, and the answer holds for so long
 _POLL_S: Final = 5.0  # a look that takes longer has failed; a busy machine may take two seconds
 _ROWS: Final = "SELECT seq, kind, subject FROM wardgate_changes WHERE seq > ? ORDER BY seq"
 _LEAST: Final = "SELECT coalesce(min(seq), 0), coalesce(max(seq), 0) FROM wardgate_changes"
@@ -49,7 +49,7 @@ class ChangeFeed:
         self._file: sqlite3.Connection | None = None
         self._version = -1
         self._clock = clock
-        self._asked = -_ASKED_S
+        self._asked = -ASKED_S
         self._told = 0  # writes of this process, when that was asked
         self.away = False  # the last look failed: what is remembered may be old
 
@@ -83,7 +83,7 @@ class ChangeFeed:
         if self._file is None:
             return
         now = self._clock()
-        if now - self._asked < _ASKED_S and self._told == self._database.told and not self.away:
+        if now - self._asked < ASKED_S and self._told == self._database.told and not self.away:
             return
         self._asked, self._told = now, self._database.told
         try:

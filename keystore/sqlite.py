@@ -15,10 +15,10 @@ BEGIN: Final = "wardgate_begin"  # the execution option that says how a transact
 _PRAGMAS: Final = ("PRAGMA foreign_keys=ON", "PRAGMA synchronous=NORMAL")
 
 
-class _Closing(sqlite3.Connection):
-    """Ends what runs on it when it is closed. The driver's would live on in SQLite, with its transaction and its lock
-    on the file, until the last cursor on an unfinished statement is collected: the traceback of a task that was
-    cancelled may hold one, and all writers wait."""
+class Closing(sqlite3.Connection):
+    """Ends what runs on it when it is closed: on cursors of `cursor()`, and the engine makes no others. The driver's
+    would live on in SQLite, with its transaction and its lock on the file, until the last cursor on an unfinished
+    statement is collected: the traceback of a task that was cancelled may hold one, and all writers wait."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -30,9 +30,13 @@ class _Closing(sqlite3.Connection):
         return cursor
 
     def close(self) -> None:
-        for cursor in list(self._cursors):
-            cursor.close()
-        super().close()
+        """May be called again, as the driver does after a second cancellation."""
+        cursors, self._cursors = list(self._cursors), weakref.WeakSet()
+        try:
+            for cursor in cursors:
+                cursor.close()
+        finally:
+            super().close()
 
 
 def sqlite_engine(url: URL, *, logging_name: str, pool_timeout: float) -> AsyncEngine:
@@ -43,7 +47,7 @@ def sqlite_engine(url: URL, *, logging_name: str, pool_timeout: float) -> AsyncE
         hide_parameters=True,
         logging_name=logging_name,
         pool_timeout=pool_timeout,
-        connect_args={"timeout": BUSY_S, "factory": _Closing},
+        connect_args={"timeout": BUSY_S, "factory": Closing},
     )
     event.listen(engine.sync_engine, "connect", _on_connect)
     event.listen(engine.sync_engine, "begin", _on_begin)

@@ -14,7 +14,7 @@ from sqlalchemy import event
 
 from keystore.changes import Changed
 from keystore.errors import DatabaseUnavailable, Refusal, TokenRefused
-from keystore.feed import ChangeFeed
+from keystore.feed import ASKED_S, ChangeFeed
 from keystore.keyring import Keyring
 from keystore.keystore import Keystore
 from keystore.remembered import Remembered, TaggedCache
@@ -105,6 +105,7 @@ async def test_revoked_token_is_refused_by_the_others(keystore: Keystore, servin
         return await refused_as(serving, made.token) is Refusal.REVOKED
 
     if serving._database.is_sqlite:
+        await asyncio.sleep(ASKED_S)
         assert await refused()
     await within_a_second(refused)
 
@@ -267,6 +268,7 @@ async def test_rows_of_another_application_are_seen(world: World) -> None:
     assert name_found(await opened.keyring(tenant)) is None
     await world.sql("INSERT INTO tenant_settings VALUES (:id, 'MINIMAX_API_KEY', 'sk-0123456789abcdef')", id=tenant.id)
     if world.is_sqlite:
+        await asyncio.sleep(ASKED_S)
         assert name_found(await opened.keyring(tenant)) == "MINIMAX_API_KEY"
     deadline = time.monotonic() + 2.0
     while name_found(await opened.keyring(tenant)) is None:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from keystore.engine import Database, make_room
+from keystore.sqlite import Closing
 
 LONG_S = 5.0
 
@@ -63,3 +64,13 @@ async def test_write_that_is_cancelled_in_a_statement_lets_others_write(tmp_path
     async with database.read() as connection:
         assert (await connection.execute(text("SELECT n FROM t"))).all() == [(3,)]
     await database.close()
+
+
+def test_connection_is_closed_twice_beside_a_cursor_that_is_kept(tmp_path: Path) -> None:
+    """The driver's may be, too; it closes again when a task is cancelled a second time."""
+    connection = sqlite3.connect(tmp_path / "wardgate.db", factory=Closing)
+    kept = connection.cursor().execute("SELECT 1 UNION SELECT 2")
+    connection.close()
+    connection.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        kept.fetchall()
