@@ -5,6 +5,7 @@ the last byte of the answer, whatever happens. Where nobody counted the tokens, 
 not know where the lines are kept.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -217,11 +218,15 @@ class Account:
         return None if None in parts else min(sum(part or 0 for part in parts), MOST)
 
     async def close(self) -> None:
-        """Write the terminal line, and wait until it is on the disk where an answer was given."""
+        """Write the terminal line, and wait until it is on the disk where an answer was given. The line says so: from
+        then on the answer is given, though its client leaves or the process stops meanwhile."""
         if not self.settled:
             self.settle()
             if self.booked:
-                await self.accounts.journal.durable()
+                try:
+                    await self.accounts.journal.durable()
+                except asyncio.CancelledError:  # a second one ends it
+                    await self.accounts.journal.durable()
 
     def settle(self) -> None:
         """Write the terminal line, once. Whatever goes wrong with that is reported: a row is written all the same, and

@@ -420,3 +420,35 @@ def test_how_long_a_bulk_request_waited_is_in_its_row() -> None:
     row = desk.row()
     assert orjson.loads(row["detail"])["waited_ms"] == 1_234
     assert receipt(LedgerRow.of_line(orjson.dumps(row)))["waited_ms"] == 1_234
+
+
+@dataclass
+class SlowDisk(Lines):
+    """A journal in memory whose disk takes its time."""
+
+    written_through: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def durable(self) -> None:
+        await self.written_through.wait()
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+def test_answer_whose_row_is_written_is_given_though_the_process_stops(cancels: int) -> None:
+    """Else the row says `ok`, and the caller is told to ask again. A second signal ends it all the same."""
+    disk = SlowDisk()
+    desk = Desk(lines=disk)
+    desk.asks(THEIRS)
+    desk.ends("ok")
+
+    async def story() -> bool:
+        closing = asyncio.create_task(desk.account.close())
+        for _ in range(cancels):
+            await asyncio.sleep(0)
+            closing.cancel()
+        await asyncio.sleep(0)
+        disk.written_through.set()
+        await asyncio.wait({closing})
+        return closing.cancelled()
+
+    assert asyncio.run(story()) is (cancels == 2)
+    assert [row["state"] for row in disk.written] == ["reserved", "estimated"]

@@ -71,6 +71,7 @@ async def test_rolling_restarts_refuse_nobody_cut_nothing_and_lose_no_row(plan: 
         wrong = [one for one in load.seen if one.ending not in {"whole", "told"}]
         assert wrong == []
         assert load.endings(stream=False).keys() == {"whole"}
+        assert {rows[one.request_id]["outcome"] for one in load.seen if one.ending == "told"} <= {"error"}
         assert cluster.refused == 0
         assert rows.keys() == ids
         assert_every_acknowledged_answer_is_in(rows, load)
