@@ -72,7 +72,8 @@ class Database:
         self.name = describe(self._url)
         self.path = sqlite_path(self._url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self.writes = self.told = 0  # transactions that may have written; those that may change what is remembered
+        self.writes = 0  # transactions of this process that may have written
+        self.told = 0  # of these, those that may have changed what is remembered
         self._engine = _engine(self._url, command_s)
         self._writer = self._engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
 
@@ -92,14 +93,16 @@ class Database:
     @asynccontextmanager
     async def write(self, *, lock: Lock | None = None, told: bool = True) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction for writing, committed at the end, alone among the holders of `lock`; on SQLite
-        a writer is always alone. One not `told` changes nothing that is remembered. IntegrityError passes; other
-        failures are DatabaseUnavailable, ValueRefused among them when a value is what the database does not take."""
+        a writer is always alone. One that is not `told` changes nothing that anybody remembers. IntegrityError passes;
+        other failures are DatabaseUnavailable, ValueRefused among them when a value is what the database does not take.
+        """
         with self._translated():
             async with self._writer.begin() as connection:
                 if lock and not self.is_sqlite:
                     await connection.execute(select(func.pg_advisory_xact_lock(lock.value)))
                 yield connection
-            self.writes, self.told = self.writes + 1, self.told + told
+            self.writes += 1
+            self.told += told
 
     async def use_wal(self) -> None:
         """Have SQLite keep a write-ahead log: readers never wait for a writer. Stays with the file."""

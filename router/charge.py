@@ -103,13 +103,14 @@ def reckoned(at: Prices, used: Iterable[tuple[PriceClass, int | Decimal]]) -> Ch
         price = price_of(at, price_class)
         if price is None and price_class in _ONLY_IF_PRICED:
             continue
-        comes_to = None if price is None else price * units
-        rounded = None if comes_to is None else nano_of(comes_to)
-        lines.append(Line(price_class, units, price, rounded))
-        if comes_to is None or rounded is None:
+        if price is None:
+            lines.append(Line(price_class, units, None, None))
             complete = False
-        else:
-            total, nano = total + comes_to, nano + rounded
+            continue
+        comes_to = price * units
+        rounded = nano_of(comes_to)
+        lines.append(Line(price_class, units, price, rounded))
+        total, nano = total + comes_to, nano + rounded
     return Charge(total, tuple(lines), min(nano, MOST)) if complete else Charge(None, tuple(lines), None)
 
 

@@ -17,7 +17,7 @@ from tests.harness import RunningGateway, eventually, sandbox_config
 
 RESTARTS = int(os.environ.get("WARDGATE_TEST_RESTARTS", "10"))
 STREAMS = 8
-LIMITS = "[limits]\ndrain_notice_s = 0\ndrain_s = 0.6\n"
+LIMITS = "[limits]\ndrain_notice_s = 0\ndrain_s = 0.3\n"
 
 
 def ending(gateway: RunningGateway, token: str, order: str) -> str:

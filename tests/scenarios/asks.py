@@ -31,8 +31,9 @@ PRICED = "\n" + "\n".join(
     f'[models."{model}".prices]\n' + "\n".join(f'{name} = "{usd}"' for name, usd in prices.items())
     for model, prices in PRICES.items()
 )
-OPEN = MODELS["openai"]  # what it writes it shows; the others may reason out of sight
-PRICED += f'\n[models."{OPEN}"]\ncapabilities = {{ reasoning = false }}\n'
+OPEN = MODELS["openai"]  # what it and OTHER write they show; the rest may reason out of sight
+# OTHER too: it is asked first, and its stream is the one that breaks, when a run has had OPEN held for ill.
+PRICED += "".join(f'\n[models."{model}"]\ncapabilities = {{ reasoning = false }}\n' for model in (OPEN, OTHER))
 LIMIT = 50  # tokens of an answer that may not be seen whole, whose usual length is more: so it is taken to be so long
 
 

@@ -183,7 +183,8 @@ def test_replicas_together_are_one_limiter_however_redis_comes_and_goes(steps: l
 @pytest.mark.parametrize("asking", [(0, 1, 2, 3), (3, 0), (0,)], ids=str)
 def test_who_is_at_the_limit_goes_on_with_the_shares_at_once_and_each_time(asking: tuple[int, ...]) -> None:
     """A tenant whose replicas have used a whole minute's limit, however unevenly, has of each that it asks a share's
-    refill from the first second without Redis, in the first outage and in those that follow soon."""
+    refill from the first second without Redis, in the first outage and in those that follow soon. A share gives one
+    request in 2 s: each process may be one short, and the one whose last use not all have heard of another."""
 
     async def story() -> None:
         world = World()
@@ -193,7 +194,7 @@ def test_who_is_at_the_limit_goes_on_with_the_shares_at_once_and_each_time(askin
             await world.play(Step("down"))
             refill = LIMIT * len(asking) // REPLICAS // 6
             for _ in range(2):
-                assert await world.seconds(10, asking) >= refill * 2 // 3
+                assert await world.seconds(10, asking) >= refill - len(asking) - 1
             world.redis.is_up = True
             await world.seconds(25, asking)
 
