@@ -327,6 +327,8 @@ class InboundProtocol(HttpToolsProtocol):
         cycle.more_body = False
         cycle.scope[GONE].sent = True  # type: ignore[typeddict-item]
         cycle.message_event.set()
+        if cycle is self._running:  # nobody asks for more of it, and who does not read does not see the client leave
+            self.flow.resume_reading()
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
