@@ -3,7 +3,7 @@
 Owns which limits a request is under and how a refusal is worded. Must not know how anything is counted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -49,6 +49,10 @@ _WHO_ALLOWS: Final[Mapping[Whose, str]] = MappingProxyType(
 )
 
 
+Bounds = tuple[Plan, TenantLimits]
+"""What bounds a tenant's requests: its plan, and the limits that it and its tokens have of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """`refused` hears which kind of limit refused."""
@@ -57,15 +61,28 @@ class Admission:
     refused: Callable[[Kind], None]
 
     async def admit(
-        self, plan: Plan, own: TenantLimits, decision: Decision, tally: Tally, place: Place | None = None
+        self,
+        plan: Plan,
+        own: TenantLimits,
+        decision: Decision,
+        tally: Tally,
+        place: Place | None = None,
+        again: Callable[[], Awaitable[Bounds | None]] | None = None,
     ) -> Ticket:
         """What the request holds until it has ended; the headers of its answer say how its limits stand. `own` are the
-        tenant's limits and its tokens'. Bulk waits for its turn. Raises ApiError 429 that names the limit and when to
-        come again, and what `Place.wait` does."""
-        asks = _asks(plan, own, tally, _tokens(decision))
+        tenant's limits and its tokens'. Bulk waits for its turn, and where that took long its bounds are asked for
+        `again`. Raises ApiError 429 that names the limit and when to come again, and what `Place.wait` does."""
+        tokens = _tokens(decision)
+        asks = _asks(plan, own, tally, tokens)
         if place is None or not place.bulk:
             return self._ticket(await self.limiter.admit(asks), plan, own, tally)
-        return self._ticket(await place.wait(asks, tally), plan, own, tally, bulk=True)
+
+        async def anew() -> tuple[Ask, ...]:
+            nonlocal plan, own
+            plan, own = (await again() if again is not None else None) or (plan, own)
+            return _asks(plan, own, tally, tokens)
+
+        return self._ticket(await place.wait(asks, tally, anew), plan, own, tally, bulk=True)
 
     async def admit_uncalled(self, plan: Plan, own: TenantLimits, tally: Tally) -> None:
         """The same for a request that no model is called for: it counts as a request, and holds nothing."""

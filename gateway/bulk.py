@@ -5,7 +5,7 @@ process carries in `overload`, how bulk waits in `limiting.waiting`. Must not kn
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -182,14 +182,24 @@ class Place:
         self._places.room.begin()
         self._holds = _AT_ONCE
 
-    async def wait(self, asks: Sequence[Ask], tally: Tally) -> Verdict:
+    async def wait(
+        self, asks: Sequence[Ask], tally: Tally, anew: Callable[[], Awaitable[Sequence[Ask]]] | None = None
+    ) -> Verdict:
         """The limits' answer once its turn has come: admitted, or refused where no wait helped. Raises ApiError 503,
-        or 429 for the tenant's own many. The tally says how long it took, however it ends."""
+        or 429 for the tenant's own many. `anew` tells what is asked by then, after a long wait. The tally says how long
+        it took, however it ends."""
         places = self._places
         began, how = time.monotonic(), GONE
+
+        async def now() -> Sequence[Ask]:
+            nonlocal asks
+            if anew is not None and time.monotonic() - began > AGED_S:
+                asks = await anew()
+            return bulk_asks(asks)
+
         patience_s = min(places.wait_s, places.answer_s - (began - tally.started))
         try:
-            left, verdict = await places.room.enter(tally.tenant_id, bulk_asks(asks), patience_s, self.size)
+            left, verdict = await places.room.enter(tally.tenant_id, bulk_asks(asks), patience_s, self.size, now)
             how = left.value
         finally:
             tally.waited_s = time.monotonic() - began
@@ -218,10 +228,11 @@ class Place:
 def _as_asked(verdict: Verdict, asks: Sequence[Ask]) -> Verdict:
     """A refusal of bulk in terms of the whole limits, as the plan has them."""
     whole = {ask.key: ask for ask in asks}
-    standings = tuple(each._replace(ask=whole[each.ask.key]) for each in verdict.standings)
+    standings = tuple(each._replace(ask=whole.get(each.ask.key, each.ask)) for each in verdict.standings)
     refused = verdict.refused
     return verdict._replace(
-        standings=standings, refused=None if refused is None else refused._replace(ask=whole[refused.ask.key])
+        standings=standings,
+        refused=None if refused is None else refused._replace(ask=whole.get(refused.ask.key, refused.ask)),
     )
 
 

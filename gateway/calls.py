@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final
 
 from gateway.accounts import charge_of, served_by
+from gateway.admission import Bounds
 from gateway.asgi import Receive, Scope, Send, send_body, while_connected
 from gateway.attempt_costs import counted, in_sight_or_not, written
 from gateway.attempts import Attempts
@@ -40,8 +41,10 @@ from gateway.tally import KEY, Tally
 from gateway.upstream import StreamReply
 from gateway.wording import Wording
 from keystore.keyring import Keyring
+from keystore.money import usd_of
 from keystore.tenants import Tenant
 from router.decision import Candidate, Decision
+from router.plans import Plan
 
 
 class Calls:
@@ -143,6 +146,7 @@ class Calls:
             except ApiError as error:
                 if definite(error.problem):
                     own = own_error(error, request.surface.endpoint, request.asked or request.body).problem
+                    _tell_failed_cost(tally)
                     body = named.wording.body(own, tally.request_id)
                     await turn.done(own.status, own.response_headers() | tally.response_headers(), body)
                 raise
@@ -158,9 +162,11 @@ class Calls:
         turn: Ticket | None = None,
     ) -> None:
         keyring, request, decision = await self._decided(request, admitted, book, tally)
-        await self._admit(admitted.tenant, keyring, decision, book, tally, place)
+        await self._admit(admitted, keyring, decision, book, tally, place)
         if (tally.waited_s or 0.0) > AGED_S:  # what was decided then may not hold any more
-            keyring, request, decision = await self._decided(request, await admitted.again(), book, tally)
+            admitted = await admitted.again()
+            keyring, request, decision = await self._decided(request, admitted, book, tally)
+            _bind(admitted.tenant, keyring, book, tally)
         tally.owed = turn is not None and not request.stream  # until here nobody was asked: whoever leaves, leaves
         if request.stream:
             await self._stream(request, decision, keyring, tally, send)
@@ -186,7 +192,7 @@ class Calls:
 
     async def _admit(
         self,
-        tenant: Tenant,
+        admitted: Admitted,
         keyring: Keyring,
         decision: Decision,
         book: RuleBook,
@@ -194,11 +200,21 @@ class Calls:
         place: Place | None,
     ) -> None:
         """Under the limits of the tenant's plan; what the request holds is given back when its account is settled."""
-        plan = book.plans.get(tenant.plan)
+        plan, admission = _bind(admitted.tenant, keyring, book, tally), self._services.admission
         if plan is not None and tally.account is not None:
-            tally.account.plan, tally.account.own = plan, keyring.budgets
-            ticket = await self._services.admission.admit(plan, keyring.limits, decision, tally, place)
-            tally.account.leave = partial(self._services.admission.limiter.settle, ticket)
+            again = partial(self._bounds, admitted, book)
+            ticket = await admission.admit(plan, keyring.limits, decision, tally, place, again)
+            tally.account.leave = partial(admission.limiter.settle, ticket)
+
+    async def _bounds(self, admitted: Admitted, book: RuleBook) -> Bounds | None:
+        """The plan and the limits that the tenant has now; None where nobody can say, or it may not ask any more."""
+        try:
+            tenant = (await admitted.again()).tenant
+            keyring = await keyring_of(tenant, self._services)
+        except ApiError:
+            return None  # whoever looks once more will be told
+        plan = book.plans.get(tenant.plan)
+        return None if plan is None else (plan, keyring.limits)
 
     async def _plain(
         self,
@@ -220,7 +236,7 @@ class Calls:
             name, created = self._minted(tally)
             body = encode(self._front.answer(completion, request.asked, answer_id=name, created=created))
         if request.tells_cost:
-            body = told(body, charge_of(tally, decision, tally.usage), tally)
+            body = told(body, None if tally.account is None else tally.account.charge, tally)
         if turn is not None and not await turn.done(200, tally.response_headers(), body):
             tally.headers |= NOT_KEPT
         await send_body(send, 200, body)
@@ -275,6 +291,21 @@ class _Named:
     key: str
     raw: bytes
     wording: Wording
+
+
+def _bind(tenant: Tenant, keyring: Keyring, book: RuleBook, tally: Tally) -> Plan | None:
+    """Have the request's account bound by the budgets that the tenant has now; the tenant's plan."""
+    plan = book.plans.get(tenant.plan)
+    if plan is not None and tally.account is not None:
+        tally.account.plan, tally.account.own = plan, keyring.budgets
+    return plan
+
+
+def _tell_failed_cost(tally: Tally) -> None:
+    """Have an error's headers say what its attempts cost, as they will when its account is settled."""
+    account = tally.account
+    if account is not None and account.failed and account.total is not None:
+        tally.cost_usd = usd_of(account.total)
 
 
 def _told_again(replay: Replay, tally: Tally) -> dict[str, str]:

@@ -111,7 +111,8 @@ class _Telling:
         """A piece, its usage chunk with the cost; whatever tells no usage stays as it came."""
         if b'"usage"' not in piece:
             return piece
-        documents = [(one.data, parse(one.data)) for one in EventReader().feed(piece)]
+        whole = EventReader().feed(piece + b"\n\n")  # the last of a stream may lack its empty line
+        documents = [(one.data, parse(one.data)) for one in whole]
         return b"".join(self._event(data, document) for data, document in documents)
 
     def _event(self, data: bytes, document: Any) -> bytes:

@@ -14,6 +14,7 @@ from gateway.errors import Problem
 from gateway.events import AttemptEnded, Endpoint, Outcome, RequestCompleted, TokenUsage
 from gateway.upstream import Came
 from keystore.budgets import TenantBudgets
+from router.charge import Charge
 from router.decision import Decision
 from router.health_steps import Attempt
 from router.plans import Plan
@@ -31,8 +32,9 @@ def mint_request_id() -> str:
 class Account(Protocol):
     """What a request costs, as those see it who serve it; gateway.accounts. `measure` notes what a stream used, when it
     has ended; `leave` gives back what the request holds of its limits, and hears how many tokens it had.
-    `own` are the budgets of the tenant and its tokens; `failed` is what attempts cost that gave no answer. `total` is
-    what all of it cost, in whole nano-dollars; None where that is not known."""
+    `own` are the budgets of the tenant and its tokens; `failed` is what attempts cost that gave no answer, `charge`
+    what the answer cost, estimated where nobody counted. `total` is what all of it cost, in whole nano-dollars; None
+    where that is not known."""
 
     decision: Decision | None
     plan: Plan | None
@@ -40,6 +42,7 @@ class Account(Protocol):
     measure: Callable[[], None] | None
     leave: Callable[[int | None], None] | None
     failed: list[FailedCost]
+    charge: Charge | None
 
     @property
     def total(self) -> int | None: ...

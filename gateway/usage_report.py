@@ -18,6 +18,7 @@ import orjson
 
 from gateway.events import Outcome
 from keystore.errors import did_you_mean
+from keystore.ledger_row import LOST
 from keystore.ledger_usage import Sums
 from keystore.providers import Provider
 from keystore.usage import Group, UsagePage, UsageQuestion
@@ -32,7 +33,10 @@ FIELDS: Final = ("since", "until", "by", *(group.value for group in GROUPS), "fo
 OPERATORS_FIELDS: Final = (*FIELDS, Group.TENANT.value)
 _FORMATS: Final = ("json", "csv")
 _CLOSED: Final[Mapping[Group, tuple[str, ...]]] = MappingProxyType(
-    {Group.OUTCOME: tuple(each.value for each in Outcome), Group.KEY_SOURCE: tuple(each.value for each in KeySource)}
+    {
+        Group.OUTCOME: (*(each.value for each in Outcome), LOST),
+        Group.KEY_SOURCE: tuple(each.value for each in KeySource),
+    }
 )
 _FILTERS: Final = frozenset(Group) - {Group.DAY, Group.MONTH, Group.TENANT}  # by values; the others say when, and whose
 _DAY: Final = re.compile(r"2\d{3}-\d\d-\d\d")

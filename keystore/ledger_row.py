@@ -22,6 +22,9 @@ class State(StrEnum):
     ESTIMATED = "estimated"  # something was used, and nobody counted all of it
 
 
+LOST: Final = "lost"  # the outcome of a request whose process died
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
     """A request that ended, or in a journal one that began. Tokens as in gateway.events.TokenUsage, None where nobody

@@ -18,9 +18,8 @@ from typing import Final, Protocol
 from keystore.clock import Clock
 from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused, ValueRefused, counted
 from keystore.journal_files import Reader, Record, intend_aside, intended_aside, set_aside
-from keystore.ledger_row import LedgerRow, State
+from keystore.ledger_row import LOST, LedgerRow, State
 
-LOST: Final = "lost"  # the outcome of a request whose process died
 BATCH_BYTES: Final = 1024 * 1024  # some 700 requests: twice as many cost a tenth less, and stop the loop for longer
 _MOST_HELD: Final = 4  # batches in memory, while every row of them is refused
 _AT_A_TIME: Final = 200  # lines that are looked at without a pause: half a millisecond

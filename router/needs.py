@@ -15,6 +15,7 @@ from router.prices import ServiceTier
 # Estimates, corrected by nothing yet: English runs at 4 to 4.7 UTF-8 bytes a token with today's tokenizers, code at 3
 # to 4, Chinese at 3 to 5.
 _BYTES_PER_TOKEN: Final = 4
+_MOST: Final = 2**31 - 1  # tokens or answers: who asks for more asks for so much, so that no product of them overflows
 _TOKENS_PER_MESSAGE: Final = 4  # role and separators (OpenAI cookbook, "How to count tokens")
 _TOKENS_PER_IMAGE: Final = 765  # 1024 x 1024 in high detail (OpenAI vision guide)
 _TOKENS_PER_FILE: Final = 1_500  # a page or two of a PDF; the size of the rest is not known here
@@ -149,12 +150,12 @@ def _max_output_tokens(body: Mapping[str, object]) -> int | None:
     for field in ("max_completion_tokens", "max_tokens"):
         value = body.get(field)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
+            return min(value, _MOST)
     return None
 
 
 def _answers(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
+    return min(value, _MOST) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 1
 
 
 def _part_capabilities(parts: Sequence[Mapping[str, object]]) -> Iterator[Capability]:

@@ -9,8 +9,9 @@ that wait. Whose turn it is, is decided in `turns`. Must not know HTTP, nor what
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 from gateway.limiting.asks import CONCURRENCY, Ask, Verdict, scope_of
@@ -76,6 +77,10 @@ def _lane(asks: Sequence[Ask]) -> str:
     return next((ask.key for ask in asks if scope_of(ask) != "tenant"), "")
 
 
+async def _as_said(asks: Sequence[Ask]) -> Sequence[Ask]:
+    return asks
+
+
 class WaitingRoom:
     """The places of one process. Two turns come at least `apart_s` seconds after one another: many at once would keep
     the event loop from everybody else."""
@@ -118,9 +123,16 @@ class WaitingRoom:
         self._turns.urgent -= 1
         self._call()
 
-    async def enter(self, tenant: str, asks: Sequence[Ask], patience_s: float, size: int = 0) -> Waited:
-        """Wait for a place and for the limits, for `patience_s` at most. `asks`: as `bulk_asks` gives them; `size`: the
-        bytes that it holds meanwhile."""
+    async def enter(
+        self,
+        tenant: str,
+        asks: Sequence[Ask],
+        patience_s: float,
+        size: int = 0,
+        now: Callable[[], Awaitable[Sequence[Ask]]] | None = None,
+    ) -> Waited:
+        """Wait for a place and for the limits, for `patience_s` at most. `asks`: as `bulk_asks` gives them, and `now`
+        does again each time that its turn has come; `size`: the bytes that it holds meanwhile."""
         turn: asyncio.Future[Left] = asyncio.get_running_loop().create_future()
         lane = _lane(asks)
         if (refused := self._join(tenant, turn, size, lane)) is not None:
@@ -129,7 +141,7 @@ class WaitingRoom:
         self._held[tenant] += size
         try:
             async with asyncio.timeout(patience_s):
-                return await self._admitted(tenant, lane, asks, turn, last)
+                return await self._admitted(tenant, lane, now or partial(_as_said, asks), turn, last)
         except TimeoutError:
             return Waited(Left.EXPIRED, self._still_said(last))
         finally:
@@ -150,13 +162,18 @@ class WaitingRoom:
         return None if self._turns.join(tenant, turn, lane) else Left.FULL
 
     async def _admitted(
-        self, tenant: str, lane: str, asks: Sequence[Ask], turn: "asyncio.Future[Left]", last: list[_Said]
+        self,
+        tenant: str,
+        lane: str,
+        now: Callable[[], Awaitable[Sequence[Ask]]],
+        turn: "asyncio.Future[Left]",
+        last: list[_Said],
     ) -> Waited:
         while True:
             told = await self._my_turn(tenant, lane, turn)
             if told is not Left.ADMITTED:
                 return Waited(told, last[-1].verdict if last else None)
-            verdict = await self._asked(asks)
+            verdict = await self._asked(now)
             if verdict.admitted:
                 return Waited(Left.ADMITTED, verdict)
             if verdict.retry_ms is None:
@@ -184,9 +201,9 @@ class WaitingRoom:
                 self.leave()  # its turn had come at that moment
             raise
 
-    async def _asked(self, asks: Sequence[Ask]) -> Verdict:
+    async def _asked(self, now: Callable[[], Awaitable[Sequence[Ask]]]) -> Verdict:
         try:
-            return await self._limiter.admit(asks)
+            return await self._limiter.admit(await now())
         except BaseException:
             self.leave()
             raise

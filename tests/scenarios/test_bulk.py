@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from gateway.bulk import AGED_S
 from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
+from keystore.limits import Limited
 from tests.harness import RunningGateway, eventually, sandbox_config
 from tests.scenarios.test_limits_held import plan
 from tests.served import served
@@ -242,6 +244,47 @@ async def test_token_that_is_revoked_while_its_request_waits_is_refused(
         answer = await bulk
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "token_revoked"), answer.text
     assert int(answer.headers["x-wardgate-waited-ms"]) > AGED_S * 1000
+    assert len(sandbox.requests()) == PLACES, "nobody was asked"
+
+
+async def test_budget_that_is_set_while_its_request_waits_binds_it(
+    patient: RunningGateway, sandbox: SandboxServer
+) -> None:
+    token = await asyncio.to_thread(patient.tenant, "bound-late", "solo", KEY)
+
+    async def bind(keystore: Keystore) -> None:
+        await keystore.budgets.set(await keystore.tenants.get("bound-late"), "day", "byok", Decimal(0), hard=True)
+
+    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
+        async with busy(other, sandbox, PLACES):
+            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
+            await waiting(patient, 1)
+            await asyncio.to_thread(patient.operate, bind)
+            await asyncio.sleep(AGED_S)
+            assert not bulk.done()
+        answer = await bulk
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota"), answer.text
+    assert len(sandbox.requests()) == PLACES, "nobody was asked"
+
+
+async def test_limit_that_is_set_while_its_request_waits_binds_it(
+    patient: RunningGateway, sandbox: SandboxServer
+) -> None:
+    token = await asyncio.to_thread(patient.tenant, "limited-late", "team", KEY)
+
+    async def bind(keystore: Keystore) -> None:
+        await keystore.limits.set(await keystore.tenants.get("limited-late"), {Limited.TOKENS.value: 1})
+
+    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
+        async with busy(other, sandbox, PLACES):
+            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
+            await waiting(patient, 1)
+            await asyncio.to_thread(patient.operate, bind)
+            await asyncio.sleep(AGED_S)
+            assert not bulk.done()
+        answer = await bulk
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded"), answer.text
+    assert answer.headers["x-ratelimit-limit-tokens"] == "1" and answer.json()["error"]["limit"]["whose"] == "tenant"
     assert len(sandbox.requests()) == PLACES, "nobody was asked"
 
 

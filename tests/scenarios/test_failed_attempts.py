@@ -11,7 +11,7 @@ import httpx
 from keystore.keystore import Keystore
 from tests.harness import RunningGateway, sandbox_config
 from tests.scenarios.asks import CHAT, OTHER, PRICED, cost_nano
-from tests.scenarios.cutting import KEYS, MODELS, PLAIN, Case, answer, cutting, keep_well, openai_stream
+from tests.scenarios.cutting import KEYS, MODELS, PLAIN, Case, answer, caller, cutting, keep_well, openai_stream
 from tests.scenarios.truth import attempts_charged, rows_soon, select, served_tokens, serving
 
 MODEL = MODELS["openai"]
@@ -21,6 +21,7 @@ NOT_DONE = [  # each is refused before any work
     answer({"error": {"message": "slow down"}}, "429 Too Many Requests"),
 ]
 TOO_SMALL = answer({"choices": "none", "text": "word " * 100})
+FILTERED = {"message": "no", "code": "content_filter", "type": "content_filter"}
 CUT = answer(PLAIN["openai"])[:-20]  # of a plain answer, before its end
 
 
@@ -90,6 +91,20 @@ async def test_failed_attempts_are_in_the_row_the_answer_the_receipt_and_the_bud
             (held,) = await select(gateway, "SELECT sum(amount_nano) AS nano FROM wardgate_budget_holds")
     assert spent["spent_nano"] == every["nano"] > sum(row["cost_nano"] for row in rows.values())
     assert held["nano"] == spent["held_nano"]
+
+
+async def test_refusal_that_cost_something_costs_the_same_when_it_is_told_again(tmp_path: Path) -> None:
+    async with cutting() as upstream:
+        upstream.cases = {1: Case([answer({"error": FILTERED})], raw=True)}
+        async with serving(RunningGateway(tmp_path, sandbox_config(upstream.url, PRICED))) as gateway:
+            token = await asyncio.to_thread(gateway.tenant, "acme", "enterprise", KEYS)
+            async with caller(gateway.url, token) as client:
+                named = {"idempotency-key": "refused-1"}
+                answers = [await client.post(CHAT, json=body(1), headers=named) for _ in range(2)]
+    assert [each.status_code for each in answers] == [400, 400] and upstream.asked[1] == 1
+    assert answers[1].headers["x-wardgate-replayed"] == "true"
+    costs = [each.headers["x-wardgate-cost-usd"] for each in answers]
+    assert costs[0] == costs[1] and Decimal(costs[0]) > 0
 
 
 def holds_true(number: int, got: httpx.Response, row: Any, receipt: Any) -> None:

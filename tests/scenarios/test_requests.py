@@ -48,6 +48,14 @@ def kept(gateway: RunningGateway, token: str, request_id: str, path: str = "/v1/
     return found
 
 
+def test_request_for_more_answers_than_there_are_numbers_is_kept(running: RunningGateway) -> None:
+    token = running.tenant("acme", "team", KEYS)
+    answer = running.post(CHAT, token, ASK | {"n": 2**63 - 1, "max_tokens": 2**63 - 1})
+    assert answer.status_code == 429, answer.text
+    eventually(lambda: running.get("/v1/requests/" + id_of(answer), token).status_code == 200)
+    assert not running.logs.records("request.failed")
+
+
 def admin(gateway: RunningGateway) -> str:
     async def work(keystore: Keystore) -> str:
         return (await keystore.tokens.create(None, kind="admin")).token

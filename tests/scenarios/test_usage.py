@@ -117,6 +117,7 @@ def test_filters_take_what_they_name(used: Control) -> None:
         ("provider=minimax&day=2025-03-31", 2),
         ("key_source=managed", 0),
         ("token=tok1", 8),
+        ("outcome=lost", 0),
         ("model=MiniMax-M2", 4),
     ):
         time = "" if "day=" in query else f"{MARCH}&"

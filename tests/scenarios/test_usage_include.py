@@ -1,7 +1,9 @@
 """`usage: {"include": true}`: an answer tells what it cost, to the nano-dollar that the ledger has."""
 
+import asyncio
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -10,7 +12,10 @@ import pytest
 from gateway.cost_telling import told
 from gateway.sandbox.server import SandboxServer
 from gateway.tally import Tally
-from tests.harness import RunningGateway
+from tests.harness import RunningGateway, sandbox_config
+from tests.scenarios.asks import CHAT
+from tests.scenarios.cutting import KEYS, PLAIN, Case, answer, asking, caller, cutting, openai_stream
+from tests.scenarios.truth import serving
 
 ASK: Any = {"usage": {"include": True}}
 HELLO: Any = [{"role": "user", "content": "Hello there"}]
@@ -49,6 +54,24 @@ def test_stream_tells_its_cost_in_the_usage_chunk(client: openai.OpenAI, model: 
     counted: list[Any] = [chunk.usage for chunk in chunks if chunk.usage]
     assert [usage.cost for usage in counted] == [plain.cost] and counted[0].cost_details == plain.cost_details
     assert all(chunk.choices for chunk in chunks if not chunk.usage)
+
+
+async def test_estimate_is_told_as_the_header_has_it_and_an_end_without_its_empty_line_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    good: Any = PLAIN["openai"]
+    uncounted = {name: value for name, value in good.items() if name != "usage"}
+    *pieces, usage, _ = openai_stream(["good"])
+    async with cutting() as upstream, serving(RunningGateway(tmp_path, sandbox_config(upstream.url))) as gateway:
+        upstream.cases = {1: Case([answer(uncounted)], raw=True), 2: Case([*pieces, usage.rstrip(b"\n")])}
+        token = await asyncio.to_thread(gateway.tenant, "acme", "enterprise", KEYS)
+        async with caller(gateway.url, token) as client:
+            plain = await client.post(CHAT, json=asking("openai", 1) | ASK)
+            stream = await client.post(CHAT, json=asking("openai", 2, stream=True) | ASK)
+    told = plain.json()["usage"]
+    assert plain.headers["x-wardgate-estimated"] == "usage" and told["cost_details"]["lines"]
+    assert Decimal(str(told["cost"])) == Decimal(plain.headers["x-wardgate-cost-usd"]) > 0
+    assert '"cost":' in stream.text, stream.text
 
 
 def test_nobody_else_is_told(client: openai.OpenAI, gateway: RunningGateway, sandbox: SandboxServer) -> None:
