@@ -107,6 +107,7 @@ class Account:
     held: Reservation | None = None
     holds: tuple[Held, ...] = ()  # of what was held, what it cost: until the row is written
     booked: list[tuple[KeySource, int]] = field(default_factory=list)  # what budgets count of each call that cost
+    refused: Why | None = None  # a budget refused the first who would have been asked
     settled: bool = False
 
     async def reserve(self, candidate: Candidate) -> Problem | None:
@@ -155,7 +156,7 @@ class Account:
             return unpriced(candidate) if any(budget.hard for budget in matching) else None
         found = await self.accounts.budgets.reserve(matching, most, self.began)
         if isinstance(found, Refused):
-            self.accounts.refused(found.why)
+            self.refused = self.refused or found.why
             return spent(found)
         self.held = found
         return None
@@ -234,6 +235,8 @@ class Account:
         if self.settled:
             return
         self.settled = True
+        if self.refused is not None and self.asked is None:
+            self.accounts.refused(self.refused)
         try:
             if self.measure is not None:
                 self._tried(self.measure)
@@ -316,6 +319,8 @@ class Account:
             said["attempts"] = self._attempts()
         if self.tally.dropped:
             said["dropped"] = self.tally.dropped
+        if self.tally.passed_over:
+            said["passed_over"] = self.tally.passed_over
         if self.tally.waited_s is not None:
             said["waited_ms"] = ms(self.tally.waited_s)
         if self.total is None and (counts := together(self.booked)):

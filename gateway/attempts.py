@@ -87,6 +87,7 @@ class Attempts:
     ) -> Reply:
         failures: list[Failure] = []
         refusal: Problem | None = None
+        over: list[tuple[Candidate, str]] = []  # whose cost a budget did not allow, and how that is told
         queue = list(decision.ranked)
         keys, same, stopped = KeysInTurn(self.keystore, keyring, self.health.view), False, None
         self.budget.request(time.monotonic())
@@ -100,9 +101,12 @@ class Attempts:
             refused = await tally.account.reserve(candidate) if tally.account is not None else None
             if refused is not None:
                 refusal = refusal or refused  # the best candidate's: one without a price says nothing of the budget
+                over.append((candidate, refused.code))
                 continue
             key = keys.next(candidate.offer.provider_id, candidate.offer.model)
             self._tell_fallback(failures, candidate, tally, key if same else None)
+            if over:
+                self._tell_passed_over(over, candidate, tally)
             self._note(candidate, keyring, key, tally, len(failures) + 1)
             tally.dropped = sent.dropped
             try:
@@ -141,6 +145,14 @@ class Attempts:
             last, to = failures[-1], candidate.offer.provider_id
             key = None if next_key is None else _name_of(next_key)
             self.events.publish(FellBack(tally.request_id, last.provider_id, to, last.kind.value, to_key=key))
+
+    def _tell_passed_over(self, over: list[tuple[Candidate, str]], candidate: Candidate, tally: Tally) -> None:
+        """This one is asked in the place of those, which is told once."""
+        first, code = over[0]
+        tally.pass_over([f"{each.offer.id} ({why})" for each, why in over])
+        provider_id, to = first.offer.provider_id, candidate.offer.provider_id
+        self.events.publish(FellBack(tally.request_id, provider_id, to, code))
+        over.clear()
 
     def _pause(self, failure: Failure, queue: list[Candidate], attempts: int, *, other_key: bool) -> float:
         if not queue:

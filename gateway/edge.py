@@ -26,6 +26,7 @@ EXPOSED = ", ".join(
                 "key-former",
                 "attempts",
                 "dropped",
+                "passed-over",
                 "estimated",
                 "cost-usd",
                 "catalogue",

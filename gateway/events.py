@@ -85,6 +85,7 @@ class RequestCompleted:
     key_former: int | None = None  # the version of a superseded key that stood in
     attempts: int = 0
     dropped: tuple[str, ...] = ()  # parameters that were left out, which the caller allowed
+    passed_over: tuple[str, ...] = ()  # better candidates that a budget did not allow, each with the code that says so
     client_request_id: str | None = None  # what the caller sent as x-request-id, when it is well formed
     stream: bool = False
     usage: TokenUsage | None = None
@@ -136,12 +137,13 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class FellBack:
-    """The next candidate was asked because this one failed, or the same provider with the tenant's next key."""
+    """The next candidate was asked because this one failed or was beyond a budget, or the same provider with the
+    tenant's next key."""
 
     request_id: str
     from_provider: str
     to_provider: str
-    reason: str  # router.failure.FailureKind
+    reason: str  # router.failure.FailureKind, or a code of budgeting.refusals
     to_key: str | None = None  # the label of that next key, or "version 3" of a former one; None: another candidate
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from gateway.budgeting.holder import Why
+from gateway.budgeting.refusals import CODES
 from gateway.bulk import GONE
 from gateway.events import Delivery, Endpoint, Outcome
 from gateway.inbound.refusals import Refusal
@@ -151,8 +152,9 @@ SPECS: Final = (
     ),
     FALLBACKS := _counter(
         "wardgate_fallbacks_total",
-        "Times the next candidate was asked because one failed, by both providers and the kind of failure.",
-        *(*_FROM_TO, _closed("reason", FailureKind)),
+        "Times the next candidate was asked because one failed or was beyond a budget, by both providers and the kind"
+        " of failure or the refusal's code.",
+        *(*_FROM_TO, _closed("reason", FailureKind, CODES)),
     ),
     RETRY_BUDGET_EXHAUSTED := _counter(
         "wardgate_retry_budget_exhausted_total",

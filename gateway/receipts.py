@@ -41,6 +41,7 @@ def receipt(row: LedgerRow) -> dict[str, Any]:
         "lines": [_line(each) for each in detail.get("lines", ())],
         "attempts": [_attempt(each) for each in detail.get("attempts", _only(row))],
         "dropped": list(detail.get("dropped", ())),
+        "passed_over": detail.get("passed_over", []),
         "waited_ms": detail.get("waited_ms"),
         "currency": "USD",
         "cost_nano": row.cost_nano,
@@ -142,6 +143,7 @@ def _record(row: LedgerRow, slug: str | None) -> dict[str, Any]:
             "cost_usd": told["cost_usd"],
             "catalogue": row.catalogue,
         },
+        "passed_over": told["passed_over"],
         "attempts": [
             {name: one[name] for name in shown} | unknown | {"provider_request_id": None} for one in told["attempts"]
         ],

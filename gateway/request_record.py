@@ -79,6 +79,7 @@ def document(ended: Ended, told: Told) -> tuple[bytes, ...]:
         "status": done.status,
         "fault": done.fault,
         "code": done.code,
+        "passed_over": done.passed_over,
         "served": _served(done),
         "attempts": _attempts(ended.draft.attempts),
     }

@@ -4,7 +4,7 @@ The only mutable record of the data plane: the endpoint writes into it, the edge
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol
@@ -22,6 +22,7 @@ from router.ranking import Candidate
 from router.reasons import Fault
 
 KEY = "wardgate.tally"  # where the edge leaves it in the ASGI scope
+MOST_NAMED = 5  # candidates that were passed over
 
 
 def mint_request_id() -> str:
@@ -94,6 +95,7 @@ class Tally:
     setting_key: str | None = None  # the name under which the key is stored
     attempts: int = 0
     dropped: tuple[str, ...] = ()  # parameters that were left out of the last attempt, which the request allowed
+    passed_over: tuple[str, ...] = ()  # better candidates that a budget did not allow, each with the code that says so
     asked: Attempt | None = None  # the last of them, as health knows it
     provider_request_id: str | None = None  # the last attempt's, as the provider named it
     client_request_id: str | None = None
@@ -123,10 +125,17 @@ class Tally:
             "x-wardgate-key-former": None if self.key_former is None else str(self.key_former),
             "x-wardgate-attempts": str(self.attempts),
             "x-wardgate-dropped": ", ".join(self.dropped) or None,
+            "x-wardgate-passed-over": ", ".join(self.passed_over) or None,
             "x-wardgate-cost-usd": cost,
             "x-wardgate-catalogue": self.catalogue,
         }
         return {name: value for name, value in known.items() if value is not None} | self.headers
+
+    def pass_over(self, those: Sequence[str]) -> None:
+        """Somebody is asked in the place of those; of many the first are named."""
+        known = [*self.passed_over, *those]
+        more = (f"{len(known) - MOST_NAMED} more",) if len(known) > MOST_NAMED else ()
+        self.passed_over = (*known[:MOST_NAMED], *more)
 
     def note(self, problem: Problem) -> None:
         """The request ends in `problem`."""
@@ -161,6 +170,7 @@ class Tally:
             key_former=self.key_former,
             attempts=self.attempts,
             dropped=self.dropped,
+            passed_over=self.passed_over,
             client_request_id=self.client_request_id,
             stream=self.stream,
             usage=self.usage,

@@ -1,6 +1,6 @@
 """What was decided for a request and what it cost, over HTTP, for the operator."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -56,6 +56,7 @@ class ReceiptOut(Told):
     lines: list[ChargeLine]
     attempts: list[AttemptLine]
     dropped: list[str]
+    passed_over: Sequence[str] = ()  # better candidates that a budget did not allow
     waited_ms: int | None = None  # a bulk request, for its turn
     currency: Literal["USD"] = "USD"
     cost_nano: int | None
@@ -81,6 +82,7 @@ class RequestOut(Told):
     status: int
     fault: str | None
     code: str | None
+    passed_over: Sequence[str] = ()  # better candidates that a budget did not allow
     served: Mapping[str, Any]
     attempts: list[Mapping[str, Any]]
     decision: Mapping[str, Any] | None

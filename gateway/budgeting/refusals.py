@@ -17,6 +17,7 @@ from router.reasons import Fault
 _WHOSE: Final[Mapping[Whose, str]] = MappingProxyType(
     {Whose.PLAN: "the plan's", Whose.TENANT: "the tenant's", Whose.TOKEN: "this token's"}
 )
+CODES: Final = ("insufficient_quota", "budget_unavailable", "unpriced")  # of the problems here
 _KEYS: Final[Mapping[Spend, str]] = MappingProxyType(
     {Spend.MANAGED: "the operator's keys", Spend.BYOK: "the tenant's own keys"}
 )

@@ -35,6 +35,8 @@ def print_request(record: Json) -> None:
         cost = f", for {served['cost_usd']} USD" if served["cost_usd"] is not None else ""
         label = f", label {served['key_label']}" if served["key_label"] else ""
         print(f"Asked last: {served['provider']}/{served['model']} with the key {served['key']}{label}{cost}.")
+    if over := record.get("passed_over"):
+        print(f"Passed over, since a budget did not allow it: {', '.join(over)}.")
     print()
     print_table(
         ("attempt", "model", "outcome", "status", "ms", "key"),

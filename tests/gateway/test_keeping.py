@@ -92,6 +92,7 @@ async def test_request_is_kept_with_its_decision_attempts_and_end() -> None:
         "status": 200,
         "fault": None,
         "code": None,
+        "passed_over": [],
         "served": {
             "provider": "minimax",
             "model": "MiniMax-M2",

@@ -110,6 +110,7 @@ def test_request_completed_is_one_line_with_every_known_fact(stream: io.StringIO
         "key_via": "former",
         "attempts": 1,
         "dropped": [],
+        "passed_over": [],
         "stream": False,
         "input_tokens": 11,
         "output_tokens": 7,

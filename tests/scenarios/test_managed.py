@@ -211,6 +211,35 @@ def test_first_of_several_that_no_budget_takes_says_why(
     assert not sandbox.app.journal.requests()
 
 
+def test_who_is_passed_over_for_a_budget_is_told_wherever_the_answer_is(lending: RunningGateway) -> None:
+    own = {"MINIMAX_API_KEY": OWN}
+    token = lending.tenant("acme", "enterprise", own)
+
+    async def bind(keystore: Keystore) -> None:
+        await keystore.budgets.set(await keystore.tenants.get("acme"), "day", "byok", Decimal(0), hard=True)
+
+    lending.operate(bind)
+    models = ["minimax/MiniMax-M2", "openai/gpt-4o-mini"]
+    both = {"models": models, "messages": HELLO, "max_tokens": 20}
+    answer = lending.post(CHAT, token, both)
+    assert (answer.status_code, answer.headers["x-wardgate-key"]) == (200, "managed:canonical"), answer.text
+    told = ["minimax/MiniMax-M2 (insufficient_quota)"]
+    assert answer.headers["x-wardgate-passed-over"] == told[0] and answer.headers["x-wardgate-attempts"] == "1"
+    (line,) = lending.logs.records("fallback")
+    assert (line["from_provider"], line["to_provider"], line["reason"]) == ("minimax", "openai", "insufficient_quota")
+    labels = {"from_provider": "minimax", "to_provider": "openai", "reason": "insufficient_quota"}
+    assert lending.settled("wardgate_fallbacks_total", **labels) == 1
+    assert lending.metric("wardgate_budget_refusals_total", why="spent") == 0
+    record = f"/v1/requests/{answer.headers['x-wardgate-request-id']}"
+    eventually(lambda: lending.get(record, token).status_code == 200)
+    assert lending.get(record, token).json()["passed_over"] == told
+    shown = lending.cli("explain", "--request", answer.headers["x-wardgate-request-id"])
+    assert f"Passed over, since a budget did not allow it: {told[0]}." in shown.stdout, shown
+    refused = lending.post(CHAT, token, both | {"models": models[:1]})
+    assert refused.status_code == 429 and "x-wardgate-passed-over" not in refused.headers
+    assert lending.settled("wardgate_budget_refusals_total", why="spent") == 1
+
+
 def test_use_of_a_lent_key_is_the_operators(lending: RunningGateway) -> None:
     token = lending.tenant("acme", "free")
     assert lending.post(CHAT, token, MINI).status_code == 200
