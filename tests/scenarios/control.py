@@ -73,7 +73,12 @@ class Control:
 def prepared(gateway: RunningGateway) -> Control:
     """`gateway` with its tenants and tokens."""
     control = Control(gateway)
-    soon = datetime.now(UTC) + timedelta(seconds=1)
+    soon = datetime.now(UTC)
+
+    async def expiring(keystore: Keystore) -> NewToken:
+        nonlocal soon
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        return await keystore.tokens.create(None, kind="admin", expires_at=soon)
 
     async def work(keystore: Keystore) -> dict[str, NewToken]:
         acme = await keystore.tenants.add("acme", "team")
@@ -91,7 +96,7 @@ def prepared(gateway: RunningGateway) -> Control:
             "admin writer": await create(None, kind="admin", scopes=["admin:write"]),
             "revoked": await create(None, kind="admin"),
             "revoked tenant": await create(acme, scopes=SCOPES),
-            "expired": await create(None, kind="admin", expires_at=soon),
+            "expired": await expiring(keystore),
         }
         for name in ("revoked", "revoked tenant"):
             await keystore.tokens.revoke(made[name].id)
