@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
 from keystore.journal import Journal
-from keystore.journal_files import Header, header_line, segment_path, segments_of
+from keystore.journal_files import Header, framed, header_line, segment_path, segments_of
 from keystore.ledger_row import State
 from keystore.shipping import Pace, Shipper
 from tests.keystore.journals import DATABASE, NOW, Bench, Memory, begun, died, ended, request_id, row
@@ -284,7 +284,7 @@ async def test_close_gives_up_in_time_and_the_next_process_ships_the_rest(bench:
     stuck = asyncio.Event()
 
     class Stuck(Memory):
-        async def write(self, *_: object) -> None:
+        async def write_at(self, *_: object) -> None:
             await stuck.wait()
 
     shipper = bench.shipper(journal, store=Stuck())
@@ -552,6 +552,25 @@ async def test_living_journals_are_left_to_their_owners(bench: Bench) -> None:
         await until(lambda: shipper.counts.taken_over == 1)
     await journal.close(finished=await shipper.close(1))
     assert bench.files() == []
+
+
+async def test_journal_of_which_the_database_knows_nothing_takes_no_memory_for_gone_lines(bench: Bench) -> None:
+    """It was restored from an old copy, and the files begin far behind what it says; a file in between is gone too."""
+    dead, journal = bench.journal(), bench.journal()
+    died(dead)
+    (first,) = segments_of(bench.folder, dead.journal_id)
+    first.path.unlink()
+    for number, at in enumerate((20_000_000, 90_000_000)):
+        content = header_line(Header(dead.journal_id, DATABASE), at) + framed(at, ended(number))
+        segment_path(bench.folder, dead.journal_id, at).write_bytes(content)
+    shipper = bench.shipper(journal)
+    tracemalloc.start()
+    await shipper.take_over()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert bench.store.is_exactly(range(2)) and bench.store.positions[dead.journal_id] == 90_000_001
+    assert most < 2_000_000
+    died(journal)
 
 
 async def test_journal_that_was_begun_is_given_back_at_the_end(bench: Bench) -> None:
