@@ -22,6 +22,7 @@ _SENTENCES: Final[Mapping[Told, str]] = MappingProxyType(
         Told.TORN: "a journal ends in a line that was never whole: nobody was answered for it",
         Told.REJECTED: "rows that the database does not take stand in rejected.jsonl beside the journal",
         Told.FOREIGN: "a journal of another database, or of a newer Wardgate, is left alone",
+        Told.UNFINISHED: "the journal of a dead process cannot be finished: it is tried again, and the others go on",
         Told.WAITING: "rows wait in the journal until the database takes them",
     }
 )

@@ -51,6 +51,7 @@ class Told(StrEnum):
     TORN = "torn"  # a file ends in something that was never whole
     REJECTED = "rejected"  # `number` rows were set aside
     FOREIGN = "foreign"  # a journal of another database, or of a newer Wardgate, is left alone
+    UNFINISHED = "unfinished"  # a dead process's journal cannot be brought in now; the others are
     WAITING = "waiting"  # rows cannot be brought into the database now
 
 

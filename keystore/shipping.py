@@ -63,6 +63,7 @@ class Shipper:
         self._looking = asyncio.Lock()
         self._orphans: dict[str, _Orphan] = {}
         self._foreign: set[str] = set()
+        self._unfinished: set[str] = set()
         self._well = True
 
     # --- for metrics -------------------------------------------------------------------------------------------------
@@ -167,12 +168,26 @@ class Shipper:
             await asyncio.sleep(self._pace.look_s)
 
     async def take_over(self) -> None:
-        """Finish every journal here whose owner is dead, one after the other. DatabaseUnavailable and JournalUnwritable
-        end it; a journal that was begun stays ours, and comes first the next time."""
+        """Finish every journal here whose owner is dead, one after the other. DatabaseUnavailable ends it, and
+        JournalUnwritable when the folder cannot be read; one that cannot be finished is told, and keeps no other
+        waiting. A journal that was begun stays ours, and comes first the next time."""
         async with self._looking:
             for journal_id in [*self._orphans, *self._others()]:
-                with contextlib.suppress(RowsRefused):  # the next journal's rows may be taken, and then this one is
+                try:
                     await self._finish(journal_id)
+                    self._unfinished.discard(journal_id)
+                except DatabaseUnavailable:
+                    raise
+                except RowsRefused:  # the next journal's rows may be taken, and then this one is
+                    continue
+                except Exception as error:  # noqa: BLE001 - whatever this one holds, the others' rows are not to wait for it
+                    self._not_finished(journal_id, error)
+
+    def _not_finished(self, journal_id: str, error: Exception) -> None:
+        """Tell once, until it is."""
+        if journal_id not in self._unfinished:
+            self._unfinished.add(journal_id)
+            self._desk.report(Notice(Told.UNFINISHED, journal_id, error=error))
 
     def _others(self) -> list[str]:
         try:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import tracemalloc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
 from keystore.journal import Journal
 from keystore.journal_files import Header, framed, header_line, segment_path, segments_of
 from keystore.ledger_row import State
+from keystore.shipment import Told
 from keystore.shipping import Pace, Shipper
 from tests.keystore.journals import DATABASE, NOW, Bench, Memory, begun, died, ended, request_id, row
 
@@ -552,6 +553,58 @@ async def test_living_journals_are_left_to_their_owners(bench: Bench) -> None:
         await until(lambda: shipper.counts.taken_over == 1)
     await journal.close(finished=await shipper.close(1))
     assert bench.files() == []
+
+
+def spoiled_header(bench: Bench, journal_id: str) -> None:
+    (segment,) = segments_of(bench.folder, journal_id)
+    segment.path.unlink()
+    segment.path.mkdir()
+
+
+def spoiled_file_behind(bench: Bench, journal_id: str) -> None:
+    segment_path(bench.folder, journal_id, 9).mkdir()
+
+
+def spoiled_note(bench: Bench, journal_id: str) -> None:
+    (bench.folder / f"{journal_id}.aside").write_text('["no position"]\n')
+
+
+@pytest.mark.parametrize("spoil", [spoiled_header, spoiled_file_behind, spoiled_note])
+async def test_journal_that_cannot_be_finished_keeps_no_other_waiting(
+    spoil: Callable[[Bench, str], None], bench: Bench
+) -> None:
+    dead = sorted((bench.journal() for _ in range(3)), key=lambda each: each.journal_id)
+    for number, one in enumerate(dead):
+        one.append(ended(number))
+        died(one)
+    bad = dead[0].journal_id
+    spoil(bench, bad)
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    for _ in range(3):
+        await shipper.take_over()
+    assert {request_id(1), request_id(2)} <= set(bench.store.times()) and shipper.counts.taken_over == 2
+    (told,) = (one for one in bench.told if one.what is Told.UNFINISHED)
+    assert told.journal_id == bad and told.error is not None, "named, and told once"
+    for path in bench.folder.glob(f"{bad}.*"):
+        path.rmdir() if path.is_dir() else path.unlink() if path.suffix == ".aside" else None
+    await shipper.take_over()
+    assert bench.store.is_exactly([1, 2] if spoil is spoiled_header else range(3)) and shipper.orphans == 0
+    await journal.close(finished=await shipper.close(1))
+    assert bench.files() == []
+
+
+async def test_database_that_is_away_ends_the_round_and_blames_no_journal(bench: Bench) -> None:
+    dead, journal = [bench.journal(), bench.journal()], bench.journal()
+    for one in dead:
+        one.append(ended(1))
+        died(one)
+    shipper = bench.shipper(journal)
+    bench.store.away = True
+    with pytest.raises(DatabaseUnavailable):
+        await shipper.take_over()
+    assert bench.store.asked == 1 and bench.told == []
+    died(journal)
 
 
 async def test_journal_of_which_the_database_knows_nothing_takes_no_memory_for_gone_lines(bench: Bench) -> None:
