@@ -51,6 +51,8 @@ class Told(StrEnum):
     TORN = "torn"  # a file ends in something that was never whole
     REJECTED = "rejected"  # `number` rows were set aside
     FOREIGN = "foreign"  # a journal of another database, or of a newer Wardgate, is left alone
+    KEPT = "kept"  # the disk does not take `number` last lines of requests: they are in memory until it does
+    DROPPED = "dropped"  # `number` of such lines are lost
     UNFINISHED = "unfinished"  # a dead process's journal cannot be brought in now; the others are
     WAITING = "waiting"  # rows cannot be brought into the database now
 

@@ -5,6 +5,7 @@ Run as a program it is such a process: it reads orders, and forks a child for ea
 
 import asyncio
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -145,6 +146,17 @@ class Bench:
 
     def what(self) -> list[str]:
         return [notice.what.value for notice in self.told]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The disk takes nothing of this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def died(journal: Journal) -> None:

@@ -5,7 +5,7 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
-from keystore.journal import Journal
+from keystore.journal import KEPT_LINES, Journal
 from keystore.journal_files import Header, framed, header_line, segment_path, segments_of
 from keystore.ledger_row import State
 from keystore.shipment import Told
 from keystore.shipping import Pace, Shipper
-from tests.keystore.journals import DATABASE, NOW, Bench, Memory, begun, died, ended, request_id, row
+from tests.keystore.journals import DATABASE, NOW, Bench, Memory, begun, died, ended, full_disk, request_id, row
 
 
 @pytest.fixture
@@ -294,6 +294,76 @@ async def test_close_gives_up_in_time_and_the_next_process_ships_the_rest(bench:
     await journal.close(finished=False)
     await bench.take_over()
     assert bench.store.is_exactly([1])
+
+
+# --- the disk takes nothing ----------------------------------------------------------------------------------------
+
+
+async def test_last_line_that_the_disk_did_not_take_is_shipped_though_no_request_comes(bench: Bench) -> None:
+    journal = bench.journal(sync=True)
+    shipper = bench.shipper(journal)
+    for number in (1, 2):
+        journal.append(begun(number))
+    async with running(shipper):
+        with full_disk():
+            journal.append_or_keep(ended(1), reserved=True)
+            await until(lambda: "kept" in bench.what() and shipper.pending == 1)
+            bench.now = NOW + timedelta(seconds=60)
+            assert shipper.oldest_age_s == 60.0 and shipper.pending_bytes == journal.kept_bytes > 0
+        await until(lambda: bench.store.is_exactly([1]))
+        await until(lambda: shipper.pending == 0 and shipper.oldest_age_s == 0.0)
+        with full_disk():
+            journal.append_or_keep(ended(2), reserved=True)
+            await until(lambda: bench.what() == ["kept", "kept"])
+        await until(lambda: bench.store.is_exactly([1, 2]))
+    assert bench.store.rows == [row(1), row(2)]
+    await journal.close(finished=await shipper.close(1))
+    assert bench.files() == []
+
+
+async def test_what_is_on_the_disk_is_shipped_while_something_is_kept(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    journal.append(ended(1))
+    with full_disk():
+        journal.append_or_keep(ended(2), reserved=False)
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable, match="cannot be written"):
+                await shipper.flush()
+        assert bench.store.is_exactly([1]) and [(one.what, one.number) for one in bench.told] == [(Told.KEPT, 1)]
+    await shipper.flush()
+    assert bench.store.is_exactly([1, 2])
+    died(journal)
+
+
+async def test_what_the_disk_never_took_is_told_at_the_end(bench: Bench) -> None:
+    """Then the request is one that never ended."""
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    journal.append(begun(1))
+    with full_disk():
+        journal.append_or_keep(ended(1), reserved=True)
+        assert await shipper.close(5) is False
+        await journal.close(finished=False)
+    assert [(one.what, one.number) for one in bench.told] == [(Told.KEPT, 1), (Told.DROPPED, 1)]
+    await bench.take_over()
+    assert bench.store.rows == [row(1, State.ESTIMATED, outcome="lost")]
+
+
+async def test_lines_beyond_what_is_kept_are_told_with_their_number(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    with full_disk():
+        for _ in range(KEPT_LINES):
+            journal.append_or_keep(b"x", reserved=True)
+        for _ in range(3):
+            with pytest.raises(JournalUnwritable, match="is lost"):
+                journal.append_or_keep(b"x", reserved=True)
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable, match="cannot be written"):
+                await shipper.flush()
+    assert [(one.what, one.number) for one in bench.told] == [(Told.KEPT, KEPT_LINES), (Told.DROPPED, 3)]
+    died(journal)
 
 
 # --- rows that are refused -----------------------------------------------------------------------------------------
@@ -671,7 +741,8 @@ async def test_takeover_goes_on_where_the_database_was_away(bench: Bench) -> Non
 
 # --- all of it together --------------------------------------------------------------------------------------------
 
-KINDS = ["begin", "begin", "end", "end", "flush", "flush", "away", "after", "die", "tear", "cut", "sure", "unsure"]
+KINDS = ["begin", "begin", "end", "end", "kept", "flush", "flush"]
+KINDS += ["away", "after", "die", "tear", "cut", "sure", "unsure"]
 STEPS = st.lists(st.sampled_from(KINDS), max_size=60)
 
 
@@ -686,18 +757,21 @@ def test_whatever_happens_every_request_has_one_row(steps: list[str], segment_by
 
 async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_bytes: int) -> None:
     """One process after another: requests begin and end, the database fails before and after a commit."""
-    number, running_now, done, lost = 0, list[int](), set[int](), set[int]()
+    number, running_now, done, lost, kept = 0, list[int](), set[int](), set[int](), set[int]()
     journal = bench.journal(segment_bytes=segment_bytes)
     shipper = bench.shipper(journal, batch_bytes=batch_bytes)
-    for step in steps:
+    for step in [*steps, ""]:
+        if not journal.kept:
+            done, kept = done | kept, set()
         if step == "begin":
             journal.append(begun(number))
             running_now.append(number)
             number += 1
-        elif step == "end" and running_now:
+        elif step in ("end", "kept") and running_now:
             this = running_now.pop(len(running_now) // 2)
-            journal.append(ended(this))
-            done.add(this)
+            with full_disk() if step == "kept" else nullcontext():
+                journal.append_or_keep(ended(this), reserved=True)
+            kept.add(this)
         elif step == "flush":
             try:
                 await shipper.flush()
@@ -712,22 +786,21 @@ async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_b
         elif step in ("die", "tear", "cut"):
             if step == "cut":
                 bench.store.cut()
-            lost |= set(running_now)
-            running_now = []
+            lost |= set(running_now) | kept
+            running_now, kept = [], set()
             died(journal)
             if step == "tear":
                 with segments_of(bench.folder, journal.journal_id)[-1].path.open("ab") as file:
                     file.write(b"0a1b2c3d 7 {")
             journal = bench.journal(segment_bytes=segment_bytes)
             shipper = bench.shipper(journal, batch_bytes=batch_bytes)
+    lost |= set(running_now) | kept
     died(journal)
     bench.store.fault = bench.store.after = lambda: None
     bench.store.sure = True
     await bench.take_over()
-    assert bench.store.is_exactly(done | lost | set(running_now))
-    assert {one.request_id for one in bench.store.rows if one.outcome == "lost"} == {
-        request_id(each) for each in lost | set(running_now)
-    }
+    assert bench.store.is_exactly(done | lost)
+    assert {one.request_id for one in bench.store.rows if one.outcome == "lost"} == {request_id(each) for each in lost}
     assert bench.files() == [] and bench.rejected() == []
 
 
