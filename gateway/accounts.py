@@ -62,6 +62,9 @@ class Journal(Protocol):
     def append(self, line: bytes) -> None:
         """Written, though not yet on the disk. KeystoreError when it cannot be."""
 
+    def append_or_keep(self, line: bytes, *, reserved: bool) -> None:
+        """Written, or kept until it can be; KeystoreError when it is lost."""
+
     def durable(self) -> Awaitable[None]:
         """All that was appended is on the disk."""
 
@@ -220,14 +223,20 @@ class Account:
 
     async def close(self) -> None:
         """Write the terminal line, and wait until it is on the disk where an answer was given. The line says so: from
-        then on the answer is given, though its client leaves or the process stops meanwhile."""
+        then on the answer is given, though its client leaves, the process stops or the disk fails meanwhile."""
         if not self.settled:
             self.settle()
             if self.booked:
                 try:
-                    await self.accounts.journal.durable()
-                except asyncio.CancelledError:  # a second one ends it
-                    await self.accounts.journal.durable()
+                    await self._on_disk()
+                except Exception as error:  # noqa: BLE001 - the answer is paid for, and its row outlives the process
+                    self.accounts.report(self.tally.request_id, error)
+
+    async def _on_disk(self) -> None:
+        try:
+            await self.accounts.journal.durable()
+        except asyncio.CancelledError:  # a second one ends it
+            await self.accounts.journal.durable()
 
     def settle(self) -> None:
         """Write the terminal line, once. Whatever goes wrong with that is reported: a row is written all the same, and
@@ -244,7 +253,8 @@ class Account:
             written = self._tried(self._terminal) if concluded else None
             written = written or self._tried(partial(self._least, booked=concluded is not None))
             if written is not None:
-                self._tried(partial(self.accounts.journal.append, written))
+                reserved = self.asked is not None
+                self._tried(partial(self.accounts.journal.append_or_keep, written, reserved=reserved))
         finally:
             if self.leave is not None:
                 self._tried(partial(self.leave, sum(one.input_tokens + one.output_tokens for one in self._used())))

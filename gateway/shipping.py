@@ -22,6 +22,9 @@ _SENTENCES: Final[Mapping[Told, str]] = MappingProxyType(
         Told.TORN: "a journal ends in a line that was never whole: nobody was answered for it",
         Told.REJECTED: "rows that the database does not take stand in rejected.jsonl beside the journal",
         Told.FOREIGN: "a journal of another database, or of a newer Wardgate, is left alone",
+        Told.KEPT: "the disk does not take rows of requests that ended: they wait in memory, and nobody new is asked",
+        Told.DROPPED: "rows that the disk did not take are lost: what was reserved for their requests counts instead",
+        Told.UNFINISHED: "the journal of a dead process cannot be finished: it is tried again, and the others go on",
         Told.WAITING: "rows wait in the journal until the database takes them",
     }
 )

@@ -2,12 +2,15 @@
 
 Owns the file that is written now, its bounded size, and when what was appended is on the disk: one `fdatasync` at a
 time in a thread, shared by all who wait. What was appended survives the end of the process at once, and the loss of
-power from `durable` on. Must not know what a line says, nor how it comes into the database (keystore.shipping).
+power from `durable` on. A request's last line that the disk does not take is kept in memory until it does.
+Must not know what a line says, nor how it comes into the database (keystore.shipping).
 """
 
 import asyncio
+import contextlib
 import os
 import uuid
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +34,9 @@ from keystore.journal_files import (
 )
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
+KEPT_LINES: Final = 8_000  # of as many requests as are in flight by default, beside the half for what cost nothing
+KEPT_BYTES: Final = 16 * 1024 * 1024
+_SPOILED: Final = b"?\n"  # ends a part of a line so that it is no line, though it lacked its end alone
 _APPENDING: Final = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND
 
 
@@ -47,8 +53,9 @@ class _Unsynced:
 class Journal:
     """One for a process and its event loop. JournalUnwritable when the folder cannot be used.
 
-    `position` is that of the next record; `size` are the bytes of all that were appended. `some` is set whenever
-    something was appended, and cleared by whoever reads.
+    `position` is that of the next record; `size` are the bytes of all that were appended. `kept_bytes` are in memory,
+    and `dropped` counts the lines that found no room there. `some` is set whenever something was appended or kept, and
+    cleared by whoever reads.
     """
 
     def __init__(self, folder: Path, *, database: str, sync: bool = True, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -56,6 +63,8 @@ class Journal:
         be lost with the power, and nobody waits."""
         self.folder, self.database = folder, database
         self.position = self.size = 0
+        self.kept_bytes = self.dropped = 0
+        self._kept: deque[bytes] = deque()
         self._durable_to = 0
         self._filled = 0  # bytes of the present segment
         self._torn = False  # it ends with a part of a line
@@ -87,15 +96,48 @@ class Journal:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def append(self, payload: bytes) -> None:
-        """Write a line, which holds no line end itself. It outlives the process from here on. JournalUnwritable when
-        the disk does not take it; then it is as if it had never been tried."""
-        if self._closed:
-            raise JournalUnwritable("the journal is closed")
+        """Write a line, which holds no line end itself, behind those that are kept. It outlives the process from here
+        on. JournalUnwritable when the disk does not take it; then it is as if it had never been tried."""
         if b"\n" in payload:
             raise ValueError("a line of the journal holds no line end")
+        self.append_kept()
+        self._write(payload)
+
+    def append_or_keep(self, payload: bytes, *, reserved: bool) -> None:
+        """Append the last line of a request. One that the disk does not take is kept, and appended before the next or
+        with `append_kept`: so it may come behind younger ones, and never before its request's first. The line of a
+        request that has not `reserved` cost nothing, and has half the room alone. JournalUnwritable when there is none:
+        the line is lost."""
+        try:
+            self.append(payload)
+        except JournalUnwritable as error:
+            if self._closed:
+                raise
+            part = 1 if reserved else 2
+            if len(self._kept) >= KEPT_LINES // part or self.kept_bytes + len(payload) > KEPT_BYTES // part:
+                self.dropped += 1
+                raise JournalUnwritable(f"{error}, no more lines can be kept, and this one is lost") from error
+            self._kept.append(payload)
+            self.kept_bytes += len(payload)
+            self.some.set()
+
+    @property
+    def kept(self) -> int:
+        """Lines that wait in memory for the disk; they end with the process."""
+        return len(self._kept)
+
+    def append_kept(self) -> None:
+        """Append what is kept. JournalUnwritable when the disk does not take it now either."""
+        if self._closed:
+            raise JournalUnwritable("the journal is closed")
+        while self._kept:
+            self._write(self._kept[0])
+            self.kept_bytes -= len(self._kept.popleft())
+
+    def _write(self, payload: bytes) -> None:
         if self._torn or self._filled >= self._segment_bytes:
             self._rotate()
-        line = b"\n" * self._torn + framed(self.position, payload)
+        line = _SPOILED * self._torn + framed(self.position, payload)
         try:
             written = os.write(self._file, line)
         except OSError as error:
@@ -149,7 +191,8 @@ class Journal:
     # --- to the disk -------------------------------------------------------------------------------------------------
 
     async def durable(self) -> None:
-        """Return when all that was appended so far is on the disk. JournalUnwritable when the disk failed."""
+        """Return when all that was appended so far is on the disk; what is kept was not. JournalUnwritable when the
+        disk failed."""
         if not self._sync:
             return
         if self._thread is None:
@@ -221,15 +264,18 @@ class Journal:
                 self._segments.remove(segment)
 
     async def close(self, *, finished: bool = False) -> None:
-        """Write nothing more. A journal that is `finished` leaves no file; any other is left to whoever takes it over.
-        JournalUnwritable when the disk failed. Twice is harmless."""
+        """Write nothing more. A journal that is `finished` leaves no file; any other is left to whoever takes it over,
+        and so is one that takes now what was kept. JournalUnwritable when the disk failed. Twice is harmless."""
         if self._closed:
             return
+        before = self.position
+        with contextlib.suppress(JournalUnwritable):
+            self.append_kept()
         self._closed = True
         try:
             await self.durable()
         finally:
-            self._end(finished)
+            self._end(finished and self.position == before)
 
     def _end(self, finished: bool) -> None:
         thread, self._thread = self._thread, None

@@ -244,6 +244,7 @@ class Reader:
         self._segment: Segment | None = None
         self._file = _NONE
         self._offset = 0
+        self._done = True  # with the segment
         self._strange: list[bytes] = []  # no records, and nothing was read behind them yet
         self.damage: list[Damage] = []  # for whoever reads to take away
         self.position = 0  # behind the last record that was read
@@ -251,7 +252,15 @@ class Reader:
 
     def read(self, *, before: int | None = None, most: int = _CHUNK) -> list[Record]:
         """The next records, those below `before` where it is given: the journal is still written then, and what
-        follows is left alone. About `most` bytes at a time; nothing at the end. OSError."""
+        follows is left alone. About `most` bytes at a time; nothing at the end. OSError, and the next call tries the
+        same place again."""
+        try:
+            return self._read(before, most)
+        except OSError:
+            self.close()  # opened anew it may be read: mended, or another one
+            raise
+
+    def _read(self, before: int | None, most: int) -> list[Record]:
         while before is None or self.position < before:
             if self._file == _NONE and not self._open_next():
                 return []
@@ -276,10 +285,13 @@ class Reader:
         return next((one for one in segments_of(self._folder, self._id) if one.first > last), None)
 
     def _open_next(self) -> bool:
+        if not self._done and self._segment is not None and self._segment.path.exists():
+            self._file = os.open(self._segment.path, os.O_RDONLY)
+            return True
         found = self._next_segment()
         if found is None:
             return False
-        self._file, self._segment, self._offset = os.open(found.path, os.O_RDONLY), found, 0
+        self._file, self._segment, self._offset, self._done = os.open(found.path, os.O_RDONLY), found, 0, False
         return True
 
     def _lines(self, most: int) -> bytes:
@@ -312,6 +324,7 @@ class Reader:
         if tail := os.pread(self._file, _CHUNK, self._offset):
             self._strange.append(tail)
         self._found_strange(torn=True)
+        self._done = True
         self.close()
 
     def _found_strange(self, *, torn: bool) -> None:

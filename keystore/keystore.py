@@ -8,7 +8,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from keystore.credentials import CredentialStore
 from keystore.decisions import A_DAY, DecisionStore, Keeping
 from keystore.doctor import Doctor
 from keystore.engine import Database, make_room
-from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged
+from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged, KeystoreError
 from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.idempotency import IdempotencyStore
@@ -310,22 +310,43 @@ class Keystore:
 
     async def tend(self) -> None:
         """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
-        keys it holds; see whose bulk is paused; write down what was used, and destroy what is over. A SealingError
-        leaves the ring as it was and comes after the rest, DatabaseUnavailable leaves all as it was."""
+        keys it holds; see whose bulk is paused; write down what was used, and destroy what is over. Each step is done
+        whatever became of those before it, but for a database that does not answer at all. KeystoreError when they have
+        been: one sentence that names each step that failed."""
         self._unsealed.forget_old()
-        try:
-            await self._ring.refresh()
-        finally:
-            await self.replicas.beat(self._ring.current.keys.ids)
-            await self.bulk_pauses.look()
-            await self.use.flush()
-            await self.tokens.flush_used()
-            await self.credentials.destroy_expired()
-            await self.decisions.expire()
-            await self.answers.expire()
-            await self.ledger.expire()
-            await self.spending.expire()
-            await self.old_money.expire()
+        failed: dict[str, Exception] = {}
+        for step, work in self._steps():
+            try:
+                await work()
+            except Exception as error:  # noqa: BLE001 - whatever it is, those behind it are to be done
+                failed[step] = error
+                if isinstance(error, DatabaseUnavailable) and not await self._answers():
+                    break
+        if failed:
+            sentences = (f"{step}: {_why(error)}" for step, error in failed.items())
+            raise KeystoreError("; ".join(sentences)) from next(iter(failed.values()))
+
+    def _steps(self) -> Sequence[tuple[str, Callable[[], Awaitable[object]]]]:
+        """Of `tend`, in order."""
+        return (
+            ("root keys", self._ring.refresh),
+            ("replicas", lambda: self.replicas.beat(self._ring.current.keys.ids)),
+            ("bulk pauses", self.bulk_pauses.look),
+            ("use of keys", self.use.flush),
+            ("use of tokens", self.tokens.flush_used),
+            ("credentials", self.credentials.destroy_expired),
+            ("decisions", self.decisions.expire),
+            ("answers", self.answers.expire),
+            ("ledger", self.ledger.expire),
+            ("spending", self.spending.expire),
+            ("old money", self.old_money.expire),
+        )
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(DatabaseUnavailable):
+            await self.ping()
+            return True
+        return False
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
@@ -345,6 +366,11 @@ def _nothing_found(missing: Missing) -> str:
     looked = f"{missing.provider_id} needs a key: looked for {', '.join(missing.tried)}"
     skipped = "; ".join(_because(each.setting_key, each.why) for each in missing.skipped)
     return f"{looked}; {skipped}" if skipped else looked
+
+
+def _why(error: Exception) -> str:
+    """Of a driver's error the type alone: its text may hold values."""
+    return str(error) if isinstance(error, KeystoreError) else type(error).__name__
 
 
 def _because(setting_key: str, why: Unusable) -> str:

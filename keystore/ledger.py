@@ -7,7 +7,7 @@ what they add to usage, and what others settle with them. Must not know how a jo
 import asyncio
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -81,23 +81,28 @@ class LedgerStore:
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
-        """Write a journal's lines from `first_position` on, all or nothing; None is a line without a row. What was
-        written before is skipped, so that any piece may come again, and a request id that is there stays as it is.
-        LedgerGap when lines before these have not been written. ValueError for a row that has not ended, or whose time
-        has no zone."""
-        lines = [None if row is None else _checked(row) for row in rows]
+        """Write a journal's lines from `first_position` on, as `write_at`; None is a line without a row."""
+        there = {position: row for position, row in enumerate(rows, first_position) if row is not None}
+        await self.write_at(journal_id, range(first_position, first_position + len(rows)), there)
+
+    async def write_at(self, journal_id: str, lines: range, rows: Mapping[int, LedgerRow]) -> None:
+        """Write the lines of these positions of a journal, all or nothing; `rows` has, in order, those that make one,
+        so that lines which are gone take no room however many they are. What was written before is skipped, so that any
+        piece may come again, and a request id that is there stays as it is. LedgerGap when lines before these have not
+        been written. ValueError for a row that has not ended, or whose time has no zone."""
+        checked = {position: _checked(row) for position, row in rows.items()}
         try:
-            await self._write(journal_id, first_position, lines, _inserted)
+            await self._write(journal_id, lines, checked, _inserted)
         except IntegrityError:  # a request is there already, or another process dropped a month that is needed
             self._partitions.forget()
-            await self._write(journal_id, first_position, lines, _inserted_beside)
+            await self._write(journal_id, lines, checked, _inserted_beside)
 
-    async def _write(self, journal_id: str, first: int, lines: Sequence[LedgerRow | None], inserted: _Inserted) -> None:
-        await self._partitions.ensure(row.began_at for row in lines if row)
+    async def _write(self, journal_id: str, lines: range, rows: Mapping[int, LedgerRow], inserted: _Inserted) -> None:
+        await self._partitions.ensure(row.began_at for row in rows.values())
         settled = None
         async with self._database.write(told=False) as connection:
-            position = await self._moved(connection, journal_id, first, first + len(lines))
-            if new := _in_order(row for row in lines[position - first :] if row):
+            written = await self._moved(connection, journal_id, lines.start, lines.stop)
+            if new := _in_order(row for position, row in rows.items() if position >= written):
                 new = await inserted(connection, new)
             if new:
                 await ledger_usage.add(connection, new)

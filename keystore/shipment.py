@@ -8,7 +8,7 @@ Must not know whose journal it is, nor when to try again.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,9 +33,9 @@ class RowStore(Protocol):
         """How many lines of the journal are written; 0 of one that is not known."""
         ...
 
-    async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
-        """Write lines, all or nothing; None is a line without a row. Lines that were written before are skipped, and a
-        request that is there stays as it is."""
+    async def write_at(self, journal_id: str, lines: range, rows: Mapping[int, LedgerRow]) -> None:
+        """Write the lines of these positions, all or nothing; `rows` has, in order, those that make one. Lines that
+        were written before are skipped, and a request that is there stays as it is."""
         ...
 
     async def secured(self) -> bool:
@@ -50,6 +50,9 @@ class Told(StrEnum):
     TORN = "torn"  # a file ends in something that was never whole
     REJECTED = "rejected"  # `number` rows were set aside
     FOREIGN = "foreign"  # a journal of another database, or of a newer Wardgate, is left alone
+    KEPT = "kept"  # the disk does not take `number` last lines of requests: they are in memory until it does
+    DROPPED = "dropped"  # `number` of such lines are lost
+    UNFINISHED = "unfinished"  # a dead process's journal cannot be brought in now; the others are
     WAITING = "waiting"  # rows cannot be brought into the database now
 
 
@@ -303,10 +306,11 @@ class Shipment:
         them now, whatever they hold."""
         lines = self._batch[:count]
         end = lines[-1].position + 1
-        refused, rows = await self._intend(lines[:but]), self._dense(lines[but:], end)
+        refused = await self._intend(lines[:but])
+        rows = {line.position: line.row for line in lines[but:] if line.position >= self.stored}
         self._unsure = True
         try:
-            await self._desk.store.write(self.journal_id, self.stored, rows)
+            await self._desk.store.write_at(self.journal_id, range(self.stored, end), rows)
             self.stored = end
         except Exception as error:  # noqa: BLE001 - whatever it is, no row may stop all that follow
             self._error = error
@@ -344,14 +348,6 @@ class Shipment:
             self._batch, self.open, self.lost = [], {}, 0
             self._read_to = self._read_bytes = 0
             raise RowsRefused(f"the database went back from line {before} of the journal to {self.stored}")
-
-    def _dense(self, lines: Sequence[_Line], end: int) -> list[LedgerRow | None]:
-        """A place for each position from `stored` to `end`."""
-        rows: list[LedgerRow | None] = [None] * (end - self.stored)
-        for line in lines:
-            if line.position >= self.stored:
-                rows[line.position - self.stored] = line.row
-        return rows
 
 
 def _lost(record: Record, position: int) -> _Line:

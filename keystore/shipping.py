@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from keystore.clock import Clock
@@ -63,7 +63,10 @@ class Shipper:
         self._looking = asyncio.Lock()
         self._orphans: dict[str, _Orphan] = {}
         self._foreign: set[str] = set()
+        self._unfinished: set[str] = set()
         self._well = True
+        self._kept_since: datetime | None = None  # when lines were found that the disk does not take
+        self._dropped = 0  # lines of which that was told
 
     # --- for metrics -------------------------------------------------------------------------------------------------
 
@@ -75,12 +78,12 @@ class Shipper:
     @property
     def pending(self) -> int:
         """Lines of this process that are not in the database yet."""
-        return self._journal.position - self._own.position
+        return self._journal.position + self._journal.kept - self._own.position
 
     @property
     def pending_bytes(self) -> int:
         """Bytes of these."""
-        return self._journal.size - self._own.size
+        return self._journal.size + self._journal.kept_bytes - self._own.size
 
     @property
     def orphans(self) -> int:
@@ -91,7 +94,7 @@ class Shipper:
     def oldest_age_s(self) -> float:
         """Since when the first row in hand waits; 0 without one."""
         shipments = [self._own, *(orphan.shipment for orphan in self._orphans.values())]
-        since = [when for each in shipments if (when := each.waits_since)]
+        since = [when for when in (self._kept_since, *(each.waits_since for each in shipments)) if when]
         return max(0.0, (self._desk.now() - min(since)) / timedelta(seconds=1)) if since else 0.0
 
     # --- the own journal ---------------------------------------------------------------------------------------------
@@ -104,12 +107,35 @@ class Shipper:
 
     async def flush(self) -> None:
         """Bring all that was appended so far into the database. DatabaseUnavailable, RowsRefused and JournalUnwritable
-        leave what is not there to the next time."""
+        leave what is not there to the next time; so does what the disk does not take, when all else is there."""
         async with self._shipping:
+            refused = self._append_kept()
             before = self._journal.position
             await self._journal.durable()  # what the power may still take away must not be in the database
             await self._own.ship(before=before)
             await self._release()
+        if refused:
+            raise refused
+
+    def _append_kept(self) -> JournalUnwritable | None:
+        """Have lines in the journal that the disk did not take before; why it still does not. Told once, until it does,
+        and lost ones with their number."""
+        refused = None
+        try:
+            self._journal.append_kept()
+            self._kept_since = None
+        except JournalUnwritable as error:
+            refused = error
+            if self._kept_since is None:
+                self._kept_since = self._desk.now()
+                self._desk.report(Notice(Told.KEPT, self._journal.journal_id, self._journal.kept, error))
+        self._tell_dropped(self._journal.dropped - self._dropped)
+        return refused
+
+    def _tell_dropped(self, number: int) -> None:
+        if number > 0:
+            self._dropped += number
+            self._desk.report(Notice(Told.DROPPED, self._journal.journal_id, number))
 
     async def _release(self) -> None:
         """Delete what is not needed any more; what cannot be deleted now can with a later batch."""
@@ -128,6 +154,7 @@ class Shipper:
                 secured = await self._desk.store.secured()
         except Exception as error:  # noqa: BLE001 - the process ends all the same, and the files stay
             self._failed(error)
+        self._tell_dropped(self._journal.kept)
         await self._own.close()
         for orphan in self._orphans.values():
             await orphan.shipment.close()
@@ -151,7 +178,9 @@ class Shipper:
                 pause = min(2 * pause, self._pace.most_s)
 
     def _failed(self, error: Exception) -> None:
-        """Tell once, until it goes well again."""
+        """Tell once, until it goes well again. Of what the disk does not take it was told."""
+        if self._kept_since is not None and isinstance(error, JournalUnwritable):
+            return
         if self._well:
             self._desk.report(Notice(Told.WAITING, self._journal.journal_id, self.pending, error))
         self._well = False
@@ -167,12 +196,26 @@ class Shipper:
             await asyncio.sleep(self._pace.look_s)
 
     async def take_over(self) -> None:
-        """Finish every journal here whose owner is dead, one after the other. DatabaseUnavailable and JournalUnwritable
-        end it; a journal that was begun stays ours, and comes first the next time."""
+        """Finish every journal here whose owner is dead, one after the other. DatabaseUnavailable ends it, and
+        JournalUnwritable when the folder cannot be read; one that cannot be finished is told, and keeps no other
+        waiting. A journal that was begun stays ours, and comes first the next time."""
         async with self._looking:
             for journal_id in [*self._orphans, *self._others()]:
-                with contextlib.suppress(RowsRefused):  # the next journal's rows may be taken, and then this one is
+                try:
                     await self._finish(journal_id)
+                    self._unfinished.discard(journal_id)
+                except DatabaseUnavailable:
+                    raise
+                except RowsRefused:  # the next journal's rows may be taken, and then this one is
+                    continue
+                except Exception as error:  # noqa: BLE001 - whatever this one holds, the others' rows are not to wait for it
+                    self._not_finished(journal_id, error)
+
+    def _not_finished(self, journal_id: str, error: Exception) -> None:
+        """Tell once, until it is."""
+        if journal_id not in self._unfinished:
+            self._unfinished.add(journal_id)
+            self._desk.report(Notice(Told.UNFINISHED, journal_id, error=error))
 
     def _others(self) -> list[str]:
         try:

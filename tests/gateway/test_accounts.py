@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,16 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.accounts import Account, Accounts
+from gateway.accounts import LEDGER_AWAY, Account, Accounts
 from gateway.attempt_costs import failed_cost
 from gateway.budgeting.holder import Held, Holder, Reservation
 from gateway.budgeting.slices import Slice
+from gateway.errors import ApiError
 from gateway.events import AttemptEnded, Outcome, TokenUsage
 from gateway.receipts import receipt
 from gateway.tally import Tally
 from gateway.upstream import Came
 from keystore.budget_spent import spending
 from keystore.budgets import NO_BUDGETS, Spend, TenantBudgets
+from keystore.errors import JournalUnwritable
+from keystore.journal import Journal
+from keystore.journal_files import Reader, journals_in
 from keystore.ledger_row import LedgerRow
 from router.catalogue import Capability, Offer
 from router.decision import Decision
@@ -33,6 +38,7 @@ from router.plans import Plan
 from router.prices import Prices
 from router.query import NO_HABITS, Habits, Holding, KeySource, Median, Query
 from router.ranking import Candidate, CostBasis, OutputFrom
+from tests.keystore.journals import died, full_disk
 
 PRICES = Prices(input=Decimal("0.000001"), output=Decimal("0.000002"))
 NEEDS = Needs(input_tokens=100, max_output_tokens=50)
@@ -55,6 +61,9 @@ class Lines:
 
     def append(self, line: bytes) -> None:
         self.written.append(orjson.loads(line))
+
+    def append_or_keep(self, line: bytes, *, reserved: bool) -> None:
+        self.append(line)
 
     async def durable(self) -> None:
         pass
@@ -124,7 +133,11 @@ class Desk:
         self.budgets.next = Named(holding, MOST_HELD)
         self.account.own = cast(TenantBudgets, AnyBudget()) if holding else NO_BUDGETS
         self.account.plan = PLAN if holding else None
-        assert asyncio.run(self.account.reserve(who)) is None
+        asyncio.run(self.asked(who))
+
+    async def asked(self, who: Candidate) -> None:
+        """In a loop that runs: the account has reserved for it."""
+        assert await self.account.reserve(who) is None
         tally, offer = self.account.tally, who.offer
         tally.provider, tally.model, tally.key_source = offer.provider_id, offer.model, who.holding.source.value
         tally.attempts += 1
@@ -452,3 +465,62 @@ def test_answer_whose_row_is_written_is_given_though_the_process_stops(cancels: 
 
     assert asyncio.run(story()) is (cancels == 2)
     assert [row["state"] for row in disk.written] == ["reserved", "estimated"]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_answer_whose_row_is_written_is_given_though_the_disk_fails_to_sync(cancelled: bool, tmp_path: Path) -> None:
+    """It was paid for: whoever is told to ask again pays for it twice."""
+
+    class Failing(Journal):
+        def _on_disk(self, work: object) -> None:
+            raise OSError(5, "Input/output error")
+
+    async def story() -> None:
+        journal = Failing(tmp_path, database="db-1")
+        desk = Desk(lines=cast(Lines, journal))
+        await desk.asked(THEIRS)
+        desk.ends("ok")
+        closing = asyncio.create_task(desk.account.close())
+        await asyncio.sleep(0)
+        if cancelled:
+            closing.cancel()
+        await closing
+        assert [type(error) for error in desk.wrong] == [JournalUnwritable]
+        died(journal)
+
+    asyncio.run(story())
+    assert [row["state"] for row in rows_in(tmp_path)] == ["reserved", "estimated"]
+
+
+def test_row_that_the_disk_did_not_take_is_written_before_the_next_request_is_asked(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, database="db-1", sync=False)
+    paid, free, refused, after = (Desk(lines=cast(Lines, journal)) for _ in range(4))
+    paid.asks(OURS, "first")
+    paid.ends(Outcome.OK, Came(Reached.ANSWERED))
+    paid.account.note(TokenUsage(90, 10), OURS)
+    paid.account.tally.status = 200
+    free.asks(THEIRS)
+    free.ends("upstream_error", Came(Reached.REFUSED), 500)
+    with full_disk():
+        asyncio.run(paid.account.close())
+        free.account.settle()
+        with pytest.raises(ApiError) as told:
+            refused.asks(THEIRS)
+        assert told.value.problem is LEDGER_AWAY and journal.kept == 2
+        refused.account.settle()
+    assert paid.wrong == free.wrong == refused.wrong == [], "they are kept: the shipper tells it"
+    assert paid.budgets.settled == [("first", 110_000)]
+    after.asks(THEIRS)
+    died(journal)
+    found = [(row["state"], row["cost_nano"]) for row in rows_in(tmp_path)]
+    assert found[2:] == [("settled", 110_000), ("released", 0), ("released", 0), ("reserved", 1_000_000)]
+    assert rows_in(tmp_path)[2]["holds"] == [["h", "budget-first", 110_000]], "given back when the row is written"
+
+
+def rows_in(folder: Path) -> list[Any]:
+    """What the lines of a folder's only journal say."""
+    (journal_id,) = journals_in(folder)
+    reader = Reader(folder, journal_id)
+    found = [orjson.loads(record.payload) for record in reader.read()]
+    reader.close()
+    return found

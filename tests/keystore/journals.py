@@ -5,11 +5,12 @@ Run as a program it is such a process: it reads orders, and forks a child for ea
 
 import asyncio
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -84,12 +85,13 @@ class Memory:
             raise DatabaseUnavailable("away")
         return self.positions.get(journal_id, 0)
 
-    async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
+    async def write_at(self, journal_id: str, lines: range, rows: Mapping[int, LedgerRow]) -> None:
         await asyncio.sleep(0)
         position = await self.position(journal_id)
-        assert first_position <= position, "a gap"
+        assert lines.start <= position, "a gap"
+        assert list(rows) == sorted(rows) and all(at in lines for at in rows)
         self.fault()
-        new = [one for one in rows[position - first_position :] if one]
+        new = [one for at, one in rows.items() if at >= position]
         if any(one.request_id in self.waits for one in new):
             raise DatabaseUnavailable("does not answer (TimeoutError)")
         if any(one.request_id in self.refused for one in new):
@@ -97,7 +99,7 @@ class Memory:
         assert all(one.state is not State.RESERVED for one in new)
         there = {one.request_id for one in self.rows}
         self.rows += [one for one in new if one.state is not State.ESTIMATED or one.request_id not in there]
-        self.positions[journal_id] = max(position, first_position + len(rows))
+        self.positions[journal_id] = max(position, lines.stop)
         self.after()
 
     def times(self) -> Counter[str]:
@@ -146,6 +148,17 @@ class Bench:
         return [notice.what.value for notice in self.told]
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """The disk takes nothing of this process."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def died(journal: Journal) -> None:
     """Have the journal as a process that was killed leaves it: its files as they are, its lock free."""
     journal._end(finished=False)
@@ -174,17 +187,16 @@ class OnDisk:
             found = connection.execute("SELECT position FROM at WHERE journal_id = ?", (journal_id,)).fetchone()
         return found[0] if found else 0
 
-    async def write(self, journal_id: str, first_position: int, rows: Sequence[LedgerRow | None]) -> None:
+    async def write_at(self, journal_id: str, lines: range, rows: Mapping[int, LedgerRow]) -> None:
         with self._open() as connection:
             connection.execute("BEGIN IMMEDIATE")
             found = connection.execute("SELECT position FROM at WHERE journal_id = ?", (journal_id,)).fetchone()
             position = found[0] if found else 0
-            assert first_position <= position, "a gap"
-            new = [one for one in rows[position - first_position :] if one]
+            assert lines.start <= position, "a gap"
+            new = [one for at, one in rows.items() if at >= position]
             values = [(one.request_id, one.outcome, one.state.value, os.getpid()) for one in new]
             connection.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", values)
-            end = max(position, first_position + len(rows))
-            connection.execute("REPLACE INTO at VALUES (?, ?)", (journal_id, end))
+            connection.execute("REPLACE INTO at VALUES (?, ?)", (journal_id, max(position, lines.stop)))
             connection.execute("COMMIT")
 
     async def secured(self) -> bool:

@@ -28,7 +28,7 @@ from keystore.journal_files import (
     remove,
     segments_of,
 )
-from tests.keystore.journals import DATABASE, begun, died, ended
+from tests.keystore.journals import DATABASE, begun, died, ended, full_disk
 
 PAYLOADS = st.lists(st.binary(max_size=300).filter(lambda each: b"\n" not in each), min_size=1, max_size=30)
 
@@ -231,6 +231,66 @@ async def test_released_segments_go_but_for_the_lines_that_are_needed(tmp_path: 
     await journal.close(finished=True)
 
 
+# --- lines that the disk does not take -------------------------------------------------------------------------------
+
+
+def test_last_line_that_the_disk_does_not_take_comes_before_the_next(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, database=DATABASE, sync=False)
+    journal.append(begun(1))
+    journal.append(begun(2))
+    journal.some.clear()
+    with full_disk():
+        journal.append_or_keep(ended(1), reserved=True)
+        journal.append_or_keep(ended(2), reserved=True)
+        assert (journal.kept, journal.kept_bytes, journal.position) == (2, len(ended(1)) + len(ended(2)), 2)
+        assert journal.some.is_set(), "whoever ships tries again"
+        with pytest.raises(JournalUnwritable, match="cannot be written"):
+            journal.append(begun(3))
+        with pytest.raises(JournalUnwritable, match="cannot be written"):
+            journal.append_kept()
+    journal.append(begun(4))
+    journal.append_kept()
+    assert (journal.kept, journal.kept_bytes, journal.dropped) == (0, 0, 0)
+    journal.append_or_keep(ended(4), reserved=True)
+    died(journal)
+    found, reader = read(tmp_path, journal.journal_id)
+    assert [one.payload for one in found] == [begun(1), begun(2), ended(1), ended(2), begun(4), ended(4)]
+    assert reader.damage == []
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_what_is_kept_is_bounded_and_what_cost_nothing_leaves_room(size: int, tmp_path: Path) -> None:
+    journal, line = Journal(tmp_path, database=DATABASE, sync=False), b"x" * size
+    most = min(journals.KEPT_LINES, journals.KEPT_BYTES // size)
+    with full_disk():
+        for _ in range(most // 2):
+            journal.append_or_keep(line, reserved=False)
+        with pytest.raises(JournalUnwritable, match="is lost"):
+            journal.append_or_keep(line, reserved=False)
+        for _ in range(most - most // 2):
+            journal.append_or_keep(line, reserved=True)
+        with pytest.raises(JournalUnwritable, match="is lost"):
+            journal.append_or_keep(line, reserved=True)
+        assert (journal.kept, journal.kept_bytes, journal.dropped) == (most, most * size, 2)
+    journal.append_kept()
+    assert journal.position == most
+    died(journal)
+
+
+async def test_journal_is_closed_with_what_was_kept_and_left_to_the_next(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, database=DATABASE)
+    journal.append(begun(1))
+    with full_disk():
+        journal.append_or_keep(ended(1), reserved=True)
+    await journal.close(finished=True)
+    found, _ = read(tmp_path, journal.journal_id)
+    assert [one.payload for one in found] == [begun(1), ended(1)], "it is in no database yet"
+    with pytest.raises(JournalUnwritable, match="closed"):
+        journal.append_or_keep(ended(2), reserved=True)
+    with pytest.raises(JournalUnwritable, match="closed"):
+        journal.append_kept()
+
+
 # --- to the disk -----------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +394,7 @@ journal = Journal(Path(sys.argv[1]), database="db-1", sync=False)
 journal.append(b"0 first")
 (segment,) = Path(sys.argv[1]).glob("*.jsonl")
 subprocess.run(["chattr", "+a", segment], check=True)
-resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size + 9, most))
+resource.setrlimit(resource.RLIMIT_FSIZE, (segment.stat().st_size + int(sys.argv[2]), most))
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 4096))
 for text in (b"half", b"nothing"):
     try:
@@ -350,19 +410,20 @@ subprocess.run(["chattr", "-a", segment], check=True)
 """
 
 
-def test_half_a_line_that_cannot_be_taken_back_spoils_none_behind_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", [9, len(framed(1, b"half" * 9)) - 1])
+def test_half_a_line_that_cannot_be_taken_back_spoils_none_behind_it(whole: int, tmp_path: Path) -> None:
     """Nor where no other segment can be begun."""
     (tmp_path / "probe").touch()
     if subprocess.run(["chattr", "+a", tmp_path / "probe"], capture_output=True, check=False).returncode:
         pytest.skip("files that only grow are not to be had here")
     subprocess.run(["chattr", "-a", tmp_path / "probe"], check=True)
     folder = tmp_path / "journal"
-    command = [sys.executable, "-c", STUCK, str(folder)]
+    command = [sys.executable, "-c", STUCK, str(folder), str(whole)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     found, reader = read(folder, *journals_in(folder))
     assert [one.payload[:1] for one in found] == [b"0", b"1", b"2"]
-    assert [(len(one.content), one.torn) for one in reader.damage] == [(9, False)]
+    assert [(len(one.content), one.torn) for one in reader.damage] == [(whole + 1, False)], "and it is none itself"
 
 
 ASIDE = """

@@ -112,6 +112,19 @@ async def test_request_that_is_there_stays_and_is_not_counted_again(world: World
     assert [await store.position(each) for each in (JOURNAL, "another", "third")] == [3, 3, 1]
 
 
+async def test_lines_that_are_not_there_cost_nothing_however_many_they_are(world: World, store: LedgerStore) -> None:
+    far = 2**40
+    rows = {far - 9: a_row(1), far - 1: a_row(2)}
+    await store.write_at(JOURNAL, range(far), rows)
+    await store.write_at(JOURNAL, range(5, far), rows)
+    await store.write_at(JOURNAL, range(far - 9, far + 1), {**rows, far: a_row(3)})
+    assert await store.position(JOURNAL) == far + 1
+    assert await all_usage(world) == truth([a_row(1), a_row(2), a_row(3)])
+    await store.write_at(JOURNAL, range(far + 1, far + 1), {})
+    with pytest.raises(LedgerGap, match="these begin at"):
+        await store.write_at(JOURNAL, range(far + 2, far + 3), {far + 2: a_row(4)})
+
+
 @pytest.mark.parametrize("row", [a_row(1, state=State.RESERVED), a_row(1, began_at=START.replace(tzinfo=None))])
 async def test_row_that_cannot_be_one_is_refused(store: LedgerStore, row: LedgerRow) -> None:
     with pytest.raises(ValueError, match="has not ended, or began at a time without a zone"):

@@ -4,8 +4,8 @@ import asyncio
 import json
 import shutil
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keystore.errors import DatabaseUnavailable, JournalUnwritable, RowsRefused
-from keystore.journal import Journal
-from keystore.journal_files import Header, header_line, segment_path, segments_of
+from keystore.journal import KEPT_LINES, Journal
+from keystore.journal_files import Header, framed, header_line, segment_path, segments_of
 from keystore.ledger_row import State
+from keystore.shipment import Told
 from keystore.shipping import Pace, Shipper
-from tests.keystore.journals import DATABASE, NOW, Bench, Memory, begun, died, ended, request_id, row
+from tests.keystore.journals import DATABASE, NOW, Bench, Memory, begun, died, ended, full_disk, request_id, row
 
 
 @pytest.fixture
@@ -284,7 +285,7 @@ async def test_close_gives_up_in_time_and_the_next_process_ships_the_rest(bench:
     stuck = asyncio.Event()
 
     class Stuck(Memory):
-        async def write(self, *_: object) -> None:
+        async def write_at(self, *_: object) -> None:
             await stuck.wait()
 
     shipper = bench.shipper(journal, store=Stuck())
@@ -293,6 +294,76 @@ async def test_close_gives_up_in_time_and_the_next_process_ships_the_rest(bench:
     await journal.close(finished=False)
     await bench.take_over()
     assert bench.store.is_exactly([1])
+
+
+# --- the disk takes nothing ----------------------------------------------------------------------------------------
+
+
+async def test_last_line_that_the_disk_did_not_take_is_shipped_though_no_request_comes(bench: Bench) -> None:
+    journal = bench.journal(sync=True)
+    shipper = bench.shipper(journal)
+    for number in (1, 2):
+        journal.append(begun(number))
+    async with running(shipper):
+        with full_disk():
+            journal.append_or_keep(ended(1), reserved=True)
+            await until(lambda: "kept" in bench.what() and shipper.pending == 1)
+            bench.now = NOW + timedelta(seconds=60)
+            assert shipper.oldest_age_s == 60.0 and shipper.pending_bytes == journal.kept_bytes > 0
+        await until(lambda: bench.store.is_exactly([1]))
+        await until(lambda: shipper.pending == 0 and shipper.oldest_age_s == 0.0)
+        with full_disk():
+            journal.append_or_keep(ended(2), reserved=True)
+            await until(lambda: bench.what() == ["kept", "kept"])
+        await until(lambda: bench.store.is_exactly([1, 2]))
+    assert bench.store.rows == [row(1), row(2)]
+    await journal.close(finished=await shipper.close(1))
+    assert bench.files() == []
+
+
+async def test_what_is_on_the_disk_is_shipped_while_something_is_kept(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    journal.append(ended(1))
+    with full_disk():
+        journal.append_or_keep(ended(2), reserved=False)
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable, match="cannot be written"):
+                await shipper.flush()
+        assert bench.store.is_exactly([1]) and [(one.what, one.number) for one in bench.told] == [(Told.KEPT, 1)]
+    await shipper.flush()
+    assert bench.store.is_exactly([1, 2])
+    died(journal)
+
+
+async def test_what_the_disk_never_took_is_told_at_the_end(bench: Bench) -> None:
+    """Then the request is one that never ended."""
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    journal.append(begun(1))
+    with full_disk():
+        journal.append_or_keep(ended(1), reserved=True)
+        assert await shipper.close(5) is False
+        await journal.close(finished=False)
+    assert [(one.what, one.number) for one in bench.told] == [(Told.KEPT, 1), (Told.DROPPED, 1)]
+    await bench.take_over()
+    assert bench.store.rows == [row(1, State.ESTIMATED, outcome="lost")]
+
+
+async def test_lines_beyond_what_is_kept_are_told_with_their_number(bench: Bench) -> None:
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    with full_disk():
+        for _ in range(KEPT_LINES):
+            journal.append_or_keep(b"x", reserved=True)
+        for _ in range(3):
+            with pytest.raises(JournalUnwritable, match="is lost"):
+                journal.append_or_keep(b"x", reserved=True)
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable, match="cannot be written"):
+                await shipper.flush()
+    assert [(one.what, one.number) for one in bench.told] == [(Told.KEPT, KEPT_LINES), (Told.DROPPED, 3)]
+    died(journal)
 
 
 # --- rows that are refused -----------------------------------------------------------------------------------------
@@ -554,6 +625,77 @@ async def test_living_journals_are_left_to_their_owners(bench: Bench) -> None:
     assert bench.files() == []
 
 
+def spoiled_header(bench: Bench, journal_id: str) -> None:
+    (segment,) = segments_of(bench.folder, journal_id)
+    segment.path.unlink()
+    segment.path.mkdir()
+
+
+def spoiled_file_behind(bench: Bench, journal_id: str) -> None:
+    segment_path(bench.folder, journal_id, 9).mkdir()
+
+
+def spoiled_note(bench: Bench, journal_id: str) -> None:
+    (bench.folder / f"{journal_id}.aside").write_text('["no position"]\n')
+
+
+@pytest.mark.parametrize("spoil", [spoiled_header, spoiled_file_behind, spoiled_note])
+async def test_journal_that_cannot_be_finished_keeps_no_other_waiting(
+    spoil: Callable[[Bench, str], None], bench: Bench
+) -> None:
+    dead = sorted((bench.journal() for _ in range(3)), key=lambda each: each.journal_id)
+    for number, one in enumerate(dead):
+        one.append(ended(number))
+        died(one)
+    bad = dead[0].journal_id
+    spoil(bench, bad)
+    journal = bench.journal()
+    shipper = bench.shipper(journal)
+    for _ in range(3):
+        await shipper.take_over()
+    assert {request_id(1), request_id(2)} <= set(bench.store.times()) and shipper.counts.taken_over == 2
+    (told,) = (one for one in bench.told if one.what is Told.UNFINISHED)
+    assert told.journal_id == bad and told.error is not None, "named, and told once"
+    for path in bench.folder.glob(f"{bad}.*"):
+        path.rmdir() if path.is_dir() else path.unlink() if path.suffix == ".aside" else None
+    await shipper.take_over()
+    assert bench.store.is_exactly([1, 2] if spoil is spoiled_header else range(3)) and shipper.orphans == 0
+    await journal.close(finished=await shipper.close(1))
+    assert bench.files() == []
+
+
+async def test_database_that_is_away_ends_the_round_and_blames_no_journal(bench: Bench) -> None:
+    dead, journal = [bench.journal(), bench.journal()], bench.journal()
+    for one in dead:
+        one.append(ended(1))
+        died(one)
+    shipper = bench.shipper(journal)
+    bench.store.away = True
+    with pytest.raises(DatabaseUnavailable):
+        await shipper.take_over()
+    assert bench.store.asked == 1 and bench.told == []
+    died(journal)
+
+
+async def test_journal_of_which_the_database_knows_nothing_takes_no_memory_for_gone_lines(bench: Bench) -> None:
+    """It was restored from an old copy, and the files begin far behind what it says; a file in between is gone too."""
+    dead, journal = bench.journal(), bench.journal()
+    died(dead)
+    (first,) = segments_of(bench.folder, dead.journal_id)
+    first.path.unlink()
+    for number, at in enumerate((20_000_000, 90_000_000)):
+        content = header_line(Header(dead.journal_id, DATABASE), at) + framed(at, ended(number))
+        segment_path(bench.folder, dead.journal_id, at).write_bytes(content)
+    shipper = bench.shipper(journal)
+    tracemalloc.start()
+    await shipper.take_over()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert bench.store.is_exactly(range(2)) and bench.store.positions[dead.journal_id] == 90_000_001
+    assert most < 2_000_000
+    died(journal)
+
+
 async def test_journal_that_was_begun_is_given_back_at_the_end(bench: Bench) -> None:
     dead, journal = bench.journal(), bench.journal()
     dead.append(ended(1))
@@ -599,7 +741,8 @@ async def test_takeover_goes_on_where_the_database_was_away(bench: Bench) -> Non
 
 # --- all of it together --------------------------------------------------------------------------------------------
 
-KINDS = ["begin", "begin", "end", "end", "flush", "flush", "away", "after", "die", "tear", "cut", "sure", "unsure"]
+KINDS = ["begin", "begin", "end", "end", "kept", "flush", "flush"]
+KINDS += ["away", "after", "die", "tear", "cut", "sure", "unsure"]
 STEPS = st.lists(st.sampled_from(KINDS), max_size=60)
 
 
@@ -614,18 +757,21 @@ def test_whatever_happens_every_request_has_one_row(steps: list[str], segment_by
 
 async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_bytes: int) -> None:
     """One process after another: requests begin and end, the database fails before and after a commit."""
-    number, running_now, done, lost = 0, list[int](), set[int](), set[int]()
+    number, running_now, done, lost, kept = 0, list[int](), set[int](), set[int](), set[int]()
     journal = bench.journal(segment_bytes=segment_bytes)
     shipper = bench.shipper(journal, batch_bytes=batch_bytes)
-    for step in steps:
+    for step in [*steps, ""]:
+        if not journal.kept:
+            done, kept = done | kept, set()
         if step == "begin":
             journal.append(begun(number))
             running_now.append(number)
             number += 1
-        elif step == "end" and running_now:
+        elif step in ("end", "kept") and running_now:
             this = running_now.pop(len(running_now) // 2)
-            journal.append(ended(this))
-            done.add(this)
+            with full_disk() if step == "kept" else nullcontext():
+                journal.append_or_keep(ended(this), reserved=True)
+            kept.add(this)
         elif step == "flush":
             try:
                 await shipper.flush()
@@ -640,22 +786,21 @@ async def everything(bench: Bench, steps: list[str], segment_bytes: int, batch_b
         elif step in ("die", "tear", "cut"):
             if step == "cut":
                 bench.store.cut()
-            lost |= set(running_now)
-            running_now = []
+            lost |= set(running_now) | kept
+            running_now, kept = [], set()
             died(journal)
             if step == "tear":
                 with segments_of(bench.folder, journal.journal_id)[-1].path.open("ab") as file:
                     file.write(b"0a1b2c3d 7 {")
             journal = bench.journal(segment_bytes=segment_bytes)
             shipper = bench.shipper(journal, batch_bytes=batch_bytes)
+    lost |= set(running_now) | kept
     died(journal)
     bench.store.fault = bench.store.after = lambda: None
     bench.store.sure = True
     await bench.take_over()
-    assert bench.store.is_exactly(done | lost | set(running_now))
-    assert {one.request_id for one in bench.store.rows if one.outcome == "lost"} == {
-        request_id(each) for each in lost | set(running_now)
-    }
+    assert bench.store.is_exactly(done | lost)
+    assert {one.request_id for one in bench.store.rows if one.outcome == "lost"} == {request_id(each) for each in lost}
     assert bench.files() == [] and bench.rejected() == []
 
 

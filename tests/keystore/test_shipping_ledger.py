@@ -134,8 +134,8 @@ class Deaf(LedgerStore):
 
     deaf = False
 
-    async def write(self, *arguments: object) -> None:
-        await super().write(*arguments)  # type: ignore[arg-type]
+    async def write_at(self, *arguments: object) -> None:
+        await super().write_at(*arguments)  # type: ignore[arg-type]
         if self.deaf:
             raise DatabaseUnavailable("no answer")
 

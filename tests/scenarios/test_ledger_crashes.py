@@ -22,6 +22,7 @@ from gateway.sandbox.server import SandboxServer
 from keystore.keystore import Keystore
 from tests import services
 from tests.harness import RunningGateway, eventually, sandbox_config
+from tests.keystore.journals import full_disk
 from tests.scenarios.truth import CHAT, rows_of, rows_soon, select, serving
 from tests.served import Served, process_of
 
@@ -129,6 +130,42 @@ async def test_answer_that_arrived_has_its_row_though_the_process_is_killed(
 def _others(folder: Path) -> bool:
     """Whether more than one journal is there."""
     return len({path.name[:36] for path in folder.iterdir()}) > 1
+
+
+# --- the disk is full ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["sqlite", pytest.param("postgres", marks=pytest.mark.services)])
+async def test_answer_whose_row_found_no_room_has_it_when_there_is_some_though_nobody_asks(
+    where: str, tmp_path: Path, sandbox: SandboxServer, request: pytest.FixtureRequest
+) -> None:
+    """With SQLite the disk is full for the database too."""
+    database = "" if where == "sqlite" else request.getfixturevalue("fresh_database")
+    gateway = RunningGateway(tmp_path, sandbox_config(sandbox.url), database)
+    async with serving(gateway), httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
+        token = await asyncio.to_thread(gateway.tenant, "acme", "team", KEY)
+        names = iter(range(100))
+
+        async def ask(order: str, *, stream: bool = False) -> httpx.Response:
+            head = {"x-request-id": f"full-{next(names)}", "authorization": f"Bearer {token}"}
+            return await client.post(CHAT, json=body(order, stream=stream), headers=head)
+
+        assert (await ask("tokens=5")).status_code == 200
+        orders = [("tokens=5; delay=1", False), ("tokens=5; delay=1", True), ("status=400; delay=1", False)]
+        asking = [asyncio.create_task(ask(order, stream=stream)) for order, stream in orders]
+        await asyncio.to_thread(eventually, lambda: len(sandbox.requests()) == 4)
+        with full_disk():
+            plain, stream, failed = await asyncio.gather(*asking)
+            refused = await ask("tokens=5")
+            await asyncio.to_thread(eventually, lambda: bool(gateway.logs.records("ledger.kept")))
+        rows = await rows_soon(gateway, "full", 5)
+    assert (plain.status_code, stream.status_code, failed.status_code) == (200, 200, 400)
+    assert stream.text.rstrip().endswith("data: [DONE]")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
+    assert len(sandbox.requests()) == 4, "nobody is asked whose cost cannot be written down"
+    states = {row["client_request_id"]: (row["state"], bool(row["cost_nano"])) for row in rows}
+    settled, released = ("settled", True), ("released", False)
+    assert states == {f"full-{number}": each for number, each in enumerate([settled] * 3 + [released] * 2)}
 
 
 # --- the database is away --------------------------------------------------------------------------------------------
