@@ -119,7 +119,8 @@ class Account:
         refusal = await self._hold(candidate)
         if refusal is not None:
             return refusal
-        holding, expected = candidate.holding, self._expected(candidate)
+        with_fees = self.decision is not None and self.decision.query.needs.beyond.fees
+        holding, expected = candidate.holding, None if with_fees else self._expected(candidate)
         cost = None if expected is None else together([*self.booked, (holding.source, expected)])
         row = begun(self.tally, self.began, State.RESERVED, "") | {
             "provider": candidate.offer.provider_id,
@@ -379,6 +380,6 @@ def charge_of(tally: Tally, decision: Decision, usage: TokenUsage | None) -> Cha
 
 
 def _priced(tally: Tally, decision: Decision, usage: TokenUsage, served: Candidate) -> Charge | None:
-    """What so much costs at this candidate; None where searches are paid for, which nobody counts."""
+    """What so much costs at this candidate; None where something is paid for apart from tokens, which nobody counts."""
     needs = decision.query.needs
     return priced(served.offer, needs, usage, charged_tier(usage, needs, tally.dropped))

@@ -139,9 +139,11 @@ def decide(
     `enough` spares work on a request that is served: behind so many candidates that can take it, the others are not
     looked at for what their wire cannot carry. None looks at all, for an explanation.
     """
-    needs = corrected(read_needs(request.body), habits)
+    needs, asked = corrected(read_needs(request.body), habits), request.asked or request.body
     if keyring.lent or keyring.budgets is not NO_BUDGETS:
-        needs = needs.bounded(request.size, request.asked or request.body)
+        needs = needs.bounded(request.size, asked)
+    else:
+        needs = needs.with_fees(asked)
     query = Query(
         model=request.model,
         needs=needs,

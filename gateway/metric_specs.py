@@ -204,7 +204,7 @@ SPECS: Final = (
     ),
     UNPRICED := _counter(
         "wardgate_unpriced_requests_total",
-        "Answers whose cost is not known, for want of a price or of a token count.",
+        "Answers whose cost is not known, for want of a price or of a token count, or for a fee.",
         _PROVIDER,
     ),
     INFLIGHT := _gauge("wardgate_inflight_requests", "Requests being served now.", Across.SUM),

@@ -104,6 +104,7 @@ class Provider:
     token_url: str = ""  # where a key that does not travel is exchanged for an access token
     surfaces: tuple[Speaks, ...] = ()  # that it speaks besides those of its wire
     forwarding: Forwarding = Forwarding.AUTO
+    thoughts_beyond_limit: int = 0  # tokens that a model may think beyond `max_tokens`; 0: it bounds them too
     speaks: frozenset[Speaks] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -252,6 +253,7 @@ def provider_from_row(provider_id: str, row: Mapping[str, object]) -> Provider:
         token_url=reader.text("token_url", ""),
         surfaces=reader.choices("surfaces", Speaks),
         forwarding=reader.choice("forwarding", Forwarding, Forwarding.AUTO),
+        thoughts_beyond_limit=reader.count("thoughts_beyond_limit"),
     )
     _check_row(provider)
     return provider

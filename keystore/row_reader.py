@@ -70,6 +70,12 @@ class RowReader:
             raise wrong(self._id, name, "must be true or false", value)
         return value
 
+    def count(self, name: str) -> int:
+        value = self._row.get(name, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise wrong(self._id, name, "must be a whole number of at least 0", value)
+        return value
+
     def renames(self, name: str) -> dict[str, str]:
         value = self._row.get(name, {})
         if not isinstance(value, Mapping) or not all(isinstance(one, str) and one for one in value.values()):

@@ -5,13 +5,14 @@ Reads a body on any surface, as the caller wrote it. Whatever it does not know c
 not be overrun by a field that is new. It never raises. Pure. Must not know models, prices or budgets.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 Object = Mapping[str, object]
 
-# Fields that change what tokens are written, how, or how the answer is told; what they hold is in the body.
+# Fields that change what tokens are written, how, or how the answer is told; what they hold is in the body. The last
+# lines are what single providers add to the common ones, by their API references.
 _PLAIN_FIELDS: Final = frozenset(
     """
     audio best_of cache_control chat_template_kwargs client_metadata dimensions echo embedding_type
@@ -23,9 +24,16 @@ _PLAIN_FIELDS: Final = frozenset(
     safety_identifier seed service_tier stop stop_sequences store stream stream_options suffix system task temperature
     text thinking thinking_budget tool_choice tools top_k top_logprobs top_p truncate truncation usage user verbosity
     wardgate
-    """.split()  # noqa: SIM905 - sixty names, one to a line, hide what they are
+
+    clear_thinking context_length_exceeded_behavior disable_reasoning do_sample guided_choice guided_grammar guided_json
+    guided_regex ignore_eos include_stop_str_in_output incremental_output length_penalty min_tokens preserve_thinking
+    prompt_mode prompt_truncate_len random_seed reasoning_format request_id safe_prompt skip_special_tokens
+    spaces_between_special_tokens stop_token_ids structured_outputs tool_stream top_a typical_p user_id
+    vl_high_resolution_images
+    """.split()  # noqa: SIM905 - ninety names, one to a line, hide what they are
 )
 _ELSEWHERE: Final = frozenset({"conversation", "previous_response_id", "thread"})  # what is read is not in the body
+_KNOWN: Final = _PLAIN_FIELDS | _ELSEWHERE | {"prompt"}
 _ITEMS: Final = ("messages", "input", "system")
 _INNER: Final = ("content", "output", "summary")  # of a message, an item or a part: further parts
 # Of parts and items, those whose tokens are in the text of the body. None: a message, or a part that names no type.
@@ -40,17 +48,23 @@ _PICTURE: Final = frozenset({"image", "image_url", "input_image"})
 # The caller runs these tools itself; the versions of Anthropic's end in a date.
 _CALLERS_TOOLS: Final = frozenset({"apply_patch", "computer_use_preview", "custom", "function", "local_shell"})
 _CALLERS_VERSIONED: Final = ("bash_", "computer_", "memory_", "text_editor_")
+# What the others are is not in the body: their provider puts it in. Tokens of the first that fits; Anthropic documents
+# 245 for bash, 700 for an editor, 735 and 499 around for a computer, 4,590 for a computer's toolset.
+_TOLD: Final = frozenset({"custom", "function"})
+_UNTOLD: Final = (("computer_toolset_", 5_000), ("", 1_500))
 
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
     """`fees`: something is charged apart from tokens, or may be. `elsewhere`: tokens are read that are not in the body.
-    `picture_bytes` are those of the body that are pictures, which cost tokens by their size on the screen."""
+    `picture_bytes` are those of the body that are pictures, which cost tokens by their size on the screen.
+    `tool_tokens`: of tools that the caller names and runs, and the provider describes."""
 
     fees: bool = False
     elsewhere: bool = False
     pictures: int = 0
     picture_bytes: int = 0
+    tool_tokens: int = 0
 
 
 NOTHING_BEYOND: Final = Beyond()
@@ -67,15 +81,21 @@ def beyond(body: Object) -> Beyond:
             picture_bytes += _picture_bytes(part)
         elsewhere = elsewhere or not (kind is None or kind in _PICTURE or kind in _TEXT)
         elsewhere = elsewhere or isinstance(part.get("audio"), dict)  # what was said before, by its id
-    return Beyond(_has_fees(body), elsewhere, pictures, picture_bytes)
+    return Beyond(has_fees(body), elsewhere, pictures, picture_bytes, sum(map(_tool_tokens, _tools(body))))
 
 
-def _has_fees(body: Object) -> bool:
-    known = _PLAIN_FIELDS | _ELSEWHERE | {"prompt"}
-    if any(name not in known and not _is_idle(name, value) for name, value in body.items()):
+def has_fees(body: Object) -> bool:
+    """Whether it asks for what is charged apart from tokens, or may be."""
+    if not body.keys() <= _KNOWN and any(
+        name not in _KNOWN and not _is_idle(name, value) for name, value in body.items()
+    ):
         return True
+    return any(not _is_callers(tool) for tool in _tools(body))
+
+
+def _tools(body: Object) -> Sequence[object]:
     tools = body.get("tools")
-    return any(not _is_callers(tool) for tool in (tools if isinstance(tools, list) else ()))
+    return tools if isinstance(tools, list) else ()
 
 
 def _is_idle(name: str, value: object) -> bool:
@@ -88,12 +108,22 @@ def _is_idle(name: str, value: object) -> bool:
             return isinstance(edits, list) and all(
                 isinstance(edit, dict) and str(edit.get("type")).startswith("clear_") for edit in edits
             )
-    return not value  # `background` is charged to its end, also when nobody waits for it any more
+    # An empty object may switch something on: xAI searches for `search_parameters: {}` when it likes to.
+    return not value and not isinstance(
+        value, dict
+    )  # `background` is charged to its end, also when nobody waits for it any more
 
 
 def _is_callers(tool: object) -> bool:
     kind = tool.get("type") if isinstance(tool, dict) else None
     return kind is None or kind in _CALLERS_TOOLS or (isinstance(kind, str) and kind.startswith(_CALLERS_VERSIONED))
+
+
+def _tool_tokens(tool: object) -> int:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if not isinstance(kind, str) or kind in _TOLD or not _is_callers(tool):
+        return 0
+    return next(tokens for name, tokens in _UNTOLD if kind.startswith(name))
 
 
 def _parts(body: Object) -> Iterator[Object]:

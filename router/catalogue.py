@@ -54,6 +54,7 @@ class Offer:
     deprecated_on: date | None = None
     quality: Quality | None = None
     disabled: bool = False  # by the operator
+    thoughts_beyond_limit: int = 0  # as its provider's row has it
     id: str = field(init=False)
     fee_unknown: bool = field(init=False)  # it charges apart from tokens in every call, and nobody knows how much
 
@@ -253,12 +254,13 @@ def _offer(entry: _Entry, quality: QualityTable, notes: Notes) -> Offer:
         capabilities=facts.capabilities,
         deprecated_on=facts.deprecated_on,
         quality=quality_of(quality, name),
+        thoughts_beyond_limit=entry.provider.thoughts_beyond_limit,
     )
 
 
 def _overridden(offer: Offer | None, override: Override, quality: QualityTable) -> Offer:
     """The offer with the operator's fields; a new one where the map has none."""
-    base = offer or Offer(override.provider.id, override.model, parse_name(override.model), CHAT)
+    base = offer or open_offer(override.provider, override.model)
     name = base.name if override.family is None else base.name.in_family(override.family)
     laid: dict[str, Any] = {
         "name": name,
@@ -272,4 +274,10 @@ def _overridden(offer: Offer | None, override: Override, quality: QualityTable) 
 def open_offer(provider: Provider, model: str) -> Offer:
     """The offer of a model that the price map does not have, of a provider that serves more than the map lists:
     nothing is known of it, its price neither."""
-    return Offer(provider_id=provider.id, model=model, name=parse_name(model), mode=CHAT)
+    return Offer(
+        provider_id=provider.id,
+        model=model,
+        name=parse_name(model),
+        mode=CHAT,
+        thoughts_beyond_limit=provider.thoughts_beyond_limit,
+    )

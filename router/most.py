@@ -1,8 +1,9 @@
 """The most that one call can cost: what a hard budget holds back before somebody is asked.
 
 Source of the rule: RELIABILITY S11. No text has more tokens than bytes, and no answer is longer than the caller's
-limit, or the model's own. Every token is taken at the dearest price that its side has. Whose cost has no such bound is
-not held, so that a hard budget refuses it. Pure.
+limit, or the model's own; where that bounds the answer alone, what the model may think comes to it. Every token is
+taken at the dearest price that its side has. Whose cost has no such bound is not held, so that a hard budget refuses
+it. Pure.
 """
 
 from typing import Final
@@ -12,6 +13,7 @@ from router.catalogue import Capability, Offer
 from router.charge import price_of
 from router.needs import Needs
 from router.prices import PriceClass, Prices, ServiceTier, prices_at
+from router.thinking import thoughts_beyond
 
 _BYTES: Final = 4  # to a token, in the estimate of an input
 _AROUND: Final = 500  # tokens that providers put around a text: templates, a prompt for tools (Anthropic's: 346)
@@ -31,8 +33,9 @@ _WRITTEN: Final = (PriceClass.OUTPUT, PriceClass.REASONING, PriceClass.AUDIO_OUT
 
 
 def most_written(offer: Offer, needs: Needs) -> int:
-    """The most tokens that an answer can have."""
-    return (needs.max_output_tokens or offer.max_output_tokens or _LONGEST) * needs.answers
+    """The most tokens that an answer can have, what is thought for it included."""
+    limit = needs.max_output_tokens or offer.max_output_tokens or _LONGEST
+    return (limit + thoughts_beyond(offer, needs)) * needs.answers
 
 
 def most_nano(offer: Offer, needs: Needs) -> int | None:
@@ -53,7 +56,7 @@ def _most_read(offer: Offer, needs: Needs) -> int:
     if needs.size is None:
         return _BYTES * needs.uncorrected_tokens
     asks, window = needs.beyond, offer.max_input_tokens or _WINDOW
-    text = max(needs.size - asks.picture_bytes, 0) + _AROUND
+    text = max(needs.size - asks.picture_bytes, 0) + asks.tool_tokens + _AROUND
     if asks.elsewhere:
         return max(text, window)
     return max(text, min(text + _PICTURE * asks.pictures, window))

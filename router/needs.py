@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from router.beyond import NOTHING_BEYOND, Beyond, beyond
+from router.beyond import NOTHING_BEYOND, Beyond, beyond, has_fees
 from router.price_rows import Capability
 from router.prices import ServiceTier
 
@@ -19,6 +19,10 @@ _MOST: Final = 2**31 - 1  # tokens or answers: who asks for more asks for so muc
 _TOKENS_PER_MESSAGE: Final = 4  # role and separators (OpenAI cookbook, "How to count tokens")
 _TOKENS_PER_IMAGE: Final = 765  # 1024 x 1024 in high detail (OpenAI vision guide)
 _TOKENS_PER_FILE: Final = 1_500  # a page or two of a PDF; the size of the rest is not known here
+
+_FEES: Final = Beyond(fees=True)
+# Other words for how long a model may think; which of several a provider heeds is not known.
+_OTHER_THOUGHTS: Final = ("chat_template_kwargs", "reasoning", "reasoning_effort", "thinking")
 
 _SERVICES: Final[Mapping[str, ServiceTier]] = {tier.value: tier for tier in ServiceTier}
 
@@ -48,7 +52,8 @@ class Needs:
     answers: int = 1  # `n`: each as long as one, and all are paid for
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
     size: int | None = None  # bytes of the body; None: nobody asks what the call can cost at most
-    beyond: Beyond = NOTHING_BEYOND  # what it asks for beside its text, where `size` is known
+    beyond: Beyond = NOTHING_BEYOND  # what it asks for beside its text; where `size` is not known its `fees` alone
+    thoughts: int | None = None  # tokens that the caller allows for thinking, 0: none; None: as many as the model likes
 
     @property
     def uncorrected_tokens(self) -> int:
@@ -67,11 +72,17 @@ class Needs:
             estimated_tokens=self.input_tokens,
             size=self.size,
             beyond=self.beyond,
+            thoughts=self.thoughts,
         )
 
     def bounded(self, size: int, asked: Mapping[str, object]) -> "Needs":
         """With what bounds the cost: so many bytes of body, and what the caller's own body asks for beside its text."""
         return replace(self, size=size, beyond=beyond(asked))
+
+    def with_fees(self, asked: Mapping[str, object]) -> "Needs":
+        """With whether the caller's own body asks for what is charged apart from tokens. Most ask for nothing of that,
+        and these are the needs themselves."""
+        return replace(self, beyond=_FEES) if has_fees(asked) else self
 
 
 def read_needs(body: Mapping[str, object]) -> Needs:
@@ -84,6 +95,7 @@ def read_needs(body: Mapping[str, object]) -> Needs:
         stream=body.get("stream") is True,
         answers=max(_answers(body.get("n")), _answers(body.get("best_of"))),  # of these, `n` are shown
         service=service_tier(body.get("service_tier")) or ServiceTier.STANDARD,
+        thoughts=_thoughts(body),
     )
 
 
@@ -96,6 +108,21 @@ def _messages(value: object) -> Iterator[dict[str, object]]:
     for message in value if isinstance(value, list) else ():
         if isinstance(message, dict):
             yield message
+
+
+def _thoughts(body: Mapping[str, object]) -> int | None:
+    """As DashScope and SiliconFlow are told; None where that may be left out on the way, or another word stands
+    beside it."""
+    switch, budget = body.get("enable_thinking"), body.get("thinking_budget")
+    if switch is not False and budget is None:
+        return None
+    provider = body.get("provider")
+    droppable = isinstance(provider, dict) and provider.get("require_parameters") is False
+    if droppable or any(body.get(name) is not None for name in _OTHER_THOUGHTS):
+        return None
+    if switch is False:
+        return 0
+    return budget if isinstance(budget, int) and not isinstance(budget, bool) and budget > 0 else None
 
 
 def _parts(messages: object) -> Iterator[dict[str, object]]:

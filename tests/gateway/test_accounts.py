@@ -306,6 +306,23 @@ def test_what_a_provider_told_before_its_client_left_stands() -> None:
     assert desk.account.failed[0].usage == TokenUsage(7, 3)
 
 
+@pytest.mark.parametrize("more", [{"enable_search": True}, {"tools": [{"type": "web_search"}]}])
+def test_what_is_charged_apart_from_tokens_has_no_cost_wherever_the_call_ends(more: dict[str, Any]) -> None:
+    """Answered, failed, or never ended because its process died: the reserved line is what a row is made of then."""
+    for outcome in (Outcome.OK, "timeout"):
+        desk = Desk()
+        query = SimpleNamespace(needs=NEEDS.with_fees(more), habits=NO_HABITS)
+        desk.account.decision = cast(Decision, SimpleNamespace(query=query, ranked=()))
+        desk.asks(THEIRS)
+        assert desk.lines.written[-1]["cost_nano"] is None
+        desk.ends(outcome, Came(Reached.ANSWERED, TokenUsage(100, 9)))
+        if outcome == Outcome.OK:
+            desk.account.note(TokenUsage(100, 9), THEIRS)
+        row = desk.row()
+        assert (row["cost_nano"], row["input_tokens"], row["output_tokens"]) == (None, 100, 9)
+        assert desk.account.tally.cost_usd is None
+
+
 def asked_for(text: str, limit: int | None, answers: int) -> Needs:
     body: dict[str, Any] = {"messages": [{"role": "user", "content": text}], "n": answers, "max_tokens": limit}
     return read_needs(body).bounded(len(orjson.dumps(body)), body)

@@ -193,6 +193,8 @@ BAD_ROWS: list[tuple[str, dict[str, dict[str, Any]], list[str]]] = [
     ("hosts is text", {"acme": {**ROW, "hosts": "api.acme.example"}}, ["hosts", "list"]),
     ("hosts of numbers", {"acme": {**ROW, "hosts": [1]}}, ["hosts", "list"]),
     ("flag is text", {"acme": {**ROW, "free": "yes"}}, ["free", "true or false"]),
+    ("thoughts are a flag", {"qwen": {"thoughts_beyond_limit": True}}, ["qwen", "thoughts_beyond_limit", "at least 0"]),
+    ("thoughts are negative", {"qwen": {"thoughts_beyond_limit": -1}}, ["thoughts_beyond_limit", "at least 0", "-1"]),
     ("quirks is a list", {"acme": {**ROW, "quirks": ["a"]}}, ["quirks", "table"]),
     ("quirk to nothing", {"acme": {**ROW, "quirks": {"a": ""}}}, ["quirks"]),
     ("bad variable", {"acme": {**ROW, "api_key_env_var": "acme key"}}, ["api_key_env_var", "'acme key'"]),

@@ -45,6 +45,7 @@ def costs(offer: Offer = OFFER, **used: Any) -> int:
     [
         {"web_search_options": {}},
         {"search_parameters": {"mode": "on"}},
+        {"search_parameters": {}},
         {"enable_search": True},
         {"tools": [{"type": "web_search"}]},
         {"tools": [{"type": "code_interpreter", "container": {"type": "auto"}}]},
@@ -69,10 +70,32 @@ def test_what_is_charged_apart_from_tokens_is_not_held(more: dict[str, Any]) -> 
         {"speed": "standard", "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
         {"store": False, "mcp_servers": None, "plugins": [], "stream_options": {"include_usage": True}},
         {"reasoning": {"effort": "high"}, "text": {"verbosity": "low"}, "instructions": "Be brief."},
+        {"stop_sequences": ["END"], "random_seed": 7, "reasoning_format": "parsed", "min_tokens": 3},
     ],
 )
 def test_what_costs_tokens_alone_is_held(more: dict[str, Any]) -> None:
     assert most(HELLO | more) is not None
+
+
+@pytest.mark.parametrize(
+    ("tools", "tokens"),
+    [
+        ([{"type": "bash_20250124", "name": "bash"}], 346 + 245),
+        ([{"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}], 346 + 700),
+        ([{"type": "computer_20251124", "name": "computer"}], 499 + 735),
+        ([{"type": "computer_toolset_20260801"}], 4_590),
+        ([{"type": "bash_1"}, {"type": "text_editor_1"}, {"type": "computer_1"}], 499 + 245 + 700 + 735),
+    ],
+)
+def test_tools_that_the_provider_describes_are_held_at_their_description(
+    tools: list[dict[str, str]], tokens: int
+) -> None:
+    """By Anthropic's tool use pricing, nothing else of the body having any token."""
+    held = most(HELLO | {"tools": tools})
+    assert held is not None and held >= costs(input_tokens=tokens, cache_write_1h_tokens=tokens, output_tokens=10)
+    described = [{"type": "function", "function": {"name": "f"}}, {"name": "g", "input_schema": {}}]
+    plain = most(HELLO | {"tools": described})
+    assert plain is not None and plain < most_nano(OFFER, needs(HELLO)) + costs(input_tokens=1_000)  # type: ignore[operator]
 
 
 WINDOW = costs(input_tokens=128_000, cache_write_1h_tokens=128_000, output_tokens=10, reasoning_tokens=10)
