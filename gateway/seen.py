@@ -54,8 +54,9 @@ class Seen:
             self.around = size
 
     def look(self, data: bytes, pieces: int) -> None:
-        """As `note_chunk`, of an event that may hold anything. Where it holds the end of a choice, `pieces` is 0."""
-        text = text_size(parse(data))
+        """As `note_chunk`, of an event that may hold anything; of one that ends all its choices, `pieces` is 0. What is
+        longer than any text is taken for a sound or a picture."""
+        text = text_size(parse(data)) if len(data) <= FREELY else 0
         around = len(data) - text
         self.around = min(self.around, around) if self.around else around
         self.text += text
@@ -107,10 +108,8 @@ class Seen:
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self.finish[index] = reason
-            if (
-                len(self.choices) == 1
-            ):  # Moonshot's place for it (pi issue 2017): of one choice, and it may have several
-                self._use(choice.get("usage"))
+                if len(self.choices) == 1:  # Moonshot has it here (pi issue 2017); of several, each has its own
+                    self._use(choice.get("usage"))
         self._serve(document.get("service_tier"))
         self._use(document.get("usage"))
 

@@ -1,6 +1,7 @@
 """How much of an event, or of a whole answer, is text that a model wrote."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -108,6 +109,13 @@ def test_depth_does_no_harm() -> None:
     for _ in range(5000):
         deep = {"content": [deep]}
     assert text_size(deep) == 5
+
+
+def test_more_than_anybody_says_takes_no_time() -> None:
+    bomb = {"choices": [{"delta": {"content": [{"text": "x"}] * 500_000}}]}
+    began = time.process_time()
+    assert text_size(bomb) < 60_000
+    assert time.process_time() - began < 0.5
 
 
 def fed(reader: type[StreamReader] | None, *documents: object) -> Seen:
