@@ -122,7 +122,10 @@ class ChatReader(StreamReader):
     def _long(self, data: bytes, pieces: int) -> None:
         """Most events hold a word and little else. One that is longer is looked into where that is not all text: it may
         hold log probabilities, a sound, a call."""
-        said = sum([choice.delta.size for choice in _SAID.decode(data).choices if choice.delta is not None])
+        try:
+            said = sum([choice.delta.size for choice in _SAID.decode(data).choices if choice.delta is not None])
+        except RecursionError:  # so deep that only skipping it went well
+            said = 0
         if len(data) - self.seen.around - said > WORD or not pieces or rb"\u" in data:
             self.seen.look(data, pieces)
         else:

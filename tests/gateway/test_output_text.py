@@ -111,6 +111,15 @@ def test_depth_does_no_harm() -> None:
     assert text_size(deep) == 5
 
 
+@pytest.mark.parametrize("name", ["content", "reasoning", "tool_calls", "other"])
+def test_depth_does_no_harm_in_a_stream(name: str) -> None:
+    for depth in [*range(900, 1300, 7), 100_000]:
+        facts = Seen()
+        deep = "[" * depth + "]" * depth
+        ChatReader(facts, keep_usage=True).feed(f'data: {{"choices":[{{"delta":{{"{name}":{deep}}}}}]}}\n\n'.encode())
+        assert facts.malformed or facts.produced == 1
+
+
 def test_more_than_anybody_says_takes_no_time() -> None:
     bomb = {"choices": [{"delta": {"content": [{"text": "x"}] * 500_000}}]}
     began = time.process_time()
