@@ -68,7 +68,7 @@ def text_size(document: object) -> int:
                 elif name in _AROUND:
                     inner.append(value)
                 elif value and name in _ARGUMENTS:
-                    size += len(encode(value))
+                    size += _written(value)
     return size
 
 
@@ -80,6 +80,13 @@ def _is_none_of_it(kind: object) -> bool:
 def _is_said_again(name: str, beside: dict[str, object]) -> bool:
     """vLLM and those built on it name a thought twice."""
     return name == "reasoning" and bool(beside.get("reasoning_content"))
+
+
+def _written(arguments: object) -> int:
+    try:
+        return len(encode(arguments))
+    except RecursionError:  # no tool is called with what is so deep
+        return 0
 
 
 def _size(text: str) -> int:

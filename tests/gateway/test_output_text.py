@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.chat_reader import ChatReader
 from gateway.native_readers import MessagesStreamReader, ResponsesStreamReader
 from gateway.output_text import text_size
-from gateway.seen import Seen
+from gateway.seen import Seen, parse
 from gateway.stream_reader import StreamReader
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"a":1}'}}
@@ -109,6 +109,8 @@ def test_depth_does_no_harm() -> None:
     for _ in range(5000):
         deep = {"content": [deep]}
     assert text_size(deep) == 5
+    for depth in range(900, 1023, 3):
+        assert text_size(parse(b'{"arguments":' + b'{"a":' * depth + b"1" + b"}" * (depth + 1))) in (0, 6 * depth + 1)
 
 
 @pytest.mark.parametrize("name", ["content", "reasoning", "tool_calls", "other"])
