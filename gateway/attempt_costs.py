@@ -13,6 +13,8 @@ from typing import Final
 from gateway import openai_shape
 from gateway.events import AttemptEnded, TokenUsage
 from gateway.metering import metered
+from gateway.output_text import text_size
+from gateway.seen import parse
 from gateway.surfaces import messages_answer
 from gateway.transport import Exchange
 from gateway.upstream import Came, UpstreamCall
@@ -27,6 +29,7 @@ from router.ranking import Candidate, usually_written
 
 _ENVELOPE: Final = 300  # bytes of an answer that are not its text
 _CHARACTERS: Final = 4  # of text to a token
+_ANSWERS: Final = frozenset({"choices", "content", "output", "candidates", "message"})  # where each wire has its text
 _MOST_COUNTED: Final = openai_shape.MOST_TOKENS
 _UNREAD: Final = frozenset({CANCELLED, FailureKind.TIMEOUT.value})  # its provider may write on
 _CUT: Final = _UNREAD | {FailureKind.TRUNCATED.value}
@@ -107,15 +110,15 @@ def failed_cost(
 def _output(outcome: str, came: Came, candidate: Candidate, query: Query) -> int:
     """In tokens: as it came; of a stream also what was reasoned out of sight; of a plain answer that nobody waits for
     what is written all the same."""
-    offer, produced = candidate.offer, came.produced
-    if not offer.is_chat:
+    produced = came.produced
+    if not candidate.offer.is_chat:
         return 0
     if came.streams:
         if outcome in _CUT:
             produced = in_sight_or_not(produced, came.usage, candidate, query, reasoned=came.reasoned)
     elif outcome in _UNREAD and came.usage is None:
         produced = max(produced, unread(candidate, query))
-    return min(produced, most_written(offer, query.needs))
+    return at_most(produced, candidate, query)
 
 
 def unread(candidate: Candidate, query: Query) -> int:
@@ -163,5 +166,13 @@ def counted(usage: TokenUsage | None, produced: int, needs: Needs, *, whole: boo
 
 
 def written(body: bytes | bytearray) -> int:
-    """About how many tokens a plain answer holds that nobody counted."""
-    return max(1, (len(body) - _ENVELOPE) // _CHARACTERS)
+    """About how many tokens a plain answer holds that nobody counted: by its text, or by its length where it is none of
+    any wire, or broke off."""
+    document = parse(bytes(body))
+    known = isinstance(document, dict) and not _ANSWERS.isdisjoint(document)
+    return max(1, (text_size(document) if known else len(body) - _ENVELOPE) // _CHARACTERS)
+
+
+def at_most(produced: int, candidate: Candidate, query: Query) -> int:
+    """Tokens of output that nobody counted: however they were found, no more than can have been written."""
+    return min(produced, most_written(candidate.offer, query.needs))

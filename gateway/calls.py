@@ -8,7 +8,7 @@ from typing import Final
 from gateway.accounts import charge_of, served_by
 from gateway.admission import Bounds
 from gateway.asgi import Receive, Scope, Send, send_body, while_connected
-from gateway.attempt_costs import counted, in_sight_or_not, written
+from gateway.attempt_costs import at_most, counted, in_sight_or_not, written
 from gateway.attempts import Attempts
 from gateway.bulk import AGED_S, Place
 from gateway.chat_request import ChatRequest
@@ -227,8 +227,8 @@ class Calls:
     ) -> None:
         reply = await self._attempts.plain(request, decision, keyring, tally)
         body = reply.body
-        produced = 0 if self._front.surface is EMBEDDINGS else written(body)
-        account(tally, decision, reply.usage, produced, self._services)
+        uncounted = reply.usage is None and self._front.surface is not EMBEDDINGS
+        account(tally, decision, reply.usage, written(body) if uncounted else 0, self._services)
         self._remember(body, tally)
         if self._front.answer is not None and not self._is_native(tally):
             completion = parse(body)
@@ -368,6 +368,7 @@ def account(tally: Tally, decision: Decision, usage: TokenUsage | None, produced
     if tally.account is None:
         return  # nothing is spent
     served, whole = served_by(decision, tally), tally.outcome is None
+    produced = produced if served is None else at_most(produced, served, decision.query)
     found, estimated = counted(usage, produced, decision.query.needs, whole=whole)
     tally.account.note(found, served, estimated=estimated)
     if not estimated and served is not None:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.errors import Problem
-from gateway.seen import DONE, Seen, parse
+from gateway.seen import DONE, WORD, Seen, parse
 from gateway.sse import Event
 from gateway.stream_reader import StreamReader
 
@@ -31,6 +31,7 @@ class _Choice(msgspec.Struct, gc=False):
     index: int = 0
     finish_reason: str | None = None
     delta: _Delta | None = None
+    usage: msgspec.Raw = _ABSENT
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -41,7 +42,29 @@ class _Chunk(msgspec.Struct, gc=False):
     service_tier: str | None = None
 
 
+class _Said(msgspec.Struct, gc=False):
+    """Of the delta of a long event."""
+
+    content: msgspec.Raw = _ABSENT
+    reasoning_content: msgspec.Raw = _ABSENT
+    reasoning: msgspec.Raw = _ABSENT
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is said and thought, as it is written in JSON."""
+        return len(bytes(self.content)) + max(len(bytes(self.reasoning_content)), len(bytes(self.reasoning)))
+
+
+class _SaidChoice(msgspec.Struct, gc=False):
+    delta: _Said | None = None
+
+
+class _SaidChunk(msgspec.Struct, gc=False):
+    choices: list[_SaidChoice]
+
+
 _CHUNK: Final = msgspec.json.Decoder(_Chunk)
+_SAID: Final = msgspec.json.Decoder(_SaidChunk)
 
 
 def _says(value: msgspec.Raw) -> bool:
@@ -77,18 +100,36 @@ class ChatReader(StreamReader):
         if counted or failed or name == "error" or chunk.object == "error":
             return self._odd(data, name) and (self._keep_usage or bool(chunk.choices) or not counted)
         self.started = True
-        seen = self.seen
+        seen, pieces = self.seen, 0
         for choice in chunk.choices:
             seen.choices.add(choice.index)
             if choice.finish_reason:
                 seen.finish[choice.index] = choice.finish_reason
+                if choice.usage is not _ABSENT:  # not where OpenAI has it
+                    return self._odd(data, name)
             else:
-                seen.note_output(len(data))
+                pieces += 1
                 if not seen.reasoned and choice.delta is not None:
                     seen.reasoned = choice.delta.reasons
+        if len(data) - seen.around <= WORD:
+            seen.note_chunk(len(data), pieces)
+        elif chunk.choices:
+            self._long(data, pieces)
         if chunk.service_tier:
             seen.service_tier = chunk.service_tier
         return True
+
+    def _long(self, data: bytes, pieces: int) -> None:
+        """Most events hold a word and little else. One that is longer is looked into where that is not all text: it may
+        hold log probabilities, a sound, a call."""
+        try:
+            said = sum([choice.delta.size for choice in _SAID.decode(data).choices if choice.delta is not None])
+        except RecursionError:  # so deep that only skipping it went well
+            said = 0
+        if len(data) - self.seen.around - said > WORD or not pieces or rb"\u" in data:
+            self.seen.look(data, pieces)
+        else:
+            self.seen.note_chunk(len(data), pieces)
 
     def _odd(self, data: bytes, name: str) -> bool:
         if data.strip() == DONE:

@@ -69,4 +69,4 @@ def _reply(wire: EmbeddingWire, call: UpstreamCall, exchange: Exchange) -> Plain
         body = answered(wire, document if isinstance(document, dict) else {}, call.model, call.request.asked)
     except NotEmbeddings as error:
         raise UpstreamFailed(failure(call, FailureKind.MALFORMED, str(error), status=exchange.status)) from None
-    return PlainReply(openai_shape.encode(body), openai_shape.token_usage(body.get("usage")), exchange.request_id)
+    return PlainReply(openai_shape.encode(body), openai_shape.embedding_usage(body.get("usage")), exchange.request_id)

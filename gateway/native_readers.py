@@ -48,7 +48,7 @@ class _NativeReader(StreamReader):
         if seen.error is None:
             self.goes(document)
         if is_output(kind):
-            seen.note_output(len(data))
+            seen.note_output(document)
             seen.reasoned = seen.reasoned or is_reasoning(document)
         return True
 

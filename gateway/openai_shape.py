@@ -4,8 +4,8 @@ Required fields are present (`refusal` and `logprobs` are, as null), the library
 """
 
 import json
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeGuard
 
 import orjson
 
@@ -46,24 +46,65 @@ def usage_object(usage: object) -> Json:
 
 
 def token_usage(usage: object, service_tier: object = None) -> TokenUsage | None:
-    """The counts that cost is reckoned from; None when there are none, or no call could have used so many.
-    `service_tier` is what the answer says of it."""
-    if not isinstance(usage, Mapping) or usage.get("prompt_tokens") is None:
+    """The counts that cost is reckoned from; None where input or output is not counted, or no call could have used so
+    many. `service_tier` is what the answer says of it."""
+    if not isinstance(usage, Mapping):
         return None
-    if any(_is_absurd(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")):
+    read, wrote = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if not (is_count(read) and is_count(wrote)):
         return None
-    written = _count(usage.get("cache_creation_input_tokens"))
+    reasoned = _detail(usage, "completion_tokens_details", "reasoning_tokens")
     return TokenUsage(
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        cached_input_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
-        reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
-        cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens") or written,
+        input_tokens=read,
+        output_tokens=wrote + _beside(reasoned, read + wrote, usage.get("total_tokens")),
+        cached_input_tokens=next(_counts(usage, _CACHED), 0),
+        reasoning_tokens=reasoned,
+        cache_write_tokens=max(_counts(usage, _STORED), default=0),
         cache_write_1h_tokens=_stored_for_an_hour(usage),
         audio_input_tokens=_detail(usage, "prompt_tokens_details", "audio_tokens"),
         audio_output_tokens=_detail(usage, "completion_tokens_details", "audio_tokens"),
         service_tier=service_tier if isinstance(service_tier, str) else None,
     )
+
+
+def embedding_usage(usage: object, service_tier: object = None) -> TokenUsage | None:
+    """As `token_usage`, of what writes nothing: there, most providers count no output."""
+    return token_usage({**usage, "completion_tokens": 0}, service_tier) if isinstance(usage, Mapping) else None
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether it is a number of tokens that a call can have. Anything else is no count, and never a count of 0."""
+    return type(value) is int and 0 <= value <= MOST_TOKENS
+
+
+def _beside(reasoned: int, counted: int, total: object) -> int:
+    """Reasoning that is not inside the completion: xAI counts it beside it, in the total alone, and charges it as
+    output (docs.x.ai, "Consumption and Rate Limits"; 10120 + 1499 + 2809 = 14428). The total tells which it is."""
+    return reasoned if total == counted + reasoned else 0
+
+
+# Where providers say it; of what was read from a cache the first counts. All are inside `prompt_tokens`.
+_DETAILS: Final = "prompt_tokens_details"
+_CACHED: Final[tuple[tuple[str, ...], ...]] = (
+    (_DETAILS, "cached_tokens"),
+    ("prompt_token_details", "cached_tokens"),  # Mistral's API reference, UsageInfo: both spellings, and the one below
+    ("cached_tokens",),  # Moonshot, without any details (promptfoo pull 10132, seen on api.moonshot.ai)
+    ("prompt_cache_hit_tokens",),  # DeepSeek: prompt is hits and misses (api-docs.deepseek.com, Create Chat Completion)
+    ("num_cached_tokens",),
+)
+_STORED: Final[tuple[tuple[str, ...], ...]] = (
+    (_DETAILS, "cache_write_tokens"),
+    (_DETAILS, "cache_creation_input_tokens"),  # DashScope (LiteLLM issue 40090), which charges it at 125 %
+    ("cache_creation_input_tokens",),
+)
+
+
+def _counts(usage: Mapping[str, object], places: Iterable[tuple[str, ...]]) -> Iterator[int]:
+    """What stands in these places, where it is a count."""
+    for *outer, name in places:
+        held = usage.get(outer[0]) if outer else usage
+        if isinstance(held, Mapping) and is_count(count := held.get(name)):
+            yield count
 
 
 def _stored_for_an_hour(usage: Mapping[str, object]) -> int:
@@ -134,11 +175,7 @@ def _objects(value: object) -> list[Mapping[str, object]]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else 0
-
-
-def _is_absurd(value: object) -> bool:
-    return isinstance(value, int) and value > MOST_TOKENS
+    return value if is_count(value) else 0
 
 
 def _detail(usage: Mapping[str, object], group: str, name: str) -> int:

@@ -11,12 +11,15 @@ from typing import Final
 import msgspec
 import orjson
 
-from gateway.sse import MAX_EVENT, Event
+from gateway.output_text import text_size
+from gateway.sse import Event
 
 DONE: Final = b"[DONE]"
 FREELY: Final = 256 * 1024  # bytes that are parsed whatever they hold: some 0.05 s at worst
 MOST_INNER: Final = 500_000  # objects and lists of a larger document: they take the loop's time, and 64 bytes each
 MOST_VALUES: Final = 5_000_000
+WORD: Final = 16  # characters that one token may have
+_CHARACTERS: Final = 4  # of English text to a token
 _ABSENT: Final = msgspec.Raw(b"")
 
 
@@ -32,23 +35,38 @@ class Seen:
     blocked: str | None = None  # Gemini: why the prompt itself was refused
     malformed: bool = False
     service_tier: str | None = None  # that the provider says it answered on
-    pieces: int = 0  # events that held output
-    size: int = 0  # of their data together, in bytes
-    least: int = MAX_EVENT  # of the smallest: nearly all of it is the event's own
+    pieces: int = 0  # of output: one in each event, or one of each choice in it
+    text: int = 0  # bytes of what they say
+    around: int = 0  # bytes of the shortest event that are not its text; 0: of none yet
     reasoned: bool = False  # a piece of it was reasoning
 
-    def note_output(self, size: int) -> None:
-        """One more event of so many bytes held output."""
+    def note_output(self, document: Mapping[str, object]) -> None:
+        """One more event held output."""
         self.pieces += 1
-        self.size += size
-        self.least = min(self.least, size)
+        self.text += text_size(document)
+
+    def note_chunk(self, size: int, pieces: int) -> None:
+        """As `note_output`, of an event of so many bytes that nobody parsed: what is not around its text is text."""
+        self.pieces += pieces
+        if size > self.around:
+            self.text += size - self.around
+        else:
+            self.around = size
+
+    def look(self, data: bytes, pieces: int) -> None:
+        """As `note_chunk`, of an event that may hold anything; of one that ends all its choices, `pieces` is 0. What is
+        longer than any text is taken for a sound or a picture."""
+        text = text_size(parse(data)) if len(data) <= FREELY else 0
+        around = len(data) - text
+        self.around = min(self.around, around) if self.around else around
+        self.text += text
+        self.pieces += pieces or text > 0
 
     @property
     def produced(self) -> int:
-        """About how many tokens were put out, for a stream that nobody counted to its end: one for each event, as most
-        providers send them, or one for four characters where events hold more than a word."""
-        text = self.size - self.pieces * self.least
-        return self.pieces if text <= _WORD * self.pieces else max(self.pieces, text // _CHARACTERS)
+        """About how many tokens were put out, for a stream that nobody counted to its end: one for each piece, as most
+        providers send them, or one for four characters where pieces hold more than a word."""
+        return self.pieces if self.text <= WORD * self.pieces else max(self.pieces, self.text // _CHARACTERS)
 
     def note_event(self, event: Event) -> None:
         """Learn from one event of a stream."""
@@ -59,7 +77,7 @@ class Seen:
         if isinstance(document, dict):
             self.note(document)
             if _puts_out(document):
-                self.note_output(len(event.data))
+                self.note_output(document)
                 self.reasoned = self.reasoned or is_reasoning(document)
             if event.name == "error" and self.error is None:
                 self.error = document
@@ -90,6 +108,8 @@ class Seen:
             reason = choice.get("finish_reason")
             if isinstance(reason, str) and reason:
                 self.finish[index] = reason
+                if len(self.choices) == 1:  # Moonshot has it here (pi issue 2017); of several, each has its own
+                    self._use(choice.get("usage"))
         self._serve(document.get("service_tier"))
         self._use(document.get("usage"))
 
@@ -129,14 +149,10 @@ class Seen:
             self.usage = {**(self.usage or {}), **usage}
 
 
-_CHARACTERS: Final = 4  # of English text to a token
-_WORD: Final = 16  # characters that one token may have
-
-
 def _puts_out(document: Mapping[str, object]) -> bool:
     """Whether an event of any wire holds a piece of the answer."""
     if choices := _objects(document.get("choices")):
-        return not any(choice.get("finish_reason") for choice in choices)
+        return not any(choice.get("finish_reason") for choice in choices) or text_size(document) > 0
     return bool(document.get("candidates")) or is_output(document.get("type"))
 
 

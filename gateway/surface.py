@@ -94,7 +94,7 @@ EMBEDDINGS: Final = Surface(
     Speaks.EMBEDDINGS,
     "/embeddings",
     modes=("embedding",),
-    usage_of=openai_shape.token_usage,
+    usage_of=openai_shape.embedding_usage,
     answered=lambda document: isinstance(document.get("data"), list),
     reader=_chat_reader,
 )

@@ -169,29 +169,30 @@ def ending(choice: Object, body: Object, *, has_calls: bool, refused: bool) -> J
 
 def usage_object(usage: object, service_tier: object = None) -> Json:
     """Anthropic's `usage` from chat's. The wire requires the counts: they are 0 when the provider counted none."""
-    counted = openai_shape.token_usage(usage) or TokenUsage(0, 0)
+    held = openai_shape.token_usage(usage)
+    counted = held or TokenUsage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
     apart = counted.cached_input_tokens + counted.cache_write_tokens
-    held: Json = {
+    told: Json = {
         "input_tokens": max(counted.input_tokens - apart, 0),
         "cache_creation_input_tokens": counted.cache_write_tokens,
         "cache_read_input_tokens": counted.cached_input_tokens,
         "output_tokens": counted.output_tokens,
     }
     if counted.reasoning_tokens:
-        held["output_tokens_details"] = {"thinking_tokens": counted.reasoning_tokens}
+        told["output_tokens_details"] = {"thinking_tokens": counted.reasoning_tokens}
     if counted.cache_write_1h_tokens:
         hour = min(counted.cache_write_1h_tokens, counted.cache_write_tokens)
         short = counted.cache_write_tokens - hour
-        held["cache_creation"] = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}
+        told["cache_creation"] = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}
     if isinstance(service_tier, str):
-        held["service_tier"] = TIERS.get(service_tier, service_tier)
-    return held
+        told["service_tier"] = TIERS.get(service_tier, service_tier)
+    return told
 
 
 def usage_of(usage: Object, service_tier: object = None) -> TokenUsage | None:
-    """What a native answer's `usage` counts; None when it counts no input. Compactions are charged and not in the
-    totals (Anthropic's API reference, `usage.iterations`), so they are added."""
-    if not isinstance(usage.get("input_tokens"), int):
+    """What a native answer's `usage` counts; None when it does not count input and output. Compactions are charged and
+    not in the totals (Anthropic's API reference, `usage.iterations`), so they are added."""
+    if not all(openai_shape.is_count(usage.get(name)) for name in ("input_tokens", "output_tokens")):
         return None
     compactions = [each for each in objects(usage.get("iterations")) if each.get("type") == "compaction"]
     if any(isinstance(value, int) and value > openai_shape.MOST_TOKENS for value in usage.values()):
@@ -222,7 +223,7 @@ def _stored(part: Object) -> int:
 
 def _count(held: object, name: str) -> int:
     value = held.get(name) if isinstance(held, Mapping) else None
-    return value if isinstance(value, int) and 0 <= value <= openai_shape.MOST_TOKENS else 0
+    return value if openai_shape.is_count(value) else 0
 
 
 def objects(value: object) -> list[Object]:

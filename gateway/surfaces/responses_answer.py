@@ -164,17 +164,17 @@ def logprobs_of(choice: Object) -> list[Json]:
 
 
 def usage_object(usage: Object) -> Json:
-    """The Responses API's `usage` of chat's."""
+    """The Responses API's `usage` of chat's. The wire requires the counts: they are 0 where the provider has none."""
+    held = openai_shape.token_usage(usage)
+    counted = held or TokenUsage(_count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
     return {
-        "input_tokens": _count(usage, "prompt_tokens"),
+        "input_tokens": counted.input_tokens,
         "input_tokens_details": {
-            "cached_tokens": _detail(usage, "prompt_tokens_details", "cached_tokens"),
-            "cache_write_tokens": _detail(usage, "prompt_tokens_details", "cache_write_tokens"),
+            "cached_tokens": counted.cached_input_tokens,
+            "cache_write_tokens": counted.cache_write_tokens,
         },
-        "output_tokens": _count(usage, "completion_tokens"),
-        "output_tokens_details": {
-            "reasoning_tokens": _detail(usage, "completion_tokens_details", "reasoning_tokens"),
-        },
+        "output_tokens": counted.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": counted.reasoning_tokens},
         "total_tokens": _count(usage, "total_tokens"),
     }
 
@@ -186,6 +186,7 @@ def usage_of(usage: Object, service_tier: object = None) -> TokenUsage | None:
         "completion_tokens": "output_tokens",
         "prompt_tokens_details": "input_tokens_details",
         "completion_tokens_details": "output_tokens_details",
+        "total_tokens": "total_tokens",
     }
     return openai_shape.token_usage({chat: usage.get(name) for chat, name in names.items()}, service_tier)
 
@@ -254,9 +255,4 @@ def _tops(entry: Object) -> list[Json]:
 
 def _count(usage: Object, name: str) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) else 0
-
-
-def _detail(usage: Object, group: str, name: str) -> int:
-    details = usage.get(group)
-    return _count(details, name) if isinstance(details, Mapping) else 0
+    return value if openai_shape.is_count(value) else 0

@@ -21,6 +21,7 @@ CHOICE = st.fixed_dictionaries(
     optional={
         "index": st.sampled_from([0, 1, 2, -1, 1.0, "0", None]),
         "finish_reason": st.sampled_from([None, "", "stop", "length", 3]),
+        "usage": USAGE,
     },
 )
 CHUNK = st.fixed_dictionaries(

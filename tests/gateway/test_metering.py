@@ -46,7 +46,7 @@ def test_an_hour_of_more_than_was_stored_is_what_was_stored() -> None:
 
 def test_lifetimes_that_are_no_table_are_none() -> None:
     for details in (None, 3, {"cache_creation_token_details": 3}):
-        tokens = token_usage({"prompt_tokens": 1, "prompt_tokens_details": details})
+        tokens = token_usage({"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": details})
         assert tokens is not None
         assert tokens.cache_write_1h_tokens == 0
 
@@ -73,7 +73,9 @@ def test_anthropic_names_its_tier_beside_the_counts() -> None:
 def test_a_count_that_no_call_can_have_is_no_count() -> None:
     for name in ("prompt_tokens", "completion_tokens"):
         assert token_usage({"prompt_tokens": 1, "completion_tokens": 1} | {name: 10**400}) is None
-    tokens = token_usage({"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**400}})
+    tokens = token_usage(
+        {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 10**400}}
+    )
     assert tokens is not None
     assert tokens.cached_input_tokens == 0
 

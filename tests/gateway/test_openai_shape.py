@@ -1,5 +1,7 @@
 """What a caller sees is OpenAI's shape, without a trace of the library in between."""
 
+import pytest
+
 from gateway import openai_shape
 from gateway.events import TokenUsage
 
@@ -89,3 +91,47 @@ def test_usage_counts_cached_and_reasoning_tokens_and_is_unknown_when_absent() -
     assert openai_shape.token_usage(USAGE) == TokenUsage(9, 4, 3, 2, 5)
     assert openai_shape.token_usage(None) is None
     assert openai_shape.token_usage({"total_tokens": 3}) is None
+
+
+XAI = {"prompt_tokens": 32, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 94}}
+READ = {"prompt_tokens": 100, "completion_tokens": 5}
+HITS = {"prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20}
+
+
+@pytest.mark.parametrize(
+    ("usage", "counted"),
+    [
+        (XAI | {"total_tokens": 135}, TokenUsage(32, 103, reasoning_tokens=94)),  # beside the completion
+        (XAI | {"total_tokens": 41}, TokenUsage(32, 9, reasoning_tokens=94)),  # inside it
+        (XAI, TokenUsage(32, 9, reasoning_tokens=94)),
+        (XAI | {"total_tokens": 200}, TokenUsage(32, 9, reasoning_tokens=94)),  # no sum of these
+        (READ | {"cached_tokens": 80}, TokenUsage(100, 5, 80)),
+        (READ | {"cached_tokens": 80, "prompt_tokens_details": {"cached_tokens": None}}, TokenUsage(100, 5, 80)),
+        (READ | {"cached_tokens": 80, "prompt_tokens_details": {"cached_tokens": 0}}, TokenUsage(100, 5, 0)),
+        (READ | {"cached_tokens": 80, "prompt_tokens_details": {"cached_tokens": 64}}, TokenUsage(100, 5, 64)),
+        (READ | HITS, TokenUsage(100, 5, 80)),
+        (READ | {"num_cached_tokens": 80}, TokenUsage(100, 5, 80)),
+        (READ | {"prompt_token_details": {"cached_tokens": 80}}, TokenUsage(100, 5, 80)),
+        (READ | {"cached_tokens": "80"}, TokenUsage(100, 5, 0)),
+        (
+            READ | {"prompt_tokens_details": {"cached_tokens": 0, "cache_creation_input_tokens": 90}},
+            TokenUsage(100, 5, cache_write_tokens=90),
+        ),
+    ],
+)
+def test_counts_are_read_where_providers_put_them(usage: dict[str, object], counted: TokenUsage) -> None:
+    assert openai_shape.token_usage(usage) == counted
+
+
+@pytest.mark.parametrize("wrong", [None, 1.5, "3", -1, True, [], 10**10])
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens"])
+def test_count_that_is_none_is_not_taken_for_nothing(name: str, wrong: object) -> None:
+    assert openai_shape.token_usage(READ | {name: wrong}) is None
+    assert openai_shape.token_usage({other: 1 for other in READ if other != name}) is None
+
+
+def test_nothing_written_is_a_count_and_embeddings_write_nothing() -> None:
+    assert openai_shape.token_usage({"prompt_tokens": 9, "completion_tokens": 0}) == TokenUsage(9, 0)
+    for usage in ({"prompt_tokens": 9}, {"prompt_tokens": 9, "completion_tokens": None, "total_tokens": 9}):
+        assert openai_shape.embedding_usage(usage) == TokenUsage(9, 0)
+    assert openai_shape.embedding_usage({"total_tokens": 9}) is None and openai_shape.embedding_usage(None) is None

@@ -62,6 +62,18 @@ def test_usage_is_gathered_on_every_wire() -> None:
     assert seen({"usage": None}, {"usage": {}}).usage is None
 
 
+def ended(index: int, written: int) -> dict[str, object]:
+    usage = {"prompt_tokens": 3, "completion_tokens": written}
+    return {"choices": [{"index": index, "delta": {}, "finish_reason": "stop", "usage": usage}]}
+
+
+def test_usage_in_a_choice_is_that_of_an_answer_with_one_alone() -> None:
+    total = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}
+    assert seen(delta(0), ended(0, 4)).usage == {"prompt_tokens": 3, "completion_tokens": 4}
+    assert seen(delta(0), delta(1), ended(0, 4), ended(1, 5)).usage is None
+    assert seen(delta(0), ended(0, 4), total).usage == {"prompt_tokens": 3, "completion_tokens": 9}
+
+
 OPENAI = [
     (delta(0, content="x", reasoning_content="hm"), True),
     (delta(0, reasoning="hm"), True),
