@@ -163,7 +163,7 @@ def _services(opened: _Opened, report: Callable[[str, BaseException], None], log
     places = places_of(limits, limiter, metrics, log)
     keystore.bulk_pauses.tell = places.room.pause
     places.room.pause(keystore.bulk_pauses.paused)
-    repeats = Repeats(keystore.answers, report)
+    repeats = Repeats(keystore.answers, report, away=lambda: keystore.away)
     metrics.watch_repeats(lambda: repeats.counts)
     return Services(
         books=books,
