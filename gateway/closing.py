@@ -23,8 +23,8 @@ DECISIONS_S: Final = 7.0
 BUDGETS_S: Final = 3.0
 LEDGER_S: Final = SHIPPING_S + 3.0
 ALERTS_S: Final = 2.0
-JOURNAL_S: Final = 3.0
-KEYSTORE_S: Final = 7.0
+JOURNAL_S: Final = 2.0
+KEYSTORE_S: Final = 8.0  # a connection that is being made then may take five
 # With the tasks beside the server: what each stage of `close_services` takes at most.
 CLOSING_S: Final = (
     beside.LONGEST_S

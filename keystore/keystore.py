@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-LEAVING_S: Final = 3.0  # for what is said and written last
+LEAVING_S: Final = 2.0  # for what is said and written last
 STOPPING_S: Final = 1.0  # for whoever listens to changes
 NO_PLAN_BUDGETS: Final[Mapping[str, int]] = MappingProxyType({})
 
