@@ -15,6 +15,7 @@ from typing import Final
 import uvicorn
 
 from gateway.asgi import App, Receive, Scope, Send
+from gateway.closing import CLOSING_S
 from gateway.config import Limits
 from gateway.inbound.accepting import Accepting
 from gateway.inbound.door import Door
@@ -22,7 +23,7 @@ from gateway.services import Services
 
 FAREWELL_S: Final = 3.0  # for requests that outlived the drain to be told, and for their last bytes to leave
 # How long a stop may take with the shipped limits; fly.toml's kill_timeout is longer.
-DRAIN_S: Final = Limits().drain_notice_s + Limits().drain_s + FAREWELL_S
+STOP_S: Final = Limits().drain_notice_s + Limits().drain_s + FAREWELL_S + CLOSING_S
 
 
 class EndingServer(uvicorn.Server):

@@ -43,10 +43,9 @@ from gateway.repeats import Repeats
 from gateway.rules import Rules, load_rules
 from gateway.services import Readiness, Services, utc_now
 from gateway.settings import Settings
-from gateway.shipping import SHIPPING_S, shipper_of
+from gateway.shipping import shipper_of
 from gateway.transport import Transport
 from keystore.decisions import Keeping
-from keystore.errors import DatabaseUnavailable
 from keystore.journal import Journal
 from keystore.keyservice import CommandKeyService, KeyService
 from keystore.keystore import Keystore
@@ -98,7 +97,7 @@ def keeping_of(limits: Limits) -> Keeping:
 
 
 async def open_services(settings: Settings, report: Callable[[str, BaseException], None], log: EventLogger) -> Services:
-    """Everything the server needs, checked; raises the errors of the parts. `close_services` undoes it."""
+    """Everything the server needs, checked; raises the errors of the parts. `closing.close_services` undoes it."""
     rules = load_rules(settings)
     check_redis_url(settings)
     async with contextlib.AsyncExitStack() as opened:
@@ -164,7 +163,7 @@ def _services(opened: _Opened, report: Callable[[str, BaseException], None], log
     places = places_of(limits, limiter, metrics, log)
     keystore.bulk_pauses.tell = places.room.pause
     places.room.pause(keystore.bulk_pauses.paused)
-    repeats = Repeats(keystore.answers, report)
+    repeats = Repeats(keystore.answers, report, away=lambda: keystore.away)
     metrics.watch_repeats(lambda: repeats.counts)
     return Services(
         books=books,
@@ -264,20 +263,3 @@ async def _prices(keystore: Keystore, log: EventLogger) -> LivePrices:
     except PriceMapError as error:
         log.error("prices.live_release_not_readable", why=str(error), instead="the bundled map")
         return bundled()
-
-
-async def close_services(services: Services) -> None:
-    """Close what was opened."""
-    if services.sharing is not None:
-        await services.sharing.close()
-    await services.admission.limiter.close()
-    await services.repeats.close()
-    await services.lane.aclose()
-    await services.transport.aclose()
-    await services.keeper.close()
-    with contextlib.suppress(DatabaseUnavailable):  # what is held is free when this process is taken for dead
-        await services.budgets.close()
-    finished = await services.shipper.close(SHIPPING_S)
-    await services.alerting.close()
-    await services.journal.close(finished=finished)
-    await services.keystore.close()

@@ -149,9 +149,18 @@ class Repeats:
     """The requests with a key of one process. `counts` says how often each thing happened: first, replayed, reused,
     in_progress, stream_ended, unavailable, not_kept, unreadable (gateway.metric_specs.REPEATED)."""
 
-    def __init__(self, store: AnswerStore, report: Callable[[str, BaseException], None], *, pace: Pace = CALM) -> None:
+    def __init__(
+        self,
+        store: AnswerStore,
+        report: Callable[[str, BaseException], None],
+        *,
+        pace: Pace = CALM,
+        away: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`away` tells whether the database did not answer a moment ago: nobody queues for it then."""
         self._store = store
         self._report = report
+        self._away = away
         self._pace = pace
         self._calls: dict[bytes, _Call] = {}
         self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by tenant, while one waits
@@ -176,8 +185,8 @@ class Repeats:
         """A ticket for the one who asks, the first's answer for all others; waits at most `within_s` seconds for it.
         Raises ApiError: 409 for another body, for a first that takes longer and for a stream that was answered, 503
         while the database is away. `tenant` is whose token it is, `request_id` our own of this request,
-        `allowed_models` those that the token is for: no other token is answered by what was asked with it. Another is
-        waited for inside `aside`."""
+        `allowed_models` those that the token is for: no other token is answered by what was asked with it. Others
+        are waited for inside `aside`."""
         try:
             async with asyncio.timeout(within_s):
                 asked = await self._store.named(tenant, endpoint, key, body, allowed_models)
@@ -241,8 +250,7 @@ class Repeats:
         pause, lost = self._pace.first_s, ""
         found: Ticket | Stored | Unreadable | Running | None
         while True:
-            lane = self._lane(call)
-            await lane.acquire()
+            lane = await self._turn_to_claim(call, aside)
             found = await self.to_the_end(self._begin_to_claim(call, request_id, lost, lane))
             while isinstance(found, Running):
                 with aside():
@@ -254,6 +262,24 @@ class Repeats:
             if found is not None:
                 self._tell_unreadable(request_id)
                 lost = found.request_id
+
+    async def _turn_to_claim(self, call: _Call, aside: Aside) -> asyncio.Semaphore:
+        """The tenant's lane, in which a place is ours then; who waits for one is not in flight. DatabaseUnavailable at
+        once while the database is away: each of those in front would wait for it in vain."""
+        lane = self._lane(call)
+        self._check_there()
+        with aside() if lane.locked() else nullcontext():
+            await lane.acquire()
+        try:
+            self._check_there()
+        except DatabaseUnavailable:
+            lane.release()
+            raise
+        return lane
+
+    def _check_there(self) -> None:
+        if self._away():
+            raise DatabaseUnavailable("the database is away")
 
     def _lane(self, call: _Call) -> asyncio.Semaphore:
         return self._lanes.setdefault(call.asked.tenant.id, asyncio.Semaphore(WRITERS))

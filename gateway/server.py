@@ -6,15 +6,17 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import uvicorn
 
 from gateway.app import build_app
+from gateway.beside import Beside
 from gateway.budgeting.tending import tend_budgets
+from gateway.closing import close_services
 from gateway.ending import FAREWELL_S, EndingServer, outermost
 from gateway.environment import family_names, scrub_environment
 from gateway.errors import ApiError
@@ -24,16 +26,14 @@ from gateway.listeners import bind, more_files, url_of
 from gateway.logs import EventLogger, configure_logs
 from gateway.loop_lag import watch_lag
 from gateway.metrics_server import MetricsServer
-from gateway.opening import close_services, open_services
+from gateway.opening import open_services
 from gateway.rules import load_rules
 from gateway.scrub import scrub
 from gateway.services import Services
 from gateway.settings import Settings
+from gateway.tending import keep_beating, tend_keystore
 from gateway.workers.seat import Seat
-from keystore.errors import DatabaseUnavailable, KeystoreError
-from keystore.keystore import Keystore
-
-TEND_S = 2.0  # how often the ring is read again and this process says that it lives
+from keystore.errors import DatabaseUnavailable
 
 
 class _Report:
@@ -104,45 +104,39 @@ async def serve(
         for name in scrub_environment(os.environ, family_names(load_rules(settings).registry)):
             log.warning("environment.scrubbed", variable=name, why="provider keys come from the keystore alone")
     services = await open_services(settings, _Report(log), log)
-    beside = {asyncio.create_task(_tend(services.keystore, log)), asyncio.create_task(services.keeper.run())}
-    beside.add(asyncio.create_task(services.shipper.run()))
-    beside.add(asyncio.create_task(services.prices.keep()))
-    beside.add(asyncio.create_task(services.admission.limiter.run()))
-    beside.add(asyncio.create_task(tend_budgets(services.budgets, services.keystore, log)))
-    beside.add(asyncio.create_task(services.alerting.run()))
-    beside.add(asyncio.create_task(watch_lag(partial(_late, services))))
-    if services.sharing is not None:
-        beside.add(asyncio.create_task(services.sharing.run()))
+    beside = Beside(log)
+    for name, run in _tasks(services, log).items():
+        beside.start(name, run)
     try:
         if seat is None:
             await _listen(settings, services, on_ready, log)
         else:
             await _sit(settings, services, seat, log)
     finally:
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
-        await close_services(services)
+        await beside.end()
+        await close_services(services, log)
+
+
+def _tasks(services: Services, log: EventLogger) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """What runs beside the server, by name."""
+    tasks: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        "replica": partial(keep_beating, services.keystore, log),
+        "keystore": partial(tend_keystore, services.keystore, log),
+        "decisions": services.keeper.run,
+        "ledger": services.shipper.run,
+        "prices": services.prices.keep,
+        "limits": services.admission.limiter.run,
+        "budgets": partial(tend_budgets, services.budgets, services.keystore, log),
+        "alerts": services.alerting.run,
+        "lag": partial(watch_lag, partial(_late, services)),
+    }
+    return tasks if services.sharing is None else tasks | {"health": services.sharing.run}
 
 
 def _late(services: Services, lag_s: float) -> None:
     """A timer of the event loop came so much too late."""
     services.metrics.note_loop_lag(lag_s)
     services.places.note_lag(lag_s)
-
-
-async def _tend(keystore: Keystore, log: EventLogger) -> None:
-    """Keep the keystore's ring and this process's row of replicas fresh. What fails is logged once and tried again."""
-    failed = ""
-    while True:
-        try:
-            await keystore.tend()
-            failed = ""
-        except KeystoreError as error:
-            if str(error) != failed:
-                failed = str(error)
-                log.warning("keystore.not_tended", why=scrub(failed))
-        await asyncio.sleep(TEND_S)
 
 
 async def _listen(

@@ -16,6 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
+from weakref import WeakSet
 
 from sqlalchemy import DDL, URL, MetaData, Table, event, func, make_url, select, text
 from sqlalchemy.exc import (
@@ -36,6 +37,7 @@ _PAUSE_S: Final = 0.12
 _WAL_TRIES: Final = 8
 _CONNECT_S: Final = 5.0  # a database that does not answer is said to be down after this
 COMMAND_S: Final = 15.0
+_CLOSING_S: Final = 2.0  # for connections to end in order
 _LOG_NAME: Final = "wardgate"
 _LIBPQ: Final = {"sslmode": "ssl", "connect_timeout": "timeout"}
 _SETTINGS: Final = ("application_name", "options")
@@ -75,6 +77,10 @@ class Database:
         self.writes = 0  # transactions of this process that may have written
         self.told = 0  # of these, those that may have changed what is remembered
         self._engine = _engine(self._url, command_s)
+        self._is_cut = False
+        self._open: WeakSet[Any] = WeakSet()  # PostgreSQL's connections, whoever has them
+        if not self.is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", self._connected)
         self._writer = self._engine.execution_options(**{BEGIN: "BEGIN IMMEDIATE"})
 
     def is_at(self, database_url: str) -> bool:
@@ -175,12 +181,27 @@ class Database:
         async with self.read() as connection:
             await connection.execute(text("SELECT 1"))
 
+    def cut(self) -> None:
+        """Break off every connection to PostgreSQL now, and make no other: what waits for an answer fails at once,
+        DatabaseUnavailable, and so does what is asked from here on."""
+        self._is_cut = True
+        for driver in list(self._open):
+            driver.terminate()
+
+    def _connected(self, connection: Any, _record: object) -> None:
+        self._open.add(connection.driver_connection)
+
     async def close(self) -> None:
-        """Close every connection."""
-        await self._engine.dispose()
+        """Close every connection; those to a PostgreSQL that does not answer are broken off soon."""
+        closing = asyncio.ensure_future(self._engine.dispose())
+        await asyncio.wait({closing}, timeout=None if self.is_sqlite else _CLOSING_S)
+        self.cut()
+        await closing
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
+        if self._is_cut:
+            raise DatabaseUnavailable(f"{self.name} was closed")
         try:
             yield
         except IntegrityError:

@@ -4,11 +4,11 @@ Owns the order of opening (file, schema, sealing keys, legacy table) and unseali
 or models.
 """
 
-import contextlib
+import asyncio
 import functools
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from keystore.credentials import CredentialStore
 from keystore.decisions import A_DAY, DecisionStore, Keeping
 from keystore.doctor import Doctor
 from keystore.engine import Database, make_room
-from keystore.errors import CredentialUnusable, DatabaseUnavailable, EnvelopeDamaged, KeystoreError
+from keystore.errors import CredentialUnusable, EnvelopeDamaged
 from keystore.feed import ChangeFeed
 from keystore.holdings import Holding, HoldingReader
 from keystore.idempotency import IdempotencyStore
@@ -60,6 +60,7 @@ from keystore.servicekeys import open_service_keys
 from keystore.spending import Spending
 from keystore.tenantkeys import Sealed, TenantKeys
 from keystore.tenants import Tenant, TenantStore
+from keystore.tending import each_in_turn
 from keystore.tokens import Caller, NewToken, TokenInfo, TokenStore
 from keystore.unsealed import Unsealed
 from keystore.unusual import A_RULE, Rule
@@ -80,6 +81,8 @@ __all__ = [
 ]
 
 
+LEAVING_S: Final = 2.0  # for what is said and written last
+STOPPING_S: Final = 1.0  # for whoever listens to changes
 NO_PLAN_BUDGETS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -308,69 +311,60 @@ class Keystore:
         beside = self._database.path.parent if self._database.path else Path("var")
         return folder or beside / "journal"
 
-    async def tend(self) -> None:
-        """What a process that serves does every few seconds: read the ring again, and say that it lives and which root
-        keys it holds; see whose bulk is paused; write down what was used, and destroy what is over. Each step is done
-        whatever became of those before it, but for a database that does not answer at all. KeystoreError when they have
-        been: one sentence that names each step that failed."""
+    async def beat(self) -> None:
+        """What a process that serves says every few seconds: that it lives, and which root keys it holds.
+        DatabaseUnavailable."""
+        await self.replicas.beat(self._ring.current.keys.ids)
+
+    async def tend(self) -> dict[str, Exception]:
+        """What a process that serves does every few seconds: read the ring again; see whose bulk is paused; write down
+        what was used, and destroy what is over. What failed, by name: the ring is as it was then, and what was used is
+        not forgotten. One that fails keeps none of the others back, unless the database is away."""
         self._unsealed.forget_old()
-        failed: dict[str, Exception] = {}
-        for step, work in self._steps():
-            try:
-                await work()
-            except Exception as error:  # noqa: BLE001 - whatever it is, those behind it are to be done
-                failed[step] = error
-                if isinstance(error, DatabaseUnavailable) and not await self._answers():
-                    break
-        if failed:
-            sentences = (f"{step}: {_why(error)}" for step, error in failed.items())
-            raise KeystoreError("; ".join(sentences)) from next(iter(failed.values()))
-
-    def _steps(self) -> Sequence[tuple[str, Callable[[], Awaitable[object]]]]:
-        """Of `tend`, in order."""
-        return (
-            ("root keys", self._ring.refresh),
-            ("replicas", lambda: self.replicas.beat(self._ring.current.keys.ids)),
-            ("bulk pauses", self.bulk_pauses.look),
-            ("use of keys", self.use.flush),
-            ("use of tokens", self.tokens.flush_used),
-            ("credentials", self.credentials.destroy_expired),
-            ("decisions", self.decisions.expire),
-            ("answers", self.answers.expire),
-            ("ledger", self.ledger.expire),
-            ("spending", self.spending.expire),
-            ("old money", self.old_money.expire),
+        return await each_in_turn(
+            {
+                "root keys": self._ring.refresh,
+                "bulk pauses": self.bulk_pauses.look,
+                "use of keys": self.use.flush,
+                "use of tokens": self.tokens.flush_used,
+                "credentials": self.credentials.destroy_expired,
+                "decisions": self.decisions.expire,
+                "answers": self.answers.expire,
+                "ledger": self.ledger.expire,
+                "spending": self.spending.expire,
+                "money": self.old_money.expire,
+            },
+            self.ping,
         )
-
-    async def _answers(self) -> bool:
-        with contextlib.suppress(DatabaseUnavailable):
-            await self.ping()
-            return True
-        return False
 
     async def ping(self) -> None:
         """One round trip to the database. DatabaseUnavailable when it does not answer."""
         await self._database.ping()
 
-    async def close(self) -> None:
-        """Say that this process stops, where it said that it lives, and close every connection."""
-        await self._remembered.feed.stop()
-        with contextlib.suppress(DatabaseUnavailable):
-            await self.use.flush()
-            await self.tokens.flush_used()
-            await self.replicas.forget()
+    @property
+    def away(self) -> bool:
+        """Whether the database did not answer when this process last listened for changes."""
+        return self._remembered.feed.away
+
+    async def close(self) -> dict[str, Exception]:
+        """Say that this process stops, where it said that it lives, and close every connection. A database that does
+        not answer is waited for a few seconds; what failed then, by name, is lost."""
+        last = {"use of keys": self.use.flush, "use of tokens": self.tokens.flush_used, "replica": self.replicas.forget}
+        leaving = asyncio.ensure_future(each_in_turn(last, self.ping))
+        await asyncio.wait({leaving}, timeout=LEAVING_S)
+        stopping = asyncio.ensure_future(self._remembered.feed.stop())
+        await asyncio.wait({stopping}, timeout=STOPPING_S)
+        if not (leaving.done() and stopping.done()):
+            self._database.cut()
+        failed, _ = await asyncio.gather(leaving, stopping)
         await self._database.close()
+        return failed
 
 
 def _nothing_found(missing: Missing) -> str:
     looked = f"{missing.provider_id} needs a key: looked for {', '.join(missing.tried)}"
     skipped = "; ".join(_because(each.setting_key, each.why) for each in missing.skipped)
     return f"{looked}; {skipped}" if skipped else looked
-
-
-def _why(error: Exception) -> str:
-    """Of a driver's error the type alone: its text may hold values."""
-    return str(error) if isinstance(error, KeystoreError) else type(error).__name__
 
 
 def _because(setting_key: str, why: Unusable) -> str:

@@ -1,13 +1,15 @@
 """Who runs on this database: one row for each process that serves, with the root keys that it holds.
 
-Owns the statements on `replicas`. A process that was not heard of for a while is taken for gone. Must not know ciphers.
+Owns the statements on `replicas`, and when a process is taken for gone: it was not heard of for a while, and this
+process looked all along. After an outage of the database everybody has time to speak first. Must not know ciphers.
 """
 
 import os
 import socket
 import uuid
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Final
 
@@ -19,7 +21,9 @@ from keystore.tables import replicas
 
 LIVE: Final = timedelta(seconds=30)
 _EVERY: Final = timedelta(seconds=10)
+_GAP: Final = timedelta(seconds=10)  # after a longer pause between two looks, nothing is known of the time between
 _KEPT: Final = timedelta(days=1)
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +47,40 @@ class Replicas:
         self._now = now
         self._id = str(uuid.uuid4())
         self._said: tuple[tuple[str, ...], str, datetime] | None = None
+        self._looked_at = _NEVER
+        self._steady_since = _NEVER  # from when on this process looked without a gap
         self.catalogue = ""  # the version of the prices that this process serves
-        self.number = 1  # processes that serve, this one included, as last seen
+        self.number = 1  # processes that serve, this one included, as last known
 
     async def beat(self, kek_ids: tuple[str, ...]) -> None:
         """Say that this process lives, holds these root keys and serves these prices, unless it was said just now; see
-        how many there are."""
-        now, catalogue = self._now(), self.catalogue
-        if self._said is None or self._said[:2] != (kek_ids, catalogue) or now - self._said[2] >= _EVERY:
-            await self._say(kek_ids, catalogue, now)
-            self._said = (kek_ids, catalogue, now)
-        self.number = max(1, len(await self.live()))
+        how many there are. To be called every few seconds. `number` falls only when this has gone well for as long as
+        a process is taken to live: before, those who could not speak are counted as well."""
+        try:
+            now, catalogue = self._now(), self.catalogue
+            if self._said is None or self._said[:2] != (kek_ids, catalogue) or not _within(self._said[2], now, _EVERY):
+                await self._say(kek_ids, catalogue, now)
+                self._said = (kek_ids, catalogue, now)
+            self._look(await self._others())
+        except BaseException:
+            self._looked_at = _NEVER
+            raise
+
+    def _look(self, others: Collection[datetime]) -> None:
+        """When each other process was last heard of: how many live."""
+        now = self._now()
+        if not _within(self._looked_at, now, _GAP):
+            self._steady_since = now
+        self._looked_at = now
+        if now - self._steady_since >= LIVE:
+            self.number = 1 + _later_than(now - LIVE, others)
+        else:  # who lived when anybody was last heard of
+            self.number = max(self.number, 1 + _later_than(min(now, max(others, default=now)) - LIVE, others))
+
+    async def _others(self) -> list[datetime]:
+        query = select(replicas.c.seen_at).where(replicas.c.replica_id != self._id)
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
 
     async def _say(self, kek_ids: tuple[str, ...], catalogue: str, now: datetime) -> None:
         ours = {"kek_ids": " ".join(kek_ids), "catalogue": catalogue, "seen_at": now}
@@ -91,3 +118,12 @@ class Replicas:
     async def lacking(self, kek_id: str) -> list[str]:
         """The names of live processes that do not hold this root key."""
         return [replica.name for replica in await self.live() if kek_id not in replica.kek_ids]
+
+
+def _within(earlier: datetime, now: datetime, span: timedelta) -> bool:
+    """Less than `span` ago; a clock that was set back makes it not so."""
+    return timedelta(0) <= now - earlier < span
+
+
+def _later_than(at: datetime, times: Iterable[datetime]) -> int:
+    return sum(1 for each in times if each > at)

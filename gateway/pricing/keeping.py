@@ -69,8 +69,10 @@ class PriceKeeper:
     async def keep(self) -> None:
         """Both loops, until cancelled."""
         self._keystore.watch_prices(self._wake.set)
-        loops = [self._follow()] + ([self._refresh()] if self._rules.prices.refresh else [])
-        await asyncio.gather(*loops)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._follow())
+            if self._rules.prices.refresh:
+                loops.create_task(self._refresh())
 
     # --- moving to what is live
 

@@ -16,6 +16,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.typing import FilteringBoundLogger
 
+from gateway.closing import CLOSING_S
 from gateway.ending import FAREWELL_S
 from gateway.environment import family_names, scrub_environment
 from gateway.listeners import bind, url_of
@@ -31,7 +32,7 @@ from gateway.workers.worker import Worker
 BACK_OFF_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a worker that died is started again
 WELL_S: Final = 60.0  # a worker that served for so long is no repetition of its last death
 SCRAPE_S: Final = 2.0  # for every worker to send its page; then the last one that it sent stands in
-KILL_S: Final = 5.0  # more than a stop may take: then a worker hangs, and is killed
+KILL_S: Final = CLOSING_S + 2.0  # more than a stop may take: then a worker hangs, and is killed
 
 
 class WorkerFailed(Exception):
@@ -47,13 +48,18 @@ class Place:
     environ: Mapping[str, str] = field(repr=False)
 
     async def start(self, number: int) -> Worker:
-        """A new worker process, in a session of its own: a terminal's Ctrl-C reaches it through us alone."""
+        """A new worker process, in a session of its own: a terminal's Ctrl-C reaches it through us alone. OSError
+        while the system lets none begin."""
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "gateway.entry", "worker", str(number), str(self.port), str(theirs.fileno())]
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], env=dict(self.environ), start_new_session=True
-            )
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *command, pass_fds=[theirs.fileno()], env=dict(self.environ), start_new_session=True
+                )
+        except OSError:
+            ours.close()
+            raise
         return await Worker.of(number, process, ours)
 
 
@@ -110,24 +116,35 @@ class Supervisor:
         """One worker after another, until the whole stops."""
         deaths = 0
         while not self._stopping.is_set():
-            worker = self._workers[number] = await self._place.start(number)
-            if self._stopping.is_set():
-                worker.tell(signal.SIGTERM)
-            await worker.listen(self._hear)
-            code = await worker.ended()
-            self._bury(worker)
+            lived_s = await self._one(number)
             if self._stopping.is_set():
                 return
             if not self._was_whole:
                 self._failed = True
                 self._signalled(signal.SIGINT)
                 return
-            deaths = 1 if worker.lived_s() > WELL_S else deaths + 1
+            deaths = 1 if lived_s > WELL_S else deaths + 1
             pause = BACK_OFF_S[min(deaths, len(BACK_OFF_S)) - 1]
-            self._log.error("worker.ended", worker=number, code=code, again_in_s=pause)
-            self._restarts += 1
+            self._log.info("worker.again", worker=number, in_s=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def _one(self, number: int) -> float:
+        """A worker, from its start to its end; for how long it lived."""
+        try:
+            worker = self._workers[number] = await self._place.start(number)
+        except OSError as error:  # too many processes, or too little memory: the others serve, and it may pass
+            self._log.error("worker.not_started", worker=number, why=str(error))
+            return 0.0
+        if self._stopping.is_set():
+            worker.tell(signal.SIGTERM)
+        await worker.listen(self._hear)
+        code = await worker.ended()
+        self._bury(worker)
+        if self._was_whole and not self._stopping.is_set():
+            self._log.error("worker.ended", worker=number, code=code)
+            self._restarts += 1
+        return worker.lived_s()
 
     def _bury(self, worker: Worker) -> None:
         """What the worker counted stays."""

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -116,6 +116,62 @@ async def test_flood_of_keys_of_one_tenant_leaves_others_their_turn(
     await asyncio.gather(*flood[20:])
     await repeats.close()
     assert upstream.calls == 21 and store.claimed == 24
+
+
+class Aside:
+    """Counts those who are not in flight while they wait."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+
+async def test_who_queues_for_a_tenants_turn_is_not_in_flight(replicas: list[Replica], tenant: Tenant) -> None:
+    store, aside = SlowStore(replicas[0].keystore.answers, tenant), Aside()
+    repeats = Repeats(cast(AnswerStore, store), lambda _, error: None, pace=QUICK)
+
+    def begin(n: int) -> "asyncio.Task[Ticket | Replay]":
+        request = repeats.begin(tenant, ENDPOINT, f"k{n}", BODY, request_id=f"req_{n}", within_s=60, aside=aside)
+        return asyncio.create_task(request)
+
+    flood = [begin(n) for n in range(40)]
+    await eventually(lambda: store.claiming == WRITERS and aside.count == 40 - WRITERS)
+    store.gate.set()
+    for ticket in await asyncio.gather(*flood):
+        assert isinstance(ticket, Ticket)
+        ticket.failed()
+    assert aside.count == 0
+    await repeats.close()
+
+
+async def test_nobody_queues_for_a_database_that_is_away(replicas: list[Replica], tenant: Tenant) -> None:
+    store, away = SlowStore(replicas[0].keystore.answers, tenant), False
+    repeats = Repeats(cast(AnswerStore, store), lambda _, error: None, pace=QUICK, away=lambda: away)
+
+    async def send(n: int) -> object:
+        begun = await repeats.begin(tenant, ENDPOINT, f"k{n}", BODY, request_id=f"req_{n}", within_s=60)
+        assert isinstance(begun, Ticket)
+        begun.failed()
+        return begun
+
+    flood = [asyncio.create_task(send(n)) for n in range(20)]
+    await eventually(lambda: store.claiming == WRITERS)
+    away = True
+    assert await refused(send(20)) == (503, "idempotency_unavailable")  # though nobody in front has come to an end
+    store.gate.set()
+    found = await asyncio.gather(*flood, return_exceptions=True)
+    assert [type(one) for one in found] == [Ticket] * WRITERS + [ApiError] * (20 - WRITERS)
+    assert store.claimed == WRITERS
+    away = False
+    await asyncio.gather(*(send(n) for n in range(20)))
+    await repeats.close()
 
 
 # --- one call, identical answers -----------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ import pytest
 
 from gateway.cli.late import COMMANDS
 from gateway.config import Limits
-from gateway.ending import DRAIN_S
+from gateway.ending import STOP_S
 from gateway.logs import LEVELS
 from gateway.metric_specs import SPECS
 from gateway.settings import NAMES, Settings, read_settings
@@ -208,7 +208,7 @@ def test_fly_ports_are_the_images() -> None:
 
 def test_fly_gives_a_running_answer_its_time() -> None:
     assert FLY["kill_signal"] == "SIGTERM"
-    assert DRAIN_S < FLY["kill_timeout"] <= 300  # seconds; Fly's own limit
+    assert STOP_S < FLY["kill_timeout"] <= 300  # seconds; Fly's own limit
     assert FLY["http_service"]["http_options"]["idle_timeout"] >= Limits().answer_timeout_s
 
 

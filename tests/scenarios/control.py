@@ -14,8 +14,9 @@ from starlette.routing import Route as PathRoute
 from gateway.admin.app import control_app
 from gateway.admin.door import Door
 from gateway.app import places
+from gateway.closing import close_services
 from gateway.guard import Guard
-from gateway.opening import close_services, open_services
+from gateway.opening import open_services
 from gateway.settings import Settings
 from keystore.keystore import Keystore, NewToken
 from tests.harness import RunningGateway, eventually
@@ -130,13 +131,14 @@ def routes_of(settings: Settings) -> list[Found]:
     """Every route of the application that serves, as it is really built."""
 
     async def run() -> list[Found]:
-        services = await open_services(settings, lambda *_: None, structlog.get_logger())
+        log = structlog.get_logger()
+        services = await open_services(settings, lambda *_: None, log)
         try:
             plain = [Found(place.path, place.methods, None) for place in places(services)]
             routes: Iterable[Any] = control_app(services).router.routes  # type: ignore[attr-defined]
             return plain + [_found(route) for route in routes if isinstance(route, PathRoute)]
         finally:
-            await close_services(services)
+            await close_services(services, log)
 
     return asyncio.run(run())
 

@@ -1,11 +1,13 @@
 """Pages of several processes as one: counters never fall, gauges follow their row."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metric_specs import SPECS, Kind
+from gateway.metric_specs import BUILD_INFO, SPECS, Across, Kind
 from gateway.metrics import Metrics
 from gateway.workers.pages import COUNTED, GAUGES, Page, Whole, added_up, left_behind, page_of
 
@@ -30,6 +32,16 @@ def test_every_gauge_of_a_page_has_its_row() -> None:
     gauges = {family[0] for family in page_of(metrics().families()) if family[1] not in COUNTED}
     assert gauges - GAUGES.keys() == set()
     assert {spec.name for spec in SPECS if spec.kind is Kind.GAUGE} <= GAUGES.keys()
+
+
+def test_every_gauge_is_documented_under_its_row() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    _, sums, rest = page.partition("  - sums: ")
+    sums, _, rest = rest.partition("  - the least of all workers: ")
+    least, _, rest = rest.partition("  - the most: ")
+    told = {Across.SUM: sums, Across.LEAST: least, Across.MOST: rest.partition("\n- ")[0]}
+    gauges = [spec for spec in SPECS if spec.kind is Kind.GAUGE and spec is not BUILD_INFO]  # that is always 1
+    assert [spec.name for spec in gauges if f"`{spec.name}`" not in told[spec.across]] == []
 
 
 def test_counters_and_histograms_are_added_label_by_label() -> None:
