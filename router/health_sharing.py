@@ -18,7 +18,6 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
 from router.health import Ill, Mark, Phase, Subject
 from router.health_keeper import HealthChange, HealthKeeper
@@ -83,7 +82,7 @@ class HealthSharing:
         while not _is_cancelled():
             try:
                 await self.keep_step()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - the client raises more than its own: RuntimeError under uvloop
                 in_vain += 1
                 if in_vain >= TRIALS:
                     self._is_shared(False, type(error).__name__)
@@ -129,7 +128,7 @@ class HealthSharing:
 
     async def close(self) -> None:
         """Leave: the others count one process less."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(Exception):
             await self._redis.zrem(REPLICAS, self._id)
         await self._redis.aclose()
 

@@ -16,7 +16,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, longest
 from gateway.limiting.beyond import Beyond, most_of
@@ -24,6 +24,7 @@ from gateway.limiting.breaker import Breaker, State
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
 from gateway.limiting.outbox import Change, Outbox, Verb
+from gateway.limiting.together import Shared
 
 if TYPE_CHECKING:
     from gateway.limiting.shared import Answer
@@ -50,27 +51,16 @@ def unheeded(admitted: bool) -> None:
     """Tell nobody."""
 
 
-class Shared(Protocol):
-    """The counts that all processes share; `shared.SharedLimits`."""
-
-    async def warm(self) -> None: ...
-
-    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> "Answer": ...
-
-    async def apply(self, changes: Sequence[Change]) -> None: ...
-
-    async def epoch(self, fresh: str) -> str: ...
-
-    async def exchange(self, name: str, text: str) -> list[str]: ...
-
-    async def close(self) -> None: ...
+def untold(error: Exception) -> None:
+    """Tell nobody."""
 
 
 class Limiter:
     """The limits of one process. `shared` opens the counts in Redis, given who hears of requests that left too early;
     `replicas` tells how many processes there are, as last known while Redis was there: it must not fall because Redis
     is away. `tell` hears when Redis goes and comes back, `decided_alone` of each request that Redis was asked about and
-    that this process decided by its share (whether it was admitted), since no answer came in time."""
+    that this process decided by its share (whether it was admitted), since no answer came in time; `round_failed` of an
+    error of ours that ended a round of `run`, once for each kind in a row."""
 
     def __init__(
         self,
@@ -81,11 +71,13 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         decided_alone: Callable[[bool], None] = unheeded,
+        round_failed: Callable[[Exception], None] = untold,
     ) -> None:
         self._shared = shared(self._unheard) if shared is not None else None
         self._replicas = replicas
         self._clock = clock
         self._decided_alone = decided_alone
+        self._round_failed = round_failed
         self._local = LocalLimits()
         self._outbox = Outbox()
         self._beyond = Beyond()
@@ -270,8 +262,15 @@ class Limiter:
         if self._shared is not None:
             with contextlib.suppress(AwayError):  # it is told by the first round
                 await self._shared.warm()
+        failed: type[Exception] | None = None
         while not _is_cancelled():
-            await self.tend()
+            try:
+                await self.tend()
+                failed = None
+            except Exception as error:  # noqa: BLE001 - said, and the next round goes on: nobody else keeps leases
+                if type(error) is not failed:
+                    failed = type(error)
+                    self._round_failed(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()

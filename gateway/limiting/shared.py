@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from gateway.limiting.asks import CONCURRENCY, Ask, AwayError, Standing
@@ -35,7 +35,6 @@ TELLERS: Final = "wardgate:limit:{beyond}:tellers"
 TOLD_MS: Final = 5_000  # a process that tells nothing for so long is gone
 REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
 _LEASE: Final = str(LEASE_MS)
-_AWAY: Final = (RedisError, OSError, TimeoutError)
 _LATE: Final = (TimeoutError, RedisTimeout)
 
 Command = tuple[list[str], str]  # KEYS, and all that the script is told of them
@@ -151,9 +150,7 @@ class SharedLimits:
         waiting = _Waiting(asks, holder, changes, loop)
         self._waiting.append(waiting)
         if len(self._flights) < FLIGHTS:
-            flight = loop.create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+            self._flights.add(loop.create_task(self._fly()))
         try:
             return await waiting.future
         except asyncio.CancelledError:
@@ -162,9 +159,15 @@ class SharedLimits:
             raise
 
     async def _fly(self) -> None:
-        """Carry what waits until nothing does, or a flight fails."""
-        while (aboard := self._board()) and await self._carry(aboard):
-            pass
+        """Carry what waits until nothing does, or a flight fails. Who comes after that needs another flight, so it has
+        landed in that same moment."""
+        try:
+            while (aboard := self._board()) and await self._carry(aboard):
+                pass
+        finally:
+            flight = cast("asyncio.Task[None]", asyncio.current_task())
+            self._flights.discard(flight)
+            self._late.discard(flight)
 
     async def _carry(self, aboard: list[_Waiting]) -> bool:
         """One flight. Who is aboard waits for the timeout and no longer; the flight itself goes on for a while, since
@@ -176,11 +179,9 @@ class SharedLimits:
         try:
             found = await self._run([each.command for each in aboard])
             answers = [each.read(words) for each, words in zip(aboard, found, strict=True)]
-        except AwayError as error:
-            self._fail(aboard, AwayError(str(error), trip=object()), flight)
-            return False
-        except _AWAY as error:
-            self._fail(aboard, AwayError(type(error).__name__, trip=object(), late=isinstance(error, _LATE)), flight)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody aboard may wait for ever
+            if not fuse.burnt:  # else they were told; who waits now waits for other flights
+                self._fail(aboard, _away(error, object()), flight)
             return False
         finally:
             fuse.cancel()
@@ -199,10 +200,6 @@ class SharedLimits:
             self._flights.discard(flight)
             self._late.add(flight)
 
-    def _landed(self, flight: "asyncio.Task[None]") -> None:
-        self._flights.discard(flight)
-        self._late.discard(flight)
-
     def _board(self) -> list[_Waiting]:
         aboard: list[_Waiting] = []
         while self._waiting and len(aboard) < TOGETHER:
@@ -216,8 +213,8 @@ class SharedLimits:
         try:
             async with asyncio.timeout(WARM_S):
                 await asyncio.gather(*(self._redis.script_load(self._script) for _ in range(FLIGHTS)))
-        except _AWAY as error:
-            raise AwayError(type(error).__name__) from None
+        except Exception as error:  # noqa: BLE001 - as in `_carry`
+            raise _away(error) from None
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Make changes that cannot be refused, in one round trip. Raises AwayError within the timeout."""
@@ -257,8 +254,8 @@ class SharedLimits:
                     return await work
                 finally:
                     fuse.cancel()
-        except _AWAY as error:
-            raise AwayError(type(error).__name__, late=isinstance(error, _LATE)) from None
+        except Exception as error:  # noqa: BLE001 - as in `_carry`
+            raise _away(error) from None
 
     async def close(self) -> None:
         """Close the connections; what is on its way is left alone."""
@@ -281,6 +278,12 @@ class SharedLimits:
                 pipe.execute_command(verb, text, len(keys), *keys, words)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
+
+
+def _away(error: Exception, trip: object = None) -> AwayError:
+    """Whatever ended a round trip: under uvloop the client raises RuntimeError for a connection that was reset."""
+    why = str(error) if isinstance(error, AwayError) else type(error).__name__
+    return AwayError(why, trip=trip, late=isinstance(error, _LATE))
 
 
 def _asking(asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Command:
