@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from gateway.limiting.asks import CONCURRENCY, Ask, AwayError, Standing
 from gateway.limiting.gcra import LEASE_MS
-from gateway.limiting.outbox import Change
+from gateway.limiting.outbox import Change, Changes
 
 TIMEOUT_S: Final = 0.05  # for connecting, asking and being answered together
 SLICES: Final = 10  # a wait is counted in so many parts
@@ -85,13 +85,14 @@ class Fuse:
 class _Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("_skipped", "asks", "command", "future", "holder")
+    __slots__ = ("_skipped", "asks", "boarded", "command", "future", "holder")
 
     def __init__(
         self, asks: Sequence[Ask], holder: str, changes: Sequence[Change], loop: asyncio.AbstractEventLoop
     ) -> None:
         self.asks = asks
         self.holder = holder
+        self.boarded = False
         self.command = _asking(asks, holder, changes)
         self._skipped = 1 + 3 * len(changes)
         self.future: asyncio.Future[Answer] = loop.create_future()
@@ -139,13 +140,15 @@ class SharedLimits:
         self._timeout_s = timeout_s
         self._script = script_text or script()
         self._sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._epoch: str | None = None  # as last heard
+        self._lost = object()  # the trip of all that find the data lost, until the mark is heard anew
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()  # given up, and not landed yet
 
     async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change] = ()) -> Answer:
-        """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits. Raises AwayError
-        within the timeout."""
+        """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits; these hear whether
+        they left. Raises AwayError within the timeout."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(asks, holder, changes, loop)
         self._waiting.append(waiting)
@@ -157,6 +160,9 @@ class SharedLimits:
             if not waiting.future.cancelled() and waiting.future.exception() is None and waiting.future.result()[0]:
                 self._unheard(asks, holder)  # it left at the moment in which its answer came
             raise
+        finally:
+            if not waiting.boarded and isinstance(changes, Changes):
+                changes.unsent = True
 
     async def _fly(self) -> None:
         """Carry what waits until nothing does, or a flight fails. Who comes after that needs another flight, so it has
@@ -205,6 +211,7 @@ class SharedLimits:
         while self._waiting and len(aboard) < TOGETHER:
             first = self._waiting.popleft()
             if not first.future.done():
+                first.boarded = True
                 aboard.append(first)
         return aboard
 
@@ -226,7 +233,8 @@ class SharedLimits:
     async def epoch(self, fresh: str) -> str:
         """The mark that Redis has kept since it last lost its data; `fresh` where it holds none. Raises AwayError."""
         kept = await self._in_time(self._redis.set(EPOCH, fresh, nx=True, get=True))
-        return fresh if kept is None else str(kept, "ascii", "replace")
+        self._epoch, self._lost = fresh if kept is None else str(kept, "ascii", "replace"), object()
+        return self._epoch
 
     async def exchange(self, name: str, text: str) -> list[str]:
         """Tell the other processes a text for the next seconds; theirs. Raises AwayError within the timeout."""
@@ -263,14 +271,21 @@ class SharedLimits:
 
     async def _run(self, commands: Sequence[Command]) -> list[bytes]:
         answers = await self._call("EVALSHA", self._sha, commands)
-        if any(
-            isinstance(answer, NoScriptError) for answer in answers
-        ):  # none ran: the script came to be known to none
+        if any(isinstance(answer, NoScriptError) for answer in answers):  # none ran: it came to be known to none
+            await self._check_data()
             answers = await self._call("EVAL", self._script, commands)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
+
+    async def _check_data(self) -> None:
+        """A server that forgot the script was perhaps started anew. AwayError where it has not the data it had."""
+        if self._epoch is None:
+            return
+        kept = await self._redis.get(EPOCH)
+        if kept is None or str(kept, "ascii", "replace") != self._epoch:
+            raise AwayError("the data were lost", trip=self._lost)
 
     async def _call(self, verb: str, text: str, commands: Sequence[Command]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -282,8 +297,9 @@ class SharedLimits:
 
 def _away(error: Exception, trip: object = None) -> AwayError:
     """Whatever ended a round trip: under uvloop the client raises RuntimeError for a connection that was reset."""
-    why = str(error) if isinstance(error, AwayError) else type(error).__name__
-    return AwayError(why, trip=trip, late=isinstance(error, _LATE))
+    if isinstance(error, AwayError):
+        return AwayError(str(error), trip=error.trip or trip)
+    return AwayError(type(error).__name__, trip=trip, late=isinstance(error, _LATE))
 
 
 def _asking(asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Command:

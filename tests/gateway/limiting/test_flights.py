@@ -3,9 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from gateway.limiting.asks import AwayError
+from gateway.limiting.limiter import Limiter
+from gateway.limiting.outbox import Change, Verb
 from gateway.limiting.shared import FLIGHTS, Answer, Command, SharedLimits
-from tests.gateway.limiting.test_limiter import rpm
+from tests.gateway.limiting.test_limiter import rpm, tpm
 from tests.gateway.limiting.test_same_meaning import unheard
 
 
@@ -69,3 +73,27 @@ async def test_flight_that_was_given_up_fails_nobody_who_came_later() -> None:
             await asyncio.sleep(0)
     shared.gates[-1].set_result(None)
     assert [(await each)[0] for each in (*aboard, waiting)] == [True] * (FLIGHTS + 1)
+
+
+@pytest.mark.parametrize("boarded", [False, True], ids=["not sent", "sent"])
+async def test_credit_that_travels_with_who_leaves_is_lost_only_where_it_may_have_been_told(boarded: bool) -> None:
+    shared = Airport()
+    limiter = Limiter(lambda unheard: shared)
+    used = asyncio.ensure_future(limiter.admit([tpm(1_000, 900)]))
+    while not shared.gates:
+        await asyncio.sleep(0)
+    shared.gates[0].set_result(None)
+    ticket = (await used).ticket
+    assert ticket is not None
+    limiter.settle(ticket, 100)
+    aboard = [] if boarded else await shared.in_the_air(FLIGHTS)
+    leaving = asyncio.ensure_future(limiter.admit([tpm(1_000, 10)]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(shared.gates) == 2 if boarded else 1 + FLIGHTS
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert limiter._outbox.take() == ([] if boarded else [Change(Verb.FORCE, ticket.asks[0], -800)])
+    for gate in shared.gates[1:]:
+        gate.set_result(None)
+    await asyncio.gather(*aboard)
