@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.limiting.asks import Ask, AwayError
@@ -175,6 +175,7 @@ class World:
 
 
 @settings(max_examples=60, deadline=None)
+@example([Step("ask", 0, LIMIT), Step("emptied"), Step("ask", 0, LIMIT)])
 @given(st.lists(STEPS, max_size=15))
 def test_replicas_together_are_one_limiter_however_redis_comes_and_goes(steps: list[Step]) -> None:
     async def story() -> None:
