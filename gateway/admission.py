@@ -134,11 +134,18 @@ def _whose(ask: Ask, own: TenantLimits) -> Whose:
     return Whose.TENANT if _LIMITED[ask.kind] in own.of_tenant else Whose.PLAN
 
 
+def _part(limit: int, parts: int) -> int:
+    """What one process admits at once, as it is told; one at least, where any is."""
+    return min(limit, max(1, limit // parts))
+
+
 def _problem(plan: Plan, own: TenantLimits, verdict: Verdict, refused: Standing) -> Problem:
     limit, kind, whose = refused.ask.limit, refused.ask.kind, _whose(refused.ask, own)
     said = f"{_WHO_ALLOWS[whose].format(plan.name)} {limit:,} {_UNITS[kind]}"
     if verdict.degraded:
         said += ", of which each process admits its part just now, since Redis does not answer"
+    elif verdict.parts > 1:
+        said += f", of which each of {verdict.parts} processes admits its part ({_part(limit, verdict.parts):,})"
     headers = limit_headers(verdict)
     about = {"kind": kind.value, "whose": whose.value, "plan": plan.name}
     extra = {"limit": about | {"amount": limit, "remaining": refused.remaining}}

@@ -57,13 +57,18 @@ def _iso(seconds: float) -> str:
 
 
 def check_redis_url(settings: Settings) -> None:
-    """Raises ConfigError for what is no URL of a Redis; the URL is not repeated, since it may hold a password."""
+    """Raises ConfigError for what is no URL of a Redis, or has other options than it may; nothing of the URL is
+    repeated, since it may hold a password."""
     if not settings.redis_url:
         return
-    from router.health_sharing import check_url
+    from router.health_sharing import OPTIONS, OptionError, check_url
 
     try:
         check_url(settings.redis_url)
+    except OptionError:
+        known = ", ".join(sorted(OPTIONS))
+        why = "has an option that is not known here, or that does not go with the others: it may have"
+        raise ConfigError(f"WARDGATE_REDIS_URL {why} {known} (ssl_* with rediss:// alone)") from None
     except ValueError:
         raise ConfigError("WARDGATE_REDIS_URL is no URL of a Redis; use redis://, rediss:// or unix://") from None
 

@@ -22,8 +22,11 @@ def limiter_of(settings: Settings, keystore: Keystore, metrics: Metrics, log: Ev
     def count() -> int:
         return replicas.number
 
+    def round_failed(error: Exception) -> None:
+        log.error("limits.round_failed", exc_info=error, note="what waits is told, and leases are kept, in the next")
+
     if not (url := settings.redis_url):
-        return Limiter(replicas=count)
+        return Limiter(replicas=count, round_failed=round_failed)
     from gateway.limiting.shared import SharedLimits  # brings Redis's client
 
     def tell(state: State, why: str) -> None:
@@ -35,7 +38,11 @@ def limiter_of(settings: Settings, keystore: Keystore, metrics: Metrics, log: Ev
 
     metrics.set_limits_shared(True)
     return Limiter(
-        lambda unheard: SharedLimits(url, unheard), replicas=count, tell=tell, decided_alone=metrics.decided_alone
+        lambda unheard: SharedLimits(url, unheard),
+        replicas=count,
+        tell=tell,
+        decided_alone=metrics.decided_alone,
+        round_failed=round_failed,
     )
 
 

@@ -14,6 +14,7 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -33,12 +34,28 @@ LONGEST: Final = 10_000  # entries of the stream
 REMEMBERED_S: Final = 3_600  # what a process that starts reads back, and no mark lasts longer
 ALIVE_S: Final = 10  # a process that was not seen for so long is gone
 _MOST_LEVEL: Final = 16  # of failed probes; no time doubles beyond it
+# What a URL may say beside where. Deadlines and the answers' form are ours: of decoded ones none can be read.
+OPTIONS: Final = frozenset(
+    {"db", "username", "password", "client_name", "protocol", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs"}
+    | {"ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version", "ssl_password"}
+    | {"socket_keepalive"}
+)
 OUTBOX: Final = 1_000  # marks that wait for Redis; the oldest are dropped
 
 
+class OptionError(ValueError):
+    """A URL of Redis with an option that would change what this program relies on, or that the client refuses."""
+
+
 def check_url(url: str) -> None:
-    """Raises ValueError for a URL that is none of Redis; nothing is connected."""
-    Redis.from_url(url)
+    """Raises ValueError for a URL that is none of Redis, and OptionError for its options; nothing is connected."""
+    redis: Any = Redis.from_url(url)
+    if not OPTIONS.issuperset(parse_qs(urlsplit(url).query, keep_blank_values=True)):
+        raise OptionError
+    try:
+        redis.connection_pool.make_connection()
+    except (TypeError, RedisError):
+        raise OptionError from None
 
 
 class HealthSharing:
@@ -83,7 +100,7 @@ class HealthSharing:
         while not _is_cancelled():
             try:
                 await self.keep_step()
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - the client raises more than its own: RuntimeError under uvloop
                 in_vain += 1
                 if in_vain >= TRIALS:
                     self._is_shared(False, type(error).__name__)
@@ -129,7 +146,7 @@ class HealthSharing:
 
     async def close(self) -> None:
         """Leave: the others count one process less."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(Exception):
             await self._redis.zrem(REPLICAS, self._id)
         await self._redis.aclose()
 

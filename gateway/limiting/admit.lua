@@ -11,6 +11,23 @@ local words = {}
 for word in string.gmatch(ARGV[1], '%S+') do words[#words + 1] = word end
 local lease_ms = tonumber(words[1])
 
+local function keep_level(key, limit, level)
+  if level == 0 then
+    redis.call('DEL', key)
+  else
+    redis.call('SET', key, string.format('%.0f %.0f', now, level), 'PX', math.ceil(level / limit) + SLACK)
+  end
+end
+
+-- A debt, unless the key ends before the level does: then the limit was higher when it was written. See `carried`.
+local function after_lowering(key, limit, level)
+  local ends = redis.call('PTTL', key)
+  if ends < 0 or level <= limit * ends then return level end
+  level = limit * math.max(PERIOD, ends - SLACK)
+  keep_level(key, limit, level)
+  return level
+end
+
 local function level_of(key, limit)
   local kept = redis.call('GET', key)
   if not kept then return 0 end
@@ -21,15 +38,9 @@ local function level_of(key, limit)
     redis.call('SET', key, string.format('%.0f %.0f', now, level), 'KEEPTTL')
     return level
   end
-  return math.max(0, level - limit * (now - at))
-end
-
-local function keep_level(key, limit, level)
-  if level == 0 then
-    redis.call('DEL', key)
-  else
-    redis.call('SET', key, string.format('%.0f %.0f', now, level), 'PX', math.ceil(level / limit) + SLACK)
-  end
+  level = math.max(0, level - limit * (now - at))
+  if limit > 0 and level > limit * PERIOD then return after_lowering(key, limit, level) end
+  return level
 end
 
 local function lease(key, holder)

@@ -79,6 +79,7 @@ class Verdict(NamedTuple):
     refused: Standing | None = None
     retry_ms: int | None = 0
     degraded: bool = False  # answered by this process's share, since Redis is away
+    parts: int = 1  # among how many processes the limits were divided, where a share refused
 
     @property
     def admitted(self) -> bool:
@@ -92,6 +93,12 @@ def longest(standings: Sequence[Standing]) -> Standing | None:
     """Of those that refuse, the one whose wait is the longest; never is longer than any time."""
     refusing = [each for each in standings if each.retry_ms != 0]
     return max(refusing, key=lambda each: (each.retry_ms is None, each.retry_ms or 0), default=None)
+
+
+def refusal(standings: tuple[Standing, ...], *, degraded: bool = False, parts: int = 1) -> Verdict:
+    """What is told where one at least refuses."""
+    refused = longest(standings)
+    return Verdict(None, standings, refused, refused.retry_ms if refused else None, degraded, parts)
 
 
 def scope_of(ask: Ask) -> str:

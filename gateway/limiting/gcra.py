@@ -11,6 +11,7 @@ Owns the arithmetic. Must not know clocks, keys or who asks.
 from typing import Final
 
 PERIOD_MS: Final = 60_000
+SLACK_MS: Final = 60_000  # a level that means nothing any more is forgotten so much later, at most
 LEASE_MS: Final = 60_000  # a lease that is not kept is free again after so long: a dead process holds none for longer
 AT_ONCE_AGAIN_MS: Final = 1_000  # nobody knows when a request ends: what is told to who was refused for concurrency
 DEEPEST: Final = 10  # minutes: no debt is longer, whatever a request turned out to have used
@@ -22,6 +23,17 @@ def leaked(at: int, level: int, limit: int, now: int) -> int:
         return level
     left = level - limit * (now - at)
     return left if left > 0 else 0
+
+
+def carried(at: int, level: int, was: int, limit: int, now: int, parts: int = 1) -> int:
+    """What is left of a level after its limit was lowered from `was`: what was used stays used; at most the whole
+    minute's, or the minutes that it was in debt. Else a wait would be told that nobody has: the level is forgotten
+    before."""
+    left, full = leaked(at, level, limit, now), burst(limit, parts)
+    owes_ms = reset_ms(level, was) - (now - at)
+    if left <= full or left <= limit * (owes_ms + SLACK_MS):
+        return left
+    return max(full, limit * owes_ms) if owes_ms + SLACK_MS > 0 else 0
 
 
 def burst(limit: int, parts: int = 1) -> int:

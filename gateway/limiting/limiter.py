@@ -16,14 +16,15 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, longest
+from gateway.limiting.asks import CONCURRENCY, NOTHING_ASKED, TOKENS, Ask, AwayError, Standing, Ticket, Verdict, refusal
 from gateway.limiting.beyond import Beyond, most_of
 from gateway.limiting.breaker import Breaker, State
 from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
 from gateway.limiting.outbox import Change, Outbox, Verb
+from gateway.limiting.together import Shared
 
 if TYPE_CHECKING:
     from gateway.limiting.shared import Answer
@@ -46,31 +47,16 @@ def silent(state: State, why: str) -> None:
     """Tell nobody."""
 
 
-def unheeded(admitted: bool) -> None:
+def unheeded(said: object) -> None:
     """Tell nobody."""
-
-
-class Shared(Protocol):
-    """The counts that all processes share; `shared.SharedLimits`."""
-
-    async def warm(self) -> None: ...
-
-    async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> "Answer": ...
-
-    async def apply(self, changes: Sequence[Change]) -> None: ...
-
-    async def epoch(self, fresh: str) -> str: ...
-
-    async def exchange(self, name: str, text: str) -> list[str]: ...
-
-    async def close(self) -> None: ...
 
 
 class Limiter:
     """The limits of one process. `shared` opens the counts in Redis, given who hears of requests that left too early;
     `replicas` tells how many processes there are, as last known while Redis was there: it must not fall because Redis
     is away. `tell` hears when Redis goes and comes back, `decided_alone` of each request that Redis was asked about and
-    that this process decided by its share (whether it was admitted), since no answer came in time."""
+    that this process decided by its share (whether it was admitted), since no answer came in time; `round_failed` of an
+    error of ours that ended a round of `run`, once for each kind in a row."""
 
     def __init__(
         self,
@@ -81,11 +67,13 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
         decided_alone: Callable[[bool], None] = unheeded,
+        round_failed: Callable[[Exception], None] = unheeded,
     ) -> None:
         self._shared = shared(self._unheard) if shared is not None else None
         self._replicas = replicas
         self._clock = clock
         self._decided_alone = decided_alone
+        self._round_failed = round_failed
         self._local = LocalLimits()
         self._outbox = Outbox()
         self._beyond = Beyond()
@@ -98,6 +86,7 @@ class Limiter:
         self._keep_at = 0
         self._epoch = ""
         self._trip: object = None  # the last that failed
+        self._failures = 0
         self._in_doubt = True  # whether Redis still has its data; until it is known, both must agree
         self._wake = asyncio.Event()
 
@@ -133,7 +122,7 @@ class Limiter:
             self._local.note(standings, holder, now, self._parts())
             return self._admitted(asks, holder, standings, now)
         self._local.learn(standings, self._now())
-        return _refusal(standings)
+        return refusal(standings)
 
     async def _ask(self, shared: Shared, asks: Sequence[Ask], holder: str) -> "Answer":
         """Ask, telling in the same round trip what waits for these limits: who ended a moment ago holds nothing now."""
@@ -141,7 +130,7 @@ class Limiter:
         try:
             return await shared.admit(asks, holder, changes)
         except BaseException:
-            self._outbox.put_back(changes)
+            self._outbox.put_back(changes, sent=not changes.unsent)
             raise
 
     async def _by_both(self, shared: Shared, asks: Sequence[Ask], holder: str) -> Verdict:
@@ -156,7 +145,7 @@ class Limiter:
             self._failed(error)
             if self._in_the_dark(error):
                 self._give_back(ours.ticket)
-                return self._unheard_of(asks, holder)
+                return self._decided(self._in_vain(asks, holder), asks, holder)
             self._outbox.owe_all(asks)
             self._decided_alone(True)
             return ours
@@ -165,17 +154,19 @@ class Limiter:
             raise
         if not admitted:
             self._give_back(ours.ticket)
-            return _refusal(standings)
+            return refusal(standings)
         tighter = [min(pair, key=lambda each: each.remaining) for pair in zip(ours.standings, standings, strict=True)]
         return ours._replace(standings=tuple(tighter))
 
     def _redis_failed(self, error: AwayError, asks: Sequence[Ask], holder: str) -> Verdict:
         self._failed(error)
-        if self._in_the_dark(error):
-            return self._unheard_of(asks, holder)
-        verdict = self._without_redis(asks, holder)
+        decide = self._in_vain if self._in_the_dark(error) else self._without_redis
+        return self._decided(decide(asks, holder), asks, holder)
+
+    def _decided(self, verdict: Verdict, asks: Sequence[Ask], holder: str) -> Verdict:
+        """The share decided what Redis was asked: the script may have run, and its answer been lost."""
         if verdict.ticket is None:
-            self._outbox.end(asks, holder)  # the script may have run, and its answer been lost
+            self._outbox.end(asks, holder)
         self._decided_alone(verdict.admitted)
         return verdict
 
@@ -183,17 +174,18 @@ class Limiter:
         """Whether Redis may be answering others, who may have all that a limit has. Alone, this process knows."""
         return error.late and self._parts() > 1
 
-    def _unheard_of(self, asks: Sequence[Ask], holder: str) -> Verdict:
+    def _in_vain(self, asks: Sequence[Ask], holder: str) -> Verdict:
         """Nothing was heard of a request in time: refused, and of these limits this process's share has from now on
         what is refilled, until Redis is heard again."""
         self._local.fill(asks, self._now(), self._parts())
-        self._outbox.end(asks, holder)
-        verdict = self._unless_whole(self._by_share(asks, holder, degraded=True), asks)
-        self._decided_alone(verdict.admitted)
-        return verdict
+        return self._by_share_alone(asks, holder)
 
     def _without_redis(self, asks: Sequence[Ask], holder: str) -> Verdict:
         self._take_over(asks)
+        return self._by_share_alone(asks, holder)
+
+    def _by_share_alone(self, asks: Sequence[Ask], holder: str) -> Verdict:
+        """What it admits is owed to Redis."""
         verdict = self._by_share(asks, holder, degraded=True)
         if verdict.ticket is not None:
             self._outbox.owe_all(asks)
@@ -214,11 +206,11 @@ class Limiter:
         return verdict
 
     def _by_share(self, asks: Sequence[Ask], holder: str, *, degraded: bool = False) -> Verdict:
-        now = self._now()
-        admitted, standings = self._local.admit(asks, holder, now, self._parts())
+        now, parts = self._now(), self._parts()
+        admitted, standings = self._local.admit(asks, holder, now, parts)
         if admitted:
             return self._admitted(asks, holder, standings, now, degraded=degraded)
-        return _refusal(standings, degraded=degraded)
+        return refusal(standings, degraded=degraded, parts=parts)
 
     def _admitted(
         self, asks: Sequence[Ask], holder: str, standings: tuple[Standing, ...], now: int, *, degraded: bool = False
@@ -270,8 +262,15 @@ class Limiter:
         if self._shared is not None:
             with contextlib.suppress(AwayError):  # it is told by the first round
                 await self._shared.warm()
+        failed: type[Exception] | None = None
         while not _is_cancelled():
-            await self.tend()
+            try:
+                await self.tend()
+                failed = None
+            except Exception as error:  # noqa: BLE001 - said, and the next round goes on: nobody else keeps leases
+                if type(error) is not failed:
+                    failed = type(error)
+                    self._round_failed(error)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S):
                     await self._wake.wait()
@@ -302,15 +301,17 @@ class Limiter:
                 self._outbox.bound(self._used)
 
     async def _catch_up(self, shared: Shared, kept: list[Change]) -> None:
-        if self._in_doubt:
+        now, parts, failures = self._now(), self._parts(), self._failures
+        due = now >= self._tell_at
+        if self._in_doubt or due:  # a server may be started anew, or emptied, and no round trip fail
             if await self._look(shared):
                 self._breaker.returned()
-            self._in_doubt = False
+            self._in_doubt = self._failures > failures
         await self._keep(shared, kept)
         await self._send(shared, self._outbox.take())
-        now, parts = self._now(), self._parts()
-        if parts > 1 and now >= self._tell_at:
+        if due:
             self._tell_at = now + TELL_MS
+        if due and parts > 1:
             beyond = most_of(self._local.beyond(now, parts))
             texts = await shared.exchange(self._name, json.dumps(beyond))
             self._beyond.exchanged(beyond, texts, now, everybody=len(texts) >= parts - 1)
@@ -344,7 +345,8 @@ class Limiter:
             try:
                 await shared.apply(changes[start : start + BATCH])
             except BaseException:
-                self._outbox.put_back(changes[start:])
+                self._outbox.put_back(changes[start : start + BATCH])
+                self._outbox.put_back(changes[start + BATCH :], sent=False)
                 raise
             self._breaker.answered()
 
@@ -373,6 +375,7 @@ class Limiter:
 
     def _failed(self, error: AwayError) -> None:
         self._in_doubt = True
+        self._failures += 1
         if error.trip is None or error.trip is not self._trip:  # those who travelled together failed once
             self._trip = error.trip
             self._breaker.failed(str(error))
@@ -386,11 +389,6 @@ class Limiter:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _refusal(standings: tuple[Standing, ...], *, degraded: bool = False) -> Verdict:
-    refused = longest(standings)
-    return Verdict(None, standings, refused, refused.retry_ms if refused else None, degraded)
 
 
 def _is_cancelled() -> bool:

@@ -15,6 +15,7 @@ from gateway.limiting.gcra import (
     LEASE_MS,
     PERIOD_MS,
     burst,
+    carried,
     forced,
     leaked,
     leases_of,
@@ -54,7 +55,8 @@ class LocalLimits:
 
     def _counts(self, asks: Sequence[Ask], now: int, parts: int) -> list[int] | None:
         """For each the level, or the leases left, if it was taken; None where one refuses."""
-        counts, rates = [], self._rates
+        counts: list[int] = []
+        rates = self._rates
         for kind, _, key, limit, amount in asks:
             if kind is CONCURRENCY:
                 count = leases_of(limit, parts) - len(self._live(key, now)) - 1
@@ -64,6 +66,8 @@ class LocalLimits:
                 kept = rates.get(key)
                 count = PERIOD_MS * amount * parts
                 if kept is not None:
+                    if kept[2].limit > limit:
+                        kept = self._lowered(asks[len(counts)], now, parts)
                     count += leaked(kept[0], kept[1], limit, now)
                 if count > burst(limit, parts) or not limit:
                     return None
@@ -83,7 +87,7 @@ class LocalLimits:
     def _standing(self, ask: Ask, now: int, parts: int) -> Standing:
         """How a limit stands, of which nothing was taken."""
         if ask.kind is not CONCURRENCY:
-            level = self._level(ask, now)
+            level = self._lowered(ask, now, parts)[1]
             retry = wait_ms(level, ask.limit, ask.amount, parts)
             return Standing(ask, remaining(level, ask.limit, parts), reset_ms(level, ask.limit), retry)
         limit, held = leases_of(ask.limit, parts), self._live(ask.key, now)
@@ -91,6 +95,14 @@ class LocalLimits:
             return Standing(ask, limit - len(held), 0, 0)
         first = next(iter(held.values()), now) - now
         return Standing(ask, 0, 0, min(AT_ONCE_AGAIN_MS, first) if limit else None)
+
+    def _lowered(self, ask: Ask, now: int, parts: int) -> tuple[int, int, Ask]:
+        """What is used now, written down where the limit was higher before: it leaks by this one from now on."""
+        at, level, was = self._rates.get(ask.key, (now, 0, ask))
+        if was.limit <= ask.limit:
+            return now, leaked(at, level, ask.limit, now), ask
+        kept = self._rates[ask.key] = (max(at, now), carried(at, level, was.limit, ask.limit, now, parts), ask)
+        return kept
 
     def _level(self, ask: Ask, now: int) -> int:
         kept = self._rates.get(ask.key)

@@ -28,6 +28,16 @@ class Change(NamedTuple):
     what: int | str
 
 
+class Changes(list[Change]):
+    """What was taken from the outbox to travel with a request. `unsent`: it never left."""
+
+    __slots__ = ("unsent",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsent = False
+
+
 class Outbox:
     """Changes that wait for the next batch."""
 
@@ -59,14 +69,14 @@ class Outbox:
                 self._ended.setdefault(ask.key, (ask, set()))[1].add(holder)
                 self._ends += 1
 
-    def take(self) -> list[Change]:
+    def take(self) -> Changes:
         """All that waits, which waits no longer."""
         waiting = [ask for ask, _ in self._amounts.values()] + [ask for ask, _ in self._ended.values()]
         return self.take_of(waiting)
 
-    def take_of(self, asks: Sequence[Ask]) -> list[Change]:
+    def take_of(self, asks: Sequence[Ask]) -> Changes:
         """What waits for these limits, which waits no longer."""
-        changes: list[Change] = []
+        changes = Changes()
         for ask in asks:
             if ask.kind is not CONCURRENCY:
                 owed = self._amounts.pop(ask.key, None)
@@ -78,13 +88,14 @@ class Outbox:
                 changes += [Change(Verb.DROP, ended, holder) for holder in holders]
         return changes
 
-    def put_back(self, changes: Sequence[Change]) -> None:
-        """A batch failed, and nobody knows how far it came: debts wait again, credits are not given twice."""
+    def put_back(self, changes: Sequence[Change], *, sent: bool = True) -> None:
+        """A batch failed. Where it was sent, nobody knows how far it came: debts wait again, credits are not given
+        twice."""
         for change in changes:
             if isinstance(change.what, str):
                 if change.verb is Verb.DROP:
                     self.end([change.ask], change.what)
-            elif change.what > 0:
+            elif change.what > 0 or not sent:
                 self.owe(change.ask, change.what)
 
     def owe_instead(self, amounts: Sequence[tuple[Ask, int]]) -> None:

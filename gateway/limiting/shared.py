@@ -10,17 +10,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from gateway.limiting.asks import CONCURRENCY, Ask, AwayError, Standing
 from gateway.limiting.gcra import LEASE_MS
-from gateway.limiting.outbox import Change
+from gateway.limiting.outbox import Change, Changes
 
 TIMEOUT_S: Final = 0.05  # for connecting, asking and being answered together
 SLICES: Final = 10  # a wait is counted in so many parts
@@ -35,7 +35,6 @@ TELLERS: Final = "wardgate:limit:{beyond}:tellers"
 TOLD_MS: Final = 5_000  # a process that tells nothing for so long is gone
 REDIS_TIME: Final = "local time = redis.call('TIME') local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
 _LEASE: Final = str(LEASE_MS)
-_AWAY: Final = (RedisError, OSError, TimeoutError)
 _LATE: Final = (TimeoutError, RedisTimeout)
 
 Command = tuple[list[str], str]  # KEYS, and all that the script is told of them
@@ -86,13 +85,14 @@ class Fuse:
 class _Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("_skipped", "asks", "command", "future", "holder")
+    __slots__ = ("_skipped", "asks", "boarded", "command", "future", "holder")
 
     def __init__(
         self, asks: Sequence[Ask], holder: str, changes: Sequence[Change], loop: asyncio.AbstractEventLoop
     ) -> None:
         self.asks = asks
         self.holder = holder
+        self.boarded = False
         self.command = _asking(asks, holder, changes)
         self._skipped = 1 + 3 * len(changes)
         self.future: asyncio.Future[Answer] = loop.create_future()
@@ -140,31 +140,40 @@ class SharedLimits:
         self._timeout_s = timeout_s
         self._script = script_text or script()
         self._sha = sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._epoch: str | None = None  # as last heard
+        self._lost = object()  # the trip of all that find the data lost, until the mark is heard anew
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
         self._late: set[asyncio.Task[None]] = set()  # given up, and not landed yet
 
     async def admit(self, asks: Sequence[Ask], holder: str, changes: Sequence[Change] = ()) -> Answer:
-        """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits. Raises AwayError
-        within the timeout."""
+        """Take all that is asked, or nothing, after `changes` were made to the same tenant's limits; these hear whether
+        they left. Raises AwayError within the timeout."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(asks, holder, changes, loop)
         self._waiting.append(waiting)
         if len(self._flights) < FLIGHTS:
-            flight = loop.create_task(self._fly())
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
+            self._flights.add(loop.create_task(self._fly()))
         try:
             return await waiting.future
         except asyncio.CancelledError:
             if not waiting.future.cancelled() and waiting.future.exception() is None and waiting.future.result()[0]:
                 self._unheard(asks, holder)  # it left at the moment in which its answer came
             raise
+        finally:
+            if not waiting.boarded and isinstance(changes, Changes):
+                changes.unsent = True
 
     async def _fly(self) -> None:
-        """Carry what waits until nothing does, or a flight fails."""
-        while (aboard := self._board()) and await self._carry(aboard):
-            pass
+        """Carry what waits until nothing does, or a flight fails. Who comes after that needs another flight, so it has
+        landed in that same moment."""
+        try:
+            while (aboard := self._board()) and await self._carry(aboard):
+                pass
+        finally:
+            flight = cast("asyncio.Task[None]", asyncio.current_task())
+            self._flights.discard(flight)
+            self._late.discard(flight)
 
     async def _carry(self, aboard: list[_Waiting]) -> bool:
         """One flight. Who is aboard waits for the timeout and no longer; the flight itself goes on for a while, since
@@ -176,11 +185,9 @@ class SharedLimits:
         try:
             found = await self._run([each.command for each in aboard])
             answers = [each.read(words) for each, words in zip(aboard, found, strict=True)]
-        except AwayError as error:
-            self._fail(aboard, AwayError(str(error), trip=object()), flight)
-            return False
-        except _AWAY as error:
-            self._fail(aboard, AwayError(type(error).__name__, trip=object(), late=isinstance(error, _LATE)), flight)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody aboard may wait for ever
+            if not fuse.burnt:  # else they were told; who waits now waits for other flights
+                self._fail(aboard, _away(error, object()), flight)
             return False
         finally:
             fuse.cancel()
@@ -199,15 +206,12 @@ class SharedLimits:
             self._flights.discard(flight)
             self._late.add(flight)
 
-    def _landed(self, flight: "asyncio.Task[None]") -> None:
-        self._flights.discard(flight)
-        self._late.discard(flight)
-
     def _board(self) -> list[_Waiting]:
         aboard: list[_Waiting] = []
         while self._waiting and len(aboard) < TOGETHER:
             first = self._waiting.popleft()
             if not first.future.done():
+                first.boarded = True
                 aboard.append(first)
         return aboard
 
@@ -216,8 +220,8 @@ class SharedLimits:
         try:
             async with asyncio.timeout(WARM_S):
                 await asyncio.gather(*(self._redis.script_load(self._script) for _ in range(FLIGHTS)))
-        except _AWAY as error:
-            raise AwayError(type(error).__name__) from None
+        except Exception as error:  # noqa: BLE001 - as in `_carry`
+            raise _away(error) from None
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Make changes that cannot be refused, in one round trip. Raises AwayError within the timeout."""
@@ -229,7 +233,8 @@ class SharedLimits:
     async def epoch(self, fresh: str) -> str:
         """The mark that Redis has kept since it last lost its data; `fresh` where it holds none. Raises AwayError."""
         kept = await self._in_time(self._redis.set(EPOCH, fresh, nx=True, get=True))
-        return fresh if kept is None else str(kept, "ascii", "replace")
+        self._epoch, self._lost = fresh if kept is None else str(kept, "ascii", "replace"), object()
+        return self._epoch
 
     async def exchange(self, name: str, text: str) -> list[str]:
         """Tell the other processes a text for the next seconds; theirs. Raises AwayError within the timeout."""
@@ -257,8 +262,8 @@ class SharedLimits:
                     return await work
                 finally:
                     fuse.cancel()
-        except _AWAY as error:
-            raise AwayError(type(error).__name__, late=isinstance(error, _LATE)) from None
+        except Exception as error:  # noqa: BLE001 - as in `_carry`
+            raise _away(error) from None
 
     async def close(self) -> None:
         """Close the connections; what is on its way is left alone."""
@@ -266,14 +271,21 @@ class SharedLimits:
 
     async def _run(self, commands: Sequence[Command]) -> list[bytes]:
         answers = await self._call("EVALSHA", self._sha, commands)
-        if any(
-            isinstance(answer, NoScriptError) for answer in answers
-        ):  # none ran: the script came to be known to none
+        if any(isinstance(answer, NoScriptError) for answer in answers):  # none ran: it came to be known to none
+            await self._check_data()
             answers = await self._call("EVAL", self._script, commands)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
+
+    async def _check_data(self) -> None:
+        """A server that forgot the script was perhaps started anew. AwayError where it has not the data it had."""
+        if self._epoch is None:
+            return
+        kept = await self._redis.get(EPOCH)
+        if kept is None or str(kept, "ascii", "replace") != self._epoch:
+            raise AwayError("the data were lost", trip=self._lost)
 
     async def _call(self, verb: str, text: str, commands: Sequence[Command]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -281,6 +293,13 @@ class SharedLimits:
                 pipe.execute_command(verb, text, len(keys), *keys, words)
             answers: list[Any] = await pipe.execute(raise_on_error=False)
         return answers
+
+
+def _away(error: Exception, trip: object = None) -> AwayError:
+    """Whatever ended a round trip: under uvloop the client raises RuntimeError for a connection that was reset."""
+    if isinstance(error, AwayError):
+        return AwayError(str(error), trip=error.trip or trip)
+    return AwayError(type(error).__name__, trip=trip, late=isinstance(error, _LATE))
 
 
 def _asking(asks: Sequence[Ask], holder: str, changes: Sequence[Change]) -> Command:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Final, NamedTuple
 
-from gateway.limiting.asks import CONCURRENCY, Ask, Verdict, scope_of
+from gateway.limiting.asks import CONCURRENCY, Ask, Standing, Verdict, refusal, scope_of
 from gateway.limiting.limiter import Limiter
 from gateway.limiting.turns import Turns
 
@@ -40,9 +40,10 @@ class Left(StrEnum):
 
 
 class _Said(NamedTuple):
-    """The limits' last answer, and when they were to be asked again (ms, on the room's clock)."""
+    """The limits' last answer, when it came, and when they were to be asked again (ms, on the room's clock)."""
 
     verdict: Verdict
+    at_ms: int
     again_ms: int
 
 
@@ -64,6 +65,17 @@ def _wait_ms(verdict: Verdict, told_ms: int) -> int:
     """Until the limits are asked again. Nobody knows when a lease ends, so it is looked at more often than is told."""
     refusing = [each.ask.kind for each in verdict.standings if each.refuses]
     return min(told_ms, LOOK_MS) if refusing == [CONCURRENCY] else told_ms
+
+
+def _later(said: Verdict, ms: int) -> Verdict:
+    """The same refusal so much later: what is refilled is nearer. Of a lease that ends nobody knew when."""
+    standings = tuple([each if each.ask.kind is CONCURRENCY else _nearer(each, ms) for each in said.standings])
+    return refusal(standings, degraded=said.degraded, parts=said.parts)
+
+
+def _nearer(standing: Standing, ms: int) -> Standing:
+    retry_ms = standing.retry_ms and max(1, standing.retry_ms - ms)
+    return standing._replace(reset_ms=max(0, standing.reset_ms - ms), retry_ms=retry_ms)
 
 
 def _with_room(ask: Ask) -> Ask:
@@ -180,13 +192,15 @@ class WaitingRoom:
                 self.leave()
                 return Waited(Left.REFUSED, verdict)
             wait_ms = _wait_ms(verdict, verdict.retry_ms)
-            last[:] = [_Said(verdict, self._now() + wait_ms)]
+            now = self._now()
+            last[:] = [_Said(verdict, now, now + wait_ms)]
             turn = self._defer(tenant, lane, wait_ms)
 
     def _still_said(self, last: Sequence[_Said]) -> Verdict | None:
         """The limits' last answer, unless it has long been time to ask again: then a place or a pause is what was
         waited for."""
-        return last[-1].verdict if last and self._now() - last[-1].again_ms <= LOOK_MS else None
+        now = self._now()
+        return _later(last[-1].verdict, now - last[-1].at_ms) if last and now - last[-1].again_ms <= LOOK_MS else None
 
     async def _my_turn(self, tenant: str, lane: str, turn: "asyncio.Future[Left]") -> Left:
         """ADMITTED when it has a place; else why it waits no longer."""

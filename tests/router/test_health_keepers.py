@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from router.failure import Failure, FailureKind
 from router.health import ALL_WELL, HealthView, Ill
 from router.health_keeper import HealthChange, HealthKeeper
-from router.health_sharing import REPLICAS, STREAM, HealthSharing, check_url
+from router.health_sharing import REPLICAS, STREAM, HealthSharing, OptionError, check_url
 from router.health_steps import Attempt, advanced, begun, ended
 from router.reasons import Denial
 from tests.router.test_health import START, attempt, end, holding, offer
@@ -202,6 +202,29 @@ def test_what_is_known_already_is_not_told_again() -> None:
 
 
 # --- through Redis --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("redis://h", "redis://:p@h:1/2?protocol=2&client_name=a&socket_keepalive=true", "unix:///tmp/s?db=1"),
+        "rediss://u:p@h:1/2?ssl_cert_reqs=none&ssl_check_hostname=false&ssl_ca_certs=/ca&ssl_min_version=771",
+    ],
+)
+def test_url_with_options_that_leave_the_answers_as_they_are_is_one(url: str) -> None:
+    check_url(url)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("decode_responses=True", "decode_responses", "socket_timeout=3", "db=0&max_connections=1", "timeout=1"),
+        *("health_check_interval=1", "protocol=7", "ssl_ca_certs=/ca", "encoding=ascii", "x=y"),
+    ],
+)
+def test_url_with_an_option_that_changes_what_is_relied_on_is_none(query: str) -> None:
+    with pytest.raises(OptionError):
+        check_url(f"redis://h/0?{query}")
 
 
 @pytest.mark.services

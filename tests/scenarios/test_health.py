@@ -287,3 +287,10 @@ def test_what_is_no_url_of_redis_stops_the_start_without_repeating_it(tmp_path: 
     with pytest.raises(Exception, match="WARDGATE_REDIS_URL is no URL of a Redis") as caught:
         RunningGateway(tmp_path, sandbox_config(sandbox.url), redis_url="http://u:canary@nowhere").__enter__()
     assert "canary" not in str(caught.value)
+
+
+def test_option_that_no_url_of_redis_may_have_stops_the_start(tmp_path: Path, sandbox: SandboxServer) -> None:
+    url = "redis://:canary@127.0.0.1:9/0?decode_responses=canary"
+    with pytest.raises(Exception, match="WARDGATE_REDIS_URL has an option that is not known") as caught:
+        RunningGateway(tmp_path, sandbox_config(sandbox.url), redis_url=url).__enter__()
+    assert "protocol" in str(caught.value) and "canary" not in str(caught.value)

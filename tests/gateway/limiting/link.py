@@ -2,19 +2,23 @@
 
 import asyncio
 import contextlib
+import os
+import socket
+import struct
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 
 class Link:
-    """Carries bytes from its own port to a server; `down` resets and refuses, `silent` takes and never answers,
-    `late_s` is how much later each piece of an answer comes."""
+    """Carries bytes from its own port to a server; `down` closes and refuses, `reset` resets what is open alone,
+    `silent` takes and never answers, `late_s` is how much later each piece of an answer comes."""
 
     def __init__(self, host: str, port: int = 0) -> None:
         """Of a server on a port, or where `host` is a path, on a socket there."""
         self._upstream = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.silent = False
@@ -32,8 +36,16 @@ class Link:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
+    async def reset(self) -> None:
+        """Reset what is open, as a balancer does with idle connections; what comes is taken."""
+        for client in self._clients:
+            with socket.socket(fileno=os.dup(client.get_extra_info("socket").fileno())) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def down(self) -> None:
-        """Reset what is open, refuse what comes."""
+        """Close what is open, refuse what comes."""
         assert self._server is not None
         self._server.close()
         for writer in self._writers:
@@ -48,6 +60,7 @@ class Link:
             writer.transport.abort()
             return
         self._writers |= {writer, ours}
+        self._clients.add(writer)
         tasks = [asyncio.create_task(self._pump(reader, ours, True)), asyncio.create_task(self._pump(theirs, writer))]
         self._tasks.update(tasks)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -57,6 +70,7 @@ class Link:
                 await each.wait_closed()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._writers -= {writer, ours}
+        self._clients.discard(writer)
         self._tasks.difference_update(tasks)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -70,9 +70,9 @@ async def landed(replica: Replica) -> None:
     await replica.limiter.tend()
 
 
-def used(direct: redis.Redis) -> int:
+def used(direct: redis.Redis, limit: int = LIMIT) -> int:
     """Requests, as Redis counts them."""
-    return int((direct.get(redis_key(rpm(LIMIT))) or b"0 0").split()[1]) // 60_000
+    return int((direct.get(redis_key(rpm(limit))) or b"0 0").split()[1]) // 60_000
 
 
 @pytest.mark.parametrize("late", [(1,), (0, 1), (1, 2, 3), (0, 1, 2, 3)], ids=str)
@@ -168,3 +168,17 @@ async def test_answer_that_is_not_the_scripts_is_none(fresh_redis: str, text: st
         verdicts = [await limiter.admit([rpm(2)]) for _ in range(8)]
     assert [each.admitted for each in verdicts] == [True, True] + [False] * 6
     await limiter.close()
+
+
+async def test_lease_of_who_was_admitted_in_the_dark_is_not_given_back(fresh_redis: str, direct: redis.Redis) -> None:
+    """Of thousands a minute the share has some even then; what it admits is told, and runs."""
+    async with replicas(fresh_redis, 2) as (one, _):
+        await one.limiter.tend()
+        one.link.late_s = LATE_S
+        verdict = await one.limiter.admit([rpm(60_000), conc(8)])
+        assert verdict.ticket is not None and one.alone == [True]
+        await landed(one)
+        assert (used(direct, 60_000), direct.zcard(redis_key(conc(8)))) == (1, 1)
+        one.limiter.settle(verdict.ticket)
+        await one.limiter.tend()
+        assert direct.zcard(redis_key(conc(8))) == 0

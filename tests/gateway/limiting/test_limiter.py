@@ -129,3 +129,25 @@ async def test_run_ends_when_it_is_cancelled() -> None:
     task.cancel()
     assert await asyncio.gather(task, return_exceptions=True)
     await limiter.close()
+
+
+async def test_round_that_fails_is_said_once_and_the_next_goes_on() -> None:
+    """Whatever it is: leases are kept by nobody else."""
+    rounds, errors = 0, list[Exception]()
+
+    def clock() -> float:
+        nonlocal rounds
+        rounds += 1
+        if rounds < 4:
+            raise ZeroDivisionError
+        return 1_000.0
+
+    limiter = Limiter(clock=clock, round_failed=errors.append)
+    task = asyncio.create_task(limiter.run())
+    async with asyncio.timeout(10):
+        while rounds < 8 and not task.done():
+            limiter._wake.set()
+            await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.wait({task})
+    assert (task.cancelled(), [type(each) for each in errors]) == (True, [ZeroDivisionError])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.limiting.asks import Ask, AwayError
@@ -88,7 +88,7 @@ class Line:
 
 class Step(NamedTuple):
     """What happens: so many requests at one replica, heard or not (late); `ms` that go by; or Redis goes, comes, comes
-    back empty."""
+    back empty; or it is emptied, of which no line tells, a second before anybody asks again."""
 
     what: str
     who: int = 0
@@ -99,7 +99,7 @@ STEPS = st.one_of(
     st.builds(Step, st.just("ask"), st.integers(0, REPLICAS - 1), st.integers(1, 2 * LIMIT)),
     st.builds(Step, st.just("late"), st.integers(0, REPLICAS - 1), st.integers(1, 2 * LIMIT)),
     st.builds(Step, st.just("pass"), st.just(0), st.sampled_from([1, 500, 3_000, 6_000, 16_000, 40_000])),
-    st.sampled_from([Step("down"), Step("up"), Step("up empty")]),
+    st.sampled_from([Step("down"), Step("up"), Step("up empty"), Step("emptied")]),
 )
 
 
@@ -159,6 +159,12 @@ class World:
         elif step.what == "down":
             await self.pass_by(0)
             self.redis.is_up = False
+        elif step.what == "emptied":
+            if self.redis.is_up:
+                self.redis.lose()
+                for line in self.lines:
+                    line.life = self.redis.life
+                await self.pass_by(1_000)
         elif not self.redis.is_up:
             for _ in range(TRIALS):
                 await self.pass_by(500)
@@ -169,6 +175,7 @@ class World:
 
 
 @settings(max_examples=60, deadline=None)
+@example([Step("ask", 0, LIMIT), Step("emptied"), Step("ask", 0, LIMIT)])
 @given(st.lists(STEPS, max_size=15))
 def test_replicas_together_are_one_limiter_however_redis_comes_and_goes(steps: list[Step]) -> None:
     async def story() -> None:

@@ -311,3 +311,26 @@ async def test_round_trip_is_spared_when_nothing_is_limited(fresh_redis: str) ->
             assert (await limiter.admit([rpm(9), tpm(9, 1), conc(9)])).admitted
         assert link.requests == before + 1
         await limiter.close()
+
+
+@pytest.mark.parametrize("forgot_script", [True, False], ids=["started anew", "emptied"])
+async def test_data_that_were_lost_while_no_line_broke_are_no_second_burst(
+    fresh_redis: str, direct: redis.Redis, forgot_script: bool
+) -> None:
+    """A server that was started anew has forgotten the script, too: the first request finds out. One that was only
+    emptied is found out by the next round."""
+    async with worlds(fresh_redis, direct) as (world, _):
+        assert len(await world.burst(2 * LIMIT, rpm(LIMIT), only=0)) == LIMIT
+        direct.flushall()
+        direct.set(CLOCK_KEY, world.now)
+        if forgot_script:
+            direct.script_flush()
+        else:
+            world.let_pass(1)
+            await world.tend()
+        again = len(await world.burst(2 * LIMIT, rpm(LIMIT), only=0))
+        assert again <= (0 if forgot_script else LIMIT // 60 + 1)
+        assert world.limiters[0].state is not State.OPEN, "it answers"
+        await world.tend()
+        assert world.limiters[0].state is State.RETURNING
+        assert len(await world.burst(LIMIT, rpm(LIMIT))) <= LIMIT // 60 + 1 - again

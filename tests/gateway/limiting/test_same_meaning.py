@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -225,3 +226,35 @@ async def test_script_is_sent_again_when_redis_forgot_it(fresh_redis: str) -> No
 
 async def test_all_keys_of_a_tenant_are_in_one_slot_and_expire() -> None:
     assert {redis_key(ask).split("{")[1].split("}")[0] for ask in (*RATES, *LEASES)} == {"t"}
+
+
+@pytest.mark.parametrize("used", [6_000, 600, 61, 59])
+async def test_limit_that_is_lowered_tells_a_true_wait(fresh_redis: str, used: int) -> None:
+    """What was used under the higher limit is a minute of the lower at most; it is refilled evenly from then on."""
+    shared = SharedLimits(fresh_redis, unheard, timeout_s=10, script_text=script(TEST_CLOCK))
+    local = LocalLimits()
+    high, low = RATES[0]._replace(limit=6_000), RATES[0]._replace(limit=60)
+    with redis.Redis.from_url(fresh_redis) as client:
+        client.set(CLOCK_KEY, START)
+        await shared.apply([Change(Verb.FORCE, high, used)])
+        local.force(high, used, START)
+        waits = [1_000] if used > 59 else [0, 1_000]
+        waits += [1, 0, 1_000, 1, 0]
+        moments = [0] * (len(waits) - 5) + [999, 1_000, 1_000, 1_999, 2_000]
+        for number, (ms, wait) in enumerate(zip(moments, waits, strict=True)):
+            client.set(CLOCK_KEY, START + ms)
+            local.forget(START + ms)
+            told = local.admit([low], str(number), START + ms)
+            assert await shared.admit([low], str(number)) == told
+            assert (told[0], told[1][0].retry_ms) == (wait == 0, wait)
+    await shared.close()
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_debt_keeps_its_minutes_when_the_limit_is_lowered(parts: int) -> None:
+    local = LocalLimits()
+    high, low = RATES[0]._replace(limit=6_000), RATES[0]._replace(limit=60)
+    local.force(high, 3 * 6_000 // parts, START, parts)
+    told = local.admit([low], "h", START + 30_000, parts)
+    assert told[1][0].reset_ms == 150_000
+    assert local.admit([low], "h", START + 90_000, parts)[1][0].reset_ms == 90_000

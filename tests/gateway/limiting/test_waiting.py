@@ -70,13 +70,17 @@ async def test_wait_ends_when_its_patience_does_and_keeps_no_place() -> None:
 
 
 async def test_refusal_of_the_limits_is_told_when_the_wait_ends() -> None:
-    waiting_room = room()
+    clock = Clock()
+    waiting_room = WaitingRoom(Limiter(clock=clock), clock=clock)
     assert (await waiting_room.enter("a", [rpm(1)], LONG_S)).left is Left.ADMITTED
     waiting_room.leave()
-    left, verdict = await waiting_room.enter("a", [rpm(1)], 0.01)
+    bulk = entering(waiting_room, "a", rpm(1), patience_s=0.1)
+    await settled()
+    clock.now += 6
+    left, verdict = await bulk
     assert left is Left.EXPIRED
-    assert verdict is not None
-    assert verdict.retry_ms == 60_000
+    assert verdict is not None and verdict.refused is not None
+    assert (verdict.retry_ms, verdict.refused.reset_ms) == (54_000, 54_000), "as of now"
     assert (await waiting_room.enter("b", [rpm(1, "b")], LONG_S)).left is Left.ADMITTED
 
 
