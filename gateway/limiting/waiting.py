@@ -192,8 +192,8 @@ class WaitingRoom:
                 self.leave()
                 return Waited(Left.REFUSED, verdict)
             wait_ms = _wait_ms(verdict, verdict.retry_ms)
-            now = self._now()
-            last[:] = [_Said(verdict, now, now + wait_ms)]
+            at_ms = self._now()
+            last[:] = [_Said(verdict, at_ms, at_ms + wait_ms)]
             turn = self._defer(tenant, lane, wait_ms)
 
     def _still_said(self, last: Sequence[_Said]) -> Verdict | None:
