@@ -5,7 +5,7 @@ dollars. Must not know what was spent of a budget (keystore.budget_use), nor req
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -25,6 +25,8 @@ from keystore.money_tables import MOST, budget_use, budgets, usage
 from keystore.tenants import Tenant, check_token, hold_tenant, successive_tokens
 
 MOST_USD: Final = 1_000_000_000
+# Told of a budget that was set in this transaction, with its tenant's slug, and when; what it returns is called after.
+Reached = Callable[[AsyncConnection, str, "Budget", datetime], Awaitable[Callable[[], None] | None]]
 
 
 class Period(StrEnum):
@@ -159,10 +161,11 @@ NO_BUDGETS: Final = TenantBudgets()
 
 class BudgetStore:
     """Every statement on budgets' definitions; each method is one transaction. DatabaseUnavailable when the database
-    fails."""
+    fails. `reached` tells which threshold a budget that was set has reached."""
 
-    def __init__(self, database: Database, *, now: Clock, random: Random) -> None:
+    def __init__(self, database: Database, *, reached: Reached, now: Clock, random: Random) -> None:
         self._database = database
+        self._reached = reached
         self._now = now
         self._random = random
 
@@ -178,7 +181,8 @@ class BudgetStore:
     ) -> Budget:
         """A budget of the tenant, or of one of its tokens, in place of the one it has for the same, also for the tokens
         that share it. `amount` in dollars; without `hard`, a managed budget is hard and one for the tenant's own keys
-        is soft. What was spent in the present period counts. BudgetInvalid, or TenantUnknown."""
+        is soft. What was spent in the present period counts, and a threshold that it has reached is told.
+        BudgetInvalid, or TenantUnknown."""
         which = {"period": _checked_period(period), "spend": _checked_spend(spend), "token_id": token_id}
         is_hard = which["spend"] == Spend.MANAGED if hard is None else hard
         values = {"amount_nano": in_nano(amount), "hard": int(is_hard), "updated_at": self._now()}
@@ -193,7 +197,11 @@ class BudgetStore:
             await connection.execute(change.values(**values))
             found = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
             await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
-        return budget_from_row(found)
+            budget = budget_from_row(found)
+            tell = await self._reached(connection, tenant.slug, budget, self._now())
+        if tell:
+            tell()
+        return budget
 
     async def _make(
         self, connection: AsyncConnection, tenant: Tenant, which: Mapping[str, str], values: Mapping[str, Any]

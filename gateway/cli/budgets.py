@@ -1,6 +1,6 @@
 """`wardgate budget`: what a tenant or one of its tokens may spend, and what is left of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
@@ -11,6 +11,7 @@ from gateway.budgeting.telling import amount_of, defined, state_of, states_of, t
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
+from keystore.budget_spent import Crossed
 from keystore.budget_use import BudgetState
 from keystore.budgets import Budget, Period, Spend
 from keystore.token_format import token_id_of
@@ -40,6 +41,7 @@ def set_budget(
     dollars, token_id = amount_of(amount), token_id_of(token.strip())
 
     async def work(at: Operation) -> BudgetState:
+        at.keystore.budget_spent.tell = tell_crossed
         set_now = at.keystore.budgets.set
         budget = await set_now(at.tenant, period.value, spend.value, dollars, token_id=token_id, hard=hard)
         return await state_of(at.keystore, budget, datetime.now(UTC))
@@ -89,6 +91,12 @@ def remove_budget(slug: Slug, period: OfPeriod, spend: OfSpend, token: OfToken =
         print_json(row | {"removed": True})
     else:
         print(f"{_named(slug, row)} is removed.")
+
+
+def tell_crossed(crossed: Sequence[Crossed]) -> None:
+    """What a process that serves writes to its log; webhooks are sent it by one of those."""
+    for one in crossed:
+        typer.echo(f"Note: {one.per_cent} % of the budget {one.budget.key} are spent.", err=True)
 
 
 def _named(slug: str, row: Mapping[str, object]) -> str:
