@@ -163,7 +163,8 @@ def test_ledger_agrees_with_usage_until_somebody_changes_it(cli: Commands) -> No
         **{"day": DAY, "rows_kept": True, "agrees": True, "differences": []},
     }
     with closing(sqlite3.connect("w.db")) as database, database:
-        database.execute("UPDATE wardgate_usage SET cost_nano = cost_nano + 1 WHERE period = 'day' AND cost_nano > 0")
+        one = "period = 'day' AND outcome = 'ok' AND cost_nano > 0"
+        database.execute(f"UPDATE wardgate_usage SET cost_nano = cost_nano + 1 WHERE {one}")
     told = cli("ledger", "check", "--day", DAY, code=3)
     assert "2 sums of 2026-03-05 or its month differ" in told and "cost_nano  308400    308401" in told
     found = orjson.loads(cli("ledger", "check", "--day", DAY, "--json", code=3))
