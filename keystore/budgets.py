@@ -214,7 +214,7 @@ class BudgetStore:
         first = (kin.counted_as or kin.token_id) if kin else succession[0]
         row = {"budget_id": _new_id(self._random), "tenant_id": tenant.id, "created_at": self._now()}
         row |= {"counted_as": first or None, "hard": kin.hard if kin else int(which["spend"] == Spend.MANAGED)}
-        await connection.execute(insert(budgets).values(**(row | which | values)))
+        await connection.execute(insert(budgets).values(**{**row, **which, **values}))
         made = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
         await _count_the_past(connection, budget_from_row(made), succession, self._now(), shared=kin is not None)
         return made

@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from click import Context
 from typer.core import TyperCommand
 
 from gateway.budgeting.telling import amount_of, defined, state_of, states_of, target_of, told
@@ -30,7 +29,7 @@ OfToken = Annotated[str, typer.Option("--token", help="Of one of the tenant's to
 class SetCommand(TyperCommand):
     """A negative amount looks like an option that there is not; it is refused as what it is."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if any(re.match(r"-\.?[0-9]", each) for each in args):
             raise typer.BadParameter(
                 "it is from 0, which lets nothing be spent, and never negative", param_hint="AMOUNT"
