@@ -24,8 +24,11 @@ _ATTEMPT: Final = ("provider", "model", "outcome", "status", "duration_ms", "cos
 
 def receipt(row: LedgerRow) -> dict[str, Any]:
     """The receipt of a row. `price_usd` is for one unit and null where it is not known; the total is the sum of the
-    lines, those of failed attempts included, and null where one of them is not known."""
+    lines, those of failed attempts and `unlisted_nano` included, and null where one of them is not known."""
     detail = orjson.loads(row.detail)
+    lines = [_line(each) for each in detail.get("lines", ())]
+    attempts = [_attempt(each) for each in detail.get("attempts", _only(row))]
+    unlisted = _unlisted(row.cost_nano, [*lines, *(line for one in attempts for line in one["lines"])])
     return {
         "object": "receipt",
         "request_id": row.request_id,
@@ -38,15 +41,25 @@ def receipt(row: LedgerRow) -> dict[str, Any]:
         "key_via": row.key_via,
         "setting_key": row.setting_key,
         "catalogue": row.catalogue,
-        "lines": [_line(each) for each in detail.get("lines", ())],
-        "attempts": [_attempt(each) for each in detail.get("attempts", _only(row))],
+        "lines": lines,
+        "attempts": attempts,
         "dropped": list(detail.get("dropped", ())),
         "passed_over": detail.get("passed_over", []),
         "waited_ms": detail.get("waited_ms"),
+        "unlisted_nano": unlisted,
+        "unlisted_usd": None if unlisted is None else dollars(unlisted),
         "currency": "USD",
         "cost_nano": row.cost_nano,
         "cost_usd": None if row.cost_nano is None else dollars(row.cost_nano),
     }
+
+
+def _unlisted(cost_nano: int | None, lines: Sequence[dict[str, Any]]) -> int | None:
+    """What the total has beside its lines: of a request whose process died, what was booked for its call."""
+    known = [line["cost_nano"] for line in lines]
+    if cost_nano is None or None in known:
+        return None
+    return max(0, cost_nano - sum(known)) or None
 
 
 def _line(written: list[Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from keystore.errors import did_you_mean
 from keystore.ledger_row import LOST
 from keystore.ledger_usage import Sums
 from keystore.providers import Provider
+from keystore.token_format import is_token_id
 from keystore.usage import Group, UsagePage, UsageQuestion
 from router.query import KeySource
 
@@ -145,6 +146,8 @@ def _next_month(day: date) -> date:
 def _value(group: Group, text: str) -> str:
     if not text:
         raise UsageRefused(group, "it is empty")
+    if group is Group.TOKEN and not is_token_id(text):
+        raise UsageRefused(group, "it must be a token's id: 12 letters and digits, as lists of tokens have it")
     return _one_of(group, text, _CLOSED[group]) if group in _CLOSED else text
 
 

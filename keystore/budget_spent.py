@@ -2,8 +2,8 @@
 threshold is crossed.
 
 Owns `spent_nano` and `told` of `budget_use`. A row counts in its tenant's, its token's and its plan's budgets of that
-moment, in the periods that it began in, whoever reserved for it; what was held for it is then held no more. Money is
-whole nano-dollars. Must not know processes, nor how rows are written.
+moment, in the periods that it began in, whoever reserved for it; what was held for it is then held no more. A budget
+that is set is looked at too. Money is whole nano-dollars. Must not know processes, nor how rows are written.
 """
 
 from collections import defaultdict
@@ -86,6 +86,26 @@ class BudgetSpent:
         if crossed:
             await enqueue(connection, [message_of(each) for each in crossed], now=self._now())
         return crossed
+
+    async def reached(
+        self, connection: AsyncConnection, slug: str, budget: Budget, at: datetime
+    ) -> Callable[[], None] | None:
+        """Look at what is spent of a budget whose amount was set in this transaction: a tenant that it stops at once
+        spends no more, so that no row would tell. Webhooks' messages are written; the rest is told when the result is
+        called, after the transaction. A threshold that is reached no more may be told again."""
+        slot = Slot(budget.key, budget.starts(at))
+        row = (await rows_of(connection, [slot])).get(slot)
+        level = self._level(row.spent_nano, budget.amount_nano) if row else 0
+        if row is None or level == row.told:
+            return None
+        await connection.execute(
+            _update().values(told=bindparam("to")), {"key": slot.budget_key, "since": slot.starts, "to": level}
+        )
+        if level < row.told:
+            return None
+        crossed = Crossed(slug, budget, level, slot.starts, row.spent_nano, budget.resets_at(at))
+        await enqueue(connection, [message_of(crossed)], now=self._now())
+        return partial(self.tell, [crossed])
 
     async def _budgets(self, connection: AsyncConnection, tenant_ids: Iterable[str]) -> dict[str, "_Known"]:
         """The budgets of these tenants, as they are now."""

@@ -5,7 +5,7 @@ dollars. Must not know what was spent of a budget (keystore.budget_use), nor req
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -25,6 +25,8 @@ from keystore.money_tables import MOST, budget_use, budgets, usage
 from keystore.tenants import Tenant, check_token, hold_tenant, successive_tokens
 
 MOST_USD: Final = 1_000_000_000
+# Told of a budget that was set in this transaction, with its tenant's slug, and when; what it returns is called after.
+Reached = Callable[[AsyncConnection, str, "Budget", datetime], Awaitable[Callable[[], None] | None]]
 
 
 class Period(StrEnum):
@@ -159,10 +161,11 @@ NO_BUDGETS: Final = TenantBudgets()
 
 class BudgetStore:
     """Every statement on budgets' definitions; each method is one transaction. DatabaseUnavailable when the database
-    fails."""
+    fails. `reached` tells which threshold a budget that was set has reached."""
 
-    def __init__(self, database: Database, *, now: Clock, random: Random) -> None:
+    def __init__(self, database: Database, *, reached: Reached, now: Clock, random: Random) -> None:
         self._database = database
+        self._reached = reached
         self._now = now
         self._random = random
 
@@ -177,11 +180,13 @@ class BudgetStore:
         hard: bool | None = None,
     ) -> Budget:
         """A budget of the tenant, or of one of its tokens, in place of the one it has for the same, also for the tokens
-        that share it. `amount` in dollars; without `hard`, a managed budget is hard and one for the tenant's own keys
-        is soft. What was spent in the present period counts. BudgetInvalid, or TenantUnknown."""
+        that share it. `amount` in dollars; without `hard` it stays as hard or soft as it was, and a new one is hard
+        when it is managed, else soft. What was spent in the present period counts, and a threshold that it has reached
+        is told. BudgetInvalid, or TenantUnknown."""
         which = {"period": _checked_period(period), "spend": _checked_spend(spend), "token_id": token_id}
-        is_hard = which["spend"] == Spend.MANAGED if hard is None else hard
-        values = {"amount_nano": in_nano(amount), "hard": int(is_hard), "updated_at": self._now()}
+        values = {"amount_nano": in_nano(amount), "updated_at": self._now()}
+        if hard is not None:
+            values["hard"] = int(hard)
         async with self._database.write(lock=Lock.BUDGETS) as connection:
             await hold_tenant(connection, tenant)
             await check_token(connection, tenant, token_id, BudgetInvalid)
@@ -193,7 +198,11 @@ class BudgetStore:
             await connection.execute(change.values(**values))
             found = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
             await note_change(connection, Changed.TENANT, tenant.id, now=self._now())
-        return budget_from_row(found)
+            budget = budget_from_row(found)
+            tell = await self._reached(connection, tenant.slug, budget, self._now())
+        if tell:
+            tell()
+        return budget
 
     async def _make(
         self, connection: AsyncConnection, tenant: Tenant, which: Mapping[str, str], values: Mapping[str, Any]
@@ -204,8 +213,8 @@ class BudgetStore:
         kin = (await connection.execute(select(budgets).where(*theirs))).first()
         first = (kin.counted_as or kin.token_id) if kin else succession[0]
         row = {"budget_id": _new_id(self._random), "tenant_id": tenant.id, "created_at": self._now()}
-        row |= {"counted_as": first or None}
-        await connection.execute(insert(budgets).values(**row, **which, **values))
+        row |= {"counted_as": first or None, "hard": kin.hard if kin else int(which["spend"] == Spend.MANAGED)}
+        await connection.execute(insert(budgets).values(**{**row, **which, **values}))
         made = (await connection.execute(select(budgets).where(*_is(tenant, **which)))).one()
         await _count_the_past(connection, budget_from_row(made), succession, self._now(), shared=kin is not None)
         return made
@@ -244,7 +253,11 @@ class BudgetStore:
         return budget_from_row(row)
 
     async def _unknown(self, tenant: Tenant, which: Mapping[str, str]) -> BudgetUnknown:
-        there = ", ".join(map(_called, await self.list(tenant))) or "none"
+        """Which there are of the same: of the tenant, or of this token, which has to be there."""
+        async with self._database.read() as connection:
+            await check_token(connection, tenant, which["token_id"], BudgetUnknown)
+        own = [each for each in await self.list(tenant) if each.token_id == which["token_id"]]
+        there = ", ".join(f"{each.spend} for a {each.period}" for each in own) or "none"
         whose = f"token {which['token_id']!r} of tenant" if which["token_id"] else "tenant"
         wanted = f"the {whose} {tenant.slug!r} has no {which['spend']} budget for a {which['period']}"
         return BudgetUnknown(f"{wanted}; it has: {there}")
@@ -268,11 +281,6 @@ async def carry_budgets(
 
 def _new_id(random: Random) -> str:
     return str(uuid.UUID(bytes=random(16), version=4))
-
-
-def _called(budget: Budget) -> str:
-    of = f" of token {budget.token_id}" if budget.token_id else ""
-    return f"{budget.spend} for a {budget.period}{of}"
 
 
 def _is(tenant: Tenant, *, period: str, spend: str, token_id: str) -> tuple[Any, ...]:

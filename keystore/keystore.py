@@ -171,8 +171,8 @@ class Keystore:
         tenants = TenantStore(database, known_plans, now=now, random=random)
         token_store, names = TokenStore(database, service, now=now, random=random), NameTable(registry)
 
-        use, budgets = KeyUse(database), BudgetStore(database, now=now, random=random)
         spent, spending = BudgetSpent(plan_budgets, now=now), Spending(database, now=now, rule=unusual)
+        use, budgets = KeyUse(database), BudgetStore(database, reached=spent.reached, now=now, random=random)
         limits = LimitStore(database, now=now)
 
         async def read_keyring(tenant: Tenant) -> Keyring:

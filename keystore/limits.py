@@ -112,6 +112,7 @@ class LimitStore:
             kept = [_from_row(row) for row in await connection.execute(select(limits).where(*_are(tenant, token_id)))]
             found = [each for each in kept if each.limited in wanted or not wanted]
             if not found or len(found) < len(set(wanted)):
+                await check_token(connection, tenant, token_id, LimitUnknown)
                 raise _unknown(tenant, token_id, wanted, kept)
             gone = limits.c.limited.in_([each.limited.value for each in found])
             await connection.execute(delete(limits).where(*_are(tenant, token_id), gone))

@@ -26,7 +26,8 @@ class BudgetQuery(Sent):
 
 
 class BudgetNew(Sent):
-    """What may be spent. Without `hard`, a managed budget refuses what could overrun it, and another only tells."""
+    """What may be spent. `hard` refuses what could overrun it, else it only tells. Without `hard` it stays what it was;
+    a new one is hard when it is managed."""
 
     amount_usd: Annotated[str, Field(pattern=AMOUNT, description="Dollars as text, e.g. 49.90; 0: nothing.")]
     hard: Annotated[bool | None, Field(strict=True)] = None

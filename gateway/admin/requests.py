@@ -58,6 +58,8 @@ class ReceiptOut(Told):
     dropped: list[str]
     passed_over: Sequence[str] = ()  # better candidates that a budget did not allow
     waited_ms: int | None = None  # a bulk request, for its turn
+    unlisted_nano: int | None = None  # in the total and in no line
+    unlisted_usd: str | None = None
     currency: Literal["USD"] = "USD"
     cost_nano: int | None
     cost_usd: str | None

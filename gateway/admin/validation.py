@@ -15,6 +15,7 @@ from gateway.admin.problems import ProviderUnknown, invalid
 from gateway.admin.shapes import FORMS
 from gateway.errors import ApiError
 from keystore.errors import (
+    AliasRefused,
     BudgetUnknown,
     CredentialUnknown,
     DecisionUnknown,
@@ -23,6 +24,7 @@ from keystore.errors import (
     PriceReleaseUnknown,
     TenantUnknown,
     TokenUnknown,
+    WebhookUnknown,
 )
 
 WHOLE: Final = MappingProxyType({"missing": "it is missing", "model_attributes_type": "it must be an object"})
@@ -48,6 +50,8 @@ IN_PATH: Final[Mapping[str, type[KeystoreError]]] = MappingProxyType(
         "spend": BudgetUnknown,
         "period": BudgetUnknown,
         "limit": LimitUnknown,
+        "webhook_id": WebhookUnknown,
+        "name": AliasRefused,
     }
 )
 

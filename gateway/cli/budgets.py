@@ -1,16 +1,19 @@
 """`wardgate budget`: what a tenant or one of its tokens may spend, and what is left of it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from gateway.budgeting.telling import amount_of, defined, state_of, states_of, target_of, told
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.tenants import Slug
 from gateway.control.gate import Operation
+from keystore.budget_spent import Crossed
 from keystore.budget_use import BudgetState
 from keystore.budgets import Budget, Period, Spend
 from keystore.token_format import token_id_of
@@ -23,25 +26,39 @@ OfSpend = Annotated[
 OfToken = Annotated[str, typer.Option("--token", help="Of one of the tenant's tokens, by id; else of all together.")]
 
 
-@app.command("set")
+class SetCommand(TyperCommand):
+    """A negative amount looks like an option that there is not; it is refused as what it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(re.match(r"-\.?[0-9]", each) for each in args):
+            raise typer.BadParameter(
+                "it is from 0, which lets nothing be spent, and never negative", param_hint="AMOUNT"
+            )
+        return super().parse_args(ctx, args)
+
+
+@app.command("set", cls=SetCommand)
 def set_budget(
     slug: Slug,
     amount: Annotated[str, typer.Argument(help="In dollars, e.g. 49.90; 0 lets nothing be spent.")],
     period: OfPeriod,
     spend: OfSpend,
     token: OfToken = "",
-    hard: Annotated[
-        bool | None,
-        typer.Option("--hard/--soft", help="Refuse what could overrun it, or only tell. Without: managed is hard."),
-    ] = None,
+    hard: Annotated[bool, typer.Option("--hard", help="Refuse what could overrun it.")] = False,
+    soft: Annotated[bool, typer.Option("--soft", help="Refuse nothing, only tell.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set a budget in place of the one there is for the same; what was spent in the present period counts."""
+    """Set a budget in place of the one there is for the same; what was spent in the present period counts. Without
+    --hard or --soft it stays what it was; a new one is hard when it is managed, else soft."""
+    if hard and soft:
+        raise typer.BadParameter("a budget is either hard or soft: say one of them", param_hint="--hard / --soft")
+    kind = hard if hard or soft else None
     dollars, token_id = amount_of(amount), token_id_of(token.strip())
 
     async def work(at: Operation) -> BudgetState:
+        at.keystore.budget_spent.tell = tell_crossed
         set_now = at.keystore.budgets.set
-        budget = await set_now(at.tenant, period.value, spend.value, dollars, token_id=token_id, hard=hard)
+        budget = await set_now(at.tenant, period.value, spend.value, dollars, token_id=token_id, hard=kind)
         return await state_of(at.keystore, budget, datetime.now(UTC))
 
     target = target_of(spend, period, token_id)
@@ -89,6 +106,12 @@ def remove_budget(slug: Slug, period: OfPeriod, spend: OfSpend, token: OfToken =
         print_json(row | {"removed": True})
     else:
         print(f"{_named(slug, row)} is removed.")
+
+
+def tell_crossed(crossed: Sequence[Crossed]) -> None:
+    """What a process that serves writes to its log; webhooks are sent it by one of those."""
+    for one in crossed:
+        typer.echo(f"Note: {one.per_cent} % of the budget {one.budget.key} are spent.", err=True)
 
 
 def _named(slug: str, row: Mapping[str, object]) -> str:

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from gateway.cli.begins import settings
+from gateway.cli.budgets import tell_crossed
 from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.cli.ends import FINDINGS
 from gateway.config import ConfigError
 from gateway.control.gate import Operation
 from gateway.usage_report import dollars
-from keystore.budget_spent import Crossed
 from keystore.errors import counted
 from keystore.ledger_check import Difference, Reconciliation
 from keystore.ledger_rejected import Rejected, Standing, rejected, replay
@@ -57,7 +57,7 @@ def show_rejected(
         found = await rejected(folder, at.keystore.ledger)
         if not replay_them:
             return found
-        at.keystore.budget_spent.tell = _tell_crossed
+        at.keystore.budget_spent.tell = tell_crossed
         return await replay(found, at.keystore.ledger)
 
     found = operate("ledger.replay" if replay_them else "ledger.rejected", work)
@@ -71,11 +71,6 @@ def show_rejected(
         )
     if any(one.standing is not Standing.WRITTEN for one in found):
         raise typer.Exit(FINDINGS)
-
-
-def _tell_crossed(crossed: Sequence[Crossed]) -> None:
-    for one in crossed:
-        typer.echo(f"Note: {one.per_cent} % of the budget {one.budget.key} are spent.", err=True)
 
 
 def _told(one: Rejected) -> dict[str, object]:

@@ -9,6 +9,8 @@ from gateway.cli.console import AsJson, operate, print_json, print_table
 from gateway.control.gate import Operation
 from gateway.receipts import receipt
 from gateway.usage_report import dollars
+from keystore.ledger_row import LOST
+from router.query import KeySource
 
 Json = Mapping[str, Any]
 _STATES: Mapping[str, str] = {
@@ -42,6 +44,8 @@ def _print(found: Json) -> None:
     if found["provider"]:
         key = f"the key {found['key_source']}:{found['key_via']}, stored as {found['setting_key']}"
         print(f"Asked last: {found['provider']}/{found['model']} with {key}.")
+    if found["outcome"] == LOST:
+        print("The process that served it died before it ended: nobody knows how the call went, nor what it used.")
     if found["dropped"]:
         print(f"Left out of the request: {', '.join(found['dropped'])}.")
     if found["waited_ms"] is not None:
@@ -53,16 +57,30 @@ def _print(found: Json) -> None:
             (place, _model(one), one["outcome"], one["status"], one["duration_ms"], _known(one["cost_usd"]))
             for place, one in enumerate(found["attempts"], start=1)
         ],
-        empty="No provider was asked.",
+        empty=_no_attempt(found),
     )
     print()
     print_table(
         ("charged", "units", "USD each", "USD"),
         [_charged(one) for one in found["lines"]],
-        empty="Nothing is charged by the unit.",
+        empty="Nothing is charged by the unit." if found["unlisted_nano"] is None else "No line says what is charged.",
     )
     _print_failed(found["attempts"])
+    if found["unlisted_nano"] is not None:
+        print(f"\nIn no line: {found['unlisted_usd']} USD, {_why_unlisted(found)}.")
     print(f"\nTotal: {_total(found)}; {_STATES[found['state']]}. Prices: {found['catalogue'] or 'none'}.")
+
+
+def _no_attempt(found: Json) -> str:
+    return "Of the attempts nothing is written." if found["provider"] else "No provider was asked."
+
+
+def _why_unlisted(found: Json) -> str:
+    if found["outcome"] != LOST:
+        return "of which nothing else is written"
+    if found["key_source"] == KeySource.MANAGED:
+        return "which was reserved for the call before it was made: the most that was held for it, or what was expected"
+    return "which the call was expected to cost before it was made"
 
 
 def _print_failed(attempts: Sequence[Json]) -> None:

@@ -105,7 +105,9 @@ def test_sentences_for_people_and_the_record(cli: Commands) -> None:
     ("arguments", "code", "hint"),
     [
         (("acme", "lots", *MONTH, *MANAGED), 1, 'dollars, like "49.90"'),
-        (("acme", "-1", *MONTH, *MANAGED), 2, "-1"),
+        (("acme", "-1", *MONTH, *MANAGED), 2, "never negative"),
+        (("acme", *MONTH, *MANAGED, "-.5"), 2, "never negative"),
+        (("acme", "1", *MONTH, *MANAGED, "--hard", "--soft"), 2, "either hard or soft"),
         (("acme", "0.0000000001", *MONTH, *MANAGED), 1, "nine decimals"),
         (("acme", "1000000001", *MONTH, *MANAGED), 1, "1,000,000,000"),
         (("acme", "1", "--period", "week", *MANAGED), 2, "'day', 'month'"),
@@ -117,3 +119,31 @@ def test_sentences_for_people_and_the_record(cli: Commands) -> None:
 def test_what_is_no_budget_is_refused(cli: Commands, arguments: tuple[str, ...], code: int, hint: str) -> None:
     assert hint in cli("budget", "set", *arguments, code=code)
     assert [one["whose"] for one in budgets(cli)] == ["plan"]
+
+
+def test_budget_stays_hard_or_soft_until_it_is_said(cli: Commands) -> None:
+    def hard(*arguments: str) -> object:
+        found = cli.json("budget", "set", "acme", *arguments)
+        assert isinstance(found, dict)
+        return found["hard"]
+
+    own, managed = (*DAY, *OWN), (*DAY, *MANAGED)
+    assert [hard("1", *own), hard("1", *managed)] == [False, True], "as new ones are"
+    assert [hard("1", *own, "--hard"), hard("2", *own), hard("2", *own, "--soft")] == [True, True, False]
+    assert [hard("1", *managed, "--soft"), hard("2", *managed), hard("2", *managed, "--hard")] == [False, False, True]
+
+
+def test_removing_names_what_that_token_has(cli: Commands) -> None:
+    token = cli.json("token", "create", "acme")
+    assert isinstance(token, dict)
+    cli("budget", "set", "acme", "1", *DAY, *OWN)
+    cli("limit", "set", "acme", "--concurrency", "3")
+    for wanted in (("budget", "remove", "acme", *DAY, *OWN), ("limit", "remove", "acme", "--concurrency")):
+        unknown = cli(*wanted, "--token", "AAAAAAAAAAAA", code=1)
+        assert "has no token 'AAAAAAAAAAAA'; `wardgate token list` shows them" in unknown
+        assert "it has" not in unknown
+    none = cli("budget", "remove", "acme", *DAY, *OWN, "--token", token["id"], code=1)
+    assert f"the token '{token['id']}' of tenant 'acme' has no byok budget for a day; it has: none" in none
+    cli("budget", "set", "acme", "1", *MONTH, *OWN, "--token", token["id"])
+    other = cli("budget", "remove", "acme", *DAY, *OWN, "--token", token["id"], code=1)
+    assert other.rstrip().endswith("it has: byok for a month")

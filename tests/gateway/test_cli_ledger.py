@@ -19,7 +19,7 @@ from keystore.ledger_row import LedgerRow, State
 from tests.gateway.commands import Commands
 
 DAY = "2026-03-05"
-FIRST, UNPRICED, REFUSED = ("req_" + digit * 32 for digit in "123")
+FIRST, UNPRICED, REFUSED, DIED = ("req_" + digit * 32 for digit in "1235")
 LINES = [["input", "1000", "0.0000003", 300_000], ["output", "7", "0.000001200000001", 8_400]]
 TRIED = [["openai", "gpt-4o", "rate_limited", 429, 7], ["minimax", "MiniMax-M2", "ok", 200, 9]]
 
@@ -38,6 +38,8 @@ def row(request_id: str, detail: dict[str, object], **fields: object) -> LedgerR
 ROWS = (
     row(FIRST, {"lines": LINES, "attempts": TRIED, "dropped": ["seed"]}, attempts=2, cost_nano=308_400),
     row(UNPRICED, {"lines": [LINES[0], ["output", "5", None, None]]}, state=State.ESTIMATED),
+    row(DIED, {}, attempts=0, state=State.ESTIMATED, outcome="lost", status=0, cost_nano=603_900,
+        provider="minimax", model="MiniMax-M2", key_source="byok", key_via="former", setting_key="MINIMAX_API_KEY"),
     row(REFUSED, {"lines": []}, attempts=0, state=State.RELEASED, outcome="refused", status=403, cost_nano=0),
 )  # fmt: skip
 
@@ -87,6 +89,19 @@ def test_receipt_says_what_is_not_known(cli: Commands) -> None:
     told = cli("usage", "receipt", REFUSED)
     assert "No provider was asked." in told and "Total: 0 USD; nothing was used. Prices: none." in told
     assert "the ledger has no row of this request id" in cli("usage", "receipt", "req_" + "9" * 32, code=1)
+
+
+def test_receipt_of_a_request_whose_process_died_says_what_is_booked(cli: Commands) -> None:
+    told = cli("usage", "receipt", DIED)
+    assert "died before it ended" in told
+    assert "In no line: 0.0006039 USD, which the call was expected to cost before it was made." in told
+    assert "Total: 0.0006039 USD; nobody counted all of it, so it is estimated." in told
+    assert "No provider was asked" not in told and "Nothing is charged" not in told
+    found = cli.json("usage", "receipt", DIED)
+    assert isinstance(found, dict)
+    assert (found["lines"], found["unlisted_nano"], found["cost_nano"]) == ([], 603_900, 603_900)
+    whole = cli.json("usage", "receipt", FIRST)
+    assert isinstance(whole, dict) and (whole["unlisted_nano"], whole["unlisted_usd"]) == (None, None)
 
 
 def test_request_without_a_decision_is_told_from_its_row(cli: Commands) -> None:
@@ -148,7 +163,8 @@ def test_ledger_agrees_with_usage_until_somebody_changes_it(cli: Commands) -> No
         **{"day": DAY, "rows_kept": True, "agrees": True, "differences": []},
     }
     with closing(sqlite3.connect("w.db")) as database, database:
-        database.execute("UPDATE wardgate_usage SET cost_nano = cost_nano + 1 WHERE period = 'day' AND cost_nano > 0")
+        one = "period = 'day' AND outcome = 'ok' AND cost_nano > 0"
+        database.execute(f"UPDATE wardgate_usage SET cost_nano = cost_nano + 1 WHERE {one}")
     told = cli("ledger", "check", "--day", DAY, code=3)
     assert "2 sums of 2026-03-05 or its month differ" in told and "cost_nano  308400    308401" in told
     found = orjson.loads(cli("ledger", "check", "--day", DAY, "--json", code=3))

@@ -36,6 +36,15 @@ def test_lines_add_up_to_the_total_to_the_nano_dollar(lines: list[tuple[str, str
     assert [(one["class"], one["units"], one["price_usd"], one["cost_nano"]) for one in told["lines"]] == lines
 
 
+def test_what_no_line_says_is_told_beside_them() -> None:
+    """Of a process that died: what was booked for its call."""
+    lost = receipt(row(outcome="lost", state=State.ESTIMATED, status=0, attempts=0, cost_nano=603_900))
+    assert (lost["lines"], lost["unlisted_nano"], lost["unlisted_usd"]) == ([], 603_900, "0.0006039")
+    failed = [["openai", "gpt-4o", "timeout", None, 7, 40, [["input", "1", "0.00000004", 40]]]]
+    told = receipt(row(cost_nano=100, detail=detail(lines=[["input", "10", "0.000000006", 60]], attempts=failed)))
+    assert (told["unlisted_nano"], told["unlisted_usd"]) == (None, None)
+
+
 def test_what_nobody_knows_is_null_and_never_zero() -> None:
     lines = [["input", "10", "0.000001", 10_000], ["output", "5", None, None]]
     told = receipt(row(cost_nano=None, detail=detail(lines=lines)))

@@ -81,6 +81,7 @@ def test_december_has_a_next_month() -> None:
 
 REFUSED = {
     "word that is near": ({"by": "modle"}, "`by`: takes words", 'did you mean "model"?'),
+    "token's id that is none": ({"token": "tok1"}, "12 letters and digits", "."),
     "word that is none": ({"by": "day,x"}, "day, month, model, provider, token, outcome, key_source", "."),
     "no word": ({"by": ""}, "`by`", "day, month"),
     "word twice": ({"by": "day, day"}, "`by`", "twice"),

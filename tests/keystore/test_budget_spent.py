@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from keystore.budget_spent import BudgetSpent, Crossed
 from keystore.budget_use import Ask, Slot
 from keystore.budgets import Budget, Spend, plan_budget
+from keystore.errors import DatabaseUnavailable
 from keystore.keystore import Keystore
 from keystore.ledger_row import LedgerRow, State
 from keystore.money import NANO, usd_of
 from keystore.tenants import Tenant
 from tests.keystore.conftest import START
+from tests.keystore.ledgers import a_row
 
 PLAN = plan_budget("acme", 1_000)
 
@@ -128,6 +132,58 @@ async def test_thresholds_of_a_soft_budget_are_told(keystore: Keystore, acme: Te
     assert soft.spend is Spend.BYOK
     (crossed,) = await write(keystore, row(20, "byok"))
     assert (crossed.budget, crossed.per_cent, crossed.spent_nano) == (soft, 100, 20)
+
+
+async def set_and_told(keystore: Keystore, acme: Tenant, nano: int, **more: Any) -> list[int]:
+    """Set a budget of a day for the tenant's own keys; the thresholds that this told."""
+    told: list[Crossed] = []
+    keystore.budget_spent.tell = told.extend
+    await keystore.budgets.set(acme, "day", "byok", usd_of(nano), **more)
+    return [each.per_cent for each in told]
+
+
+async def test_amount_that_is_reached_when_it_is_set_is_told_once(keystore: Keystore, acme: Tenant) -> None:
+    """Nobody spends of a hard budget that is used up, so that no row could tell it."""
+    assert await set_and_told(keystore, acme, 0, hard=True) == [], "nothing is spent of it"
+    await keystore.budgets.remove(acme, "day", "byok")
+    await keystore.ledger.write("j", 0, [a_row(1, tenant_id="acme", key_source="byok", cost_nano=27_000)])
+    assert await set_and_told(keystore, acme, 10_000, hard=True) == [100]
+    assert await set_and_told(keystore, acme, 10_000, hard=True) == []
+    assert await write(keystore, row(1, "byok")) == [], "and no row tells it again"
+
+
+async def test_amount_that_is_changed_is_looked_at_anew(keystore: Keystore, acme: Tenant) -> None:
+    assert await set_and_told(keystore, acme, 1_000) == []
+    assert await write(keystore, row(450, "byok")) == []
+    assert await set_and_told(keystore, acme, 800) == [50]
+    assert await set_and_told(keystore, acme, 700) == []
+    assert await set_and_told(keystore, acme, 10_000) == []
+    assert await set_and_told(keystore, acme, 500) == [80], "after more was allowed"
+    assert await set_and_told(keystore, acme, 0) == [100]
+
+
+async def test_budget_that_is_set_again_knows_what_was_told_of_another_token(keystore: Keystore, acme: Tenant) -> None:
+    token = (await keystore.tokens.create(acme)).id
+    await keystore.ledger.write("j", 0, [a_row(1, tenant_id="acme", token_id=token, key_source="byok", cost_nano=80)])
+    assert await set_and_told(keystore, acme, 100, token_id=token) == [80]
+    after = (await keystore.tokens.rotate(token, overlap=timedelta(hours=1))).id
+    assert await set_and_told(keystore, acme, 100, token_id=after) == []
+    assert await set_and_told(keystore, acme, 80, token_id=after) == [100]
+
+
+async def test_budget_that_cannot_be_told_is_not_set(keystore: Keystore, acme: Tenant) -> None:
+    """What webhooks are sent is written in one transaction with the amount."""
+    await keystore.ledger.write("j", 0, [a_row(1, tenant_id="acme", key_source="byok", cost_nano=27_000)])
+    await keystore.webhooks.add("https://hooks.example.com/")
+    async with keystore._database.write() as connection:
+        await connection.execute(text("ALTER TABLE wardgate_webhook_messages RENAME TO elsewhere"))
+    with pytest.raises(DatabaseUnavailable):
+        await set_and_told(keystore, acme, 10_000)
+    assert await keystore.budgets.list(acme) == []
+    async with keystore._database.write() as connection:
+        await connection.execute(text("ALTER TABLE elsewhere RENAME TO wardgate_webhook_messages"))
+    assert await set_and_told(keystore, acme, 10_000) == [100]
+    assert await keystore.outbox.waiting() == 1
 
 
 async def test_many_slots_in_one_batch(keystore: Keystore, acme: Tenant) -> None:

@@ -310,11 +310,12 @@ async def test_budget_set_beside_the_one_that_it_shares_takes_nothing_back(
     second = await rotated(keystore, first)
     await keystore.budgets.remove(acme, "day", "managed", token_id=second)
     await write(keystore, spent(1, first, 10))
-    await world.sql("UPDATE wardgate_budget_use SET spent_nano = 50, told = 1")
+    await world.sql("UPDATE wardgate_budget_use SET spent_nano = 90, told = 80")
+    keystore.budget_spent.tell = lambda crossed: pytest.fail(f"told again: {crossed}")
     again = await keystore.budgets.set(acme, "day", "managed", usd_of(100), token_id=second)
     assert again.key == made.key
     mine = "SELECT spent_nano, told FROM wardgate_budget_use WHERE budget_key = :key"
-    assert await world.sql(mine, key=made.key) == [(50, 1)]
+    assert await world.sql(mine, key=made.key) == [(90, 80)]
 
 
 async def test_budget_of_before_tokens_shared_one_counts_on_and_is_carried(

@@ -29,7 +29,13 @@ ALL_YEAR = UsageQuestion(date(2026, 1, 1), date(2027, 1, 1), (Group.MONTH,))
 
 def row(day: date, tenant: str = "t1", **values: Any) -> dict[str, Any]:
     """A day's sums."""
-    names = {"token_id": "tok1", "provider": "minimax", "model": "MiniMax-M2", "key_source": "byok", "outcome": "ok"}
+    names = {
+        "token_id": "tok1tok1tok1",
+        "provider": "minimax",
+        "model": "MiniMax-M2",
+        "key_source": "byok",
+        "outcome": "ok",
+    }
     known = {"tenant_id": tenant, "period": "day", "starts": day} | names | Sums(requests=1)._asdict() | values
     assert len(known) == len(usage.c)
     return known

@@ -158,6 +158,35 @@ def test_threshold_of_a_budget_is_told_and_its_signature_verified_as_documented(
     assert stage.gateway.metric("wardgate_webhook_deliveries_total", outcome="delivered") >= 1
 
 
+def test_budget_that_is_used_up_when_it_is_set_is_told(stage: Stage) -> None:
+    """From then on every call is refused, so that no call would tell it."""
+    token = stage.gateway.tenant("late", keys={"MINIMAX_API_KEY": "sk-sandbox-alerts"})
+    cost = stage.ask(token)
+
+    async def admin_token(keystore: Keystore) -> str:
+        return (await keystore.tokens.create(None, kind="admin")).token
+
+    where = "/admin/tenants/late/budgets/byok/day"
+    body, admin = {"amount_usd": "0.00001", "hard": True}, stage.gateway.operate(admin_token)
+
+    eventually(lambda: stage.gateway.get("/v1/usage", token).json()["total"]["requests"] == 1)
+    head = {"authorization": f"Bearer {admin}"}
+    assert httpx.put(stage.gateway.url + where, json=body, headers=head).status_code == 200
+    assert stage.gateway.post("/v1/chat/completions", token, ASK).status_code == 429
+    eventually(lambda: bool(of(stage, "late", "budget.threshold")))
+    (told,) = of(stage, "late", "budget.threshold")
+    assert (told["per_cent"], told["hard"], Decimal(str(told["spent_usd"]))) == (100, True, cost)
+    (line,) = [line for line in stage.gateway.logs.records("budget.threshold") if line["tenant"] == "late"]
+    assert (line["per_cent"], line["amount_usd"]) == (100, "0.00001")
+
+    done = stage.gateway.cli("budget", "set", "late", "0.00001", "--period", "month", "--spend", "byok")
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"Note: 100 % of the budget {str(line['budget'])[:-3]}month are spent.\n",
+    )
+    eventually(lambda: len(of(stage, "late", "budget.threshold")) == 2)
+
+
 def test_receiver_that_never_answers_slows_nothing_down(stage: Stage) -> None:
     """It was asked by the alerts before, and holds them open."""
     eventually(lambda: len(stage.silent.heard) > 0)

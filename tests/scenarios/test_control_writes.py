@@ -3,12 +3,15 @@
 import base64
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from gateway.admin.door import Audience
+from gateway.admin.table import ROWS
 from keystore.tables import credentials, idempotency, tenants, tokens
 from tests.harness import eventually
 from tests.scenarios.control import OPENAI, VALUE, Control
@@ -614,3 +617,21 @@ def test_new_tenant_is_told_its_first_key_and_a_plan_can_be_tried_before_it_is_s
     assert code(control.admin("GET", path[:-6])) == (400, "invalid_request")
     assert code(control.admin("GET", "/admin/tenants/nobody/plan/simulate?plan=team")) == (404, "tenant_unknown")
     assert control.admin("GET", "/admin/tenants/onboarding").json()["plan"] == "team"
+
+
+def test_part_of_a_path_that_has_not_its_form_is_refused_everywhere(control: Control) -> None:
+    """Each part by itself, the others as they should be: a caller's mistake is never an error of the gateway."""
+    forms = {"tenant": "acme", "token_id": "A" * 12, "webhook_id": "wh_" + "0" * 12, "request_id": "req_" + "0" * 32}
+    forms |= {"setting_key": "MINIMAX_API_KEY", "name": "fast", "provider_id": "minimax", "release": "1"}
+    forms |= {"spend": "byok", "period": "day", "limit": "concurrency"}
+    wrong, seen = "%25" * 200, set()
+    for row in ROWS:
+        for part in re.findall(r"{([a-z_]+)}", row.path):
+            path = row.path.format_map(forms | {part: wrong})
+            who = "both" if row.audience is Audience.TENANTS else "admin"
+            answer = control.ask(who, row.method, path)
+            assert 400 <= answer.status_code < 500, (row.method, row.path, part, answer.text)
+            seen.add(part)
+    assert seen <= set(forms)
+    told = control.admin("DELETE", f"/admin/tenants/acme/aliases/{'a' * 64}")
+    assert code(told) == (400, "alias_refused")

@@ -116,7 +116,8 @@ def test_filters_take_what_they_name(used: Control) -> None:
         ("provider=minimax", 4),
         ("provider=minimax&day=2025-03-31", 2),
         ("key_source=managed", 0),
-        ("token=tok1", 8),
+        ("token=tok1tok1tok1", 8),
+        ("token=AAAAAAAAAAAA", 0),
         ("outcome=lost", 0),
         ("model=MiniMax-M2", 4),
     ):

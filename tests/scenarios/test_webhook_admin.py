@@ -42,3 +42,11 @@ def test_tenant_and_reader_add_none(control: Control) -> None:
     for who in ("both", "admin reader", "inference"):
         assert control.ask(who, "POST", "/admin/webhooks", {"url": URL}).status_code == 403, who
     assert control.ask("admin reader", "POST", f"/admin/webhooks/{NO_WEBHOOK}/test").status_code == 403
+
+
+def test_malformed_id_is_a_webhook_that_is_not_there(control: Control) -> None:
+    asked = [("DELETE", ""), ("POST", "/test"), ("POST", "/rotate")]
+    for name in ("wh_0", "nope", "wh_5F0C2A9BE413"):
+        for method, more in asked:
+            answer = control.admin(method, f"/admin/webhooks/{name}{more}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "webhook_unknown"), (method, name)

@@ -178,7 +178,8 @@ class Town:
 
     async def own(self, nano: int, *, hard: bool = True, period: str = "day", of: Tenant | None = None) -> Budget:
         """A managed budget of a tenant's own, as the store knows it."""
-        store = BudgetStore(self.databases[0], now=self.world.clock, random=os.urandom)
+        reached = BudgetSpent(PLANS, now=self.world.clock).reached
+        store = BudgetStore(self.databases[0], reached=reached, now=self.world.clock, random=os.urandom)
         return await store.set(of or self.tenant, period, "managed", usd_of(nano), hard=hard)
 
     async def close(self) -> None:
