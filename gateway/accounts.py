@@ -119,7 +119,7 @@ class Account:
         refusal = await self._hold(candidate)
         if refusal is not None:
             return refusal
-        with_fees = self.decision is not None and self.decision.query.needs.beyond.fees
+        with_fees = self.decision is not None and self.decision.query.needs.beyond.charged
         holding, expected = candidate.holding, None if with_fees else self._expected(candidate)
         cost = None if expected is None else together([*self.booked, (holding.source, expected)])
         row = begun(self.tally, self.began, State.RESERVED, "") | {

@@ -150,7 +150,7 @@ def charged_tier(usage: TokenUsage, needs: Needs, dropped: Iterable[str]) -> Ser
 def priced(offer: Offer, needs: Needs, usage: TokenUsage, service: ServiceTier) -> Charge | None:
     """What so much costs of this offer; None where something is paid for apart from tokens, which nobody counts: by
     what was asked, so that a tool that the model left alone counts as well."""
-    if offer.fee_unknown or needs.beyond.fees or Capability.WEB_SEARCH in needs.capabilities:
+    if offer.fee_unknown or needs.beyond.charged or Capability.WEB_SEARCH in needs.capabilities:
         return None
     return charge(offer.prices, metered(usage, service))
 

@@ -32,6 +32,9 @@ _PLAIN_FIELDS: Final = frozenset(
     vl_high_resolution_images
     """.split()  # noqa: SIM905 - ninety names, one to a line, hide what they are
 )
+# What providers search for a fee by, or answer faster at another price. Whatever else nobody knows may cost, and may as
+# well be a name that means nothing.
+_FEES: Final = frozenset({"enable_search", "plugins", "search_parameters", "speed"})
 _ELSEWHERE: Final = frozenset({"conversation", "previous_response_id", "thread"})  # what is read is not in the body
 _KNOWN: Final = _PLAIN_FIELDS | _ELSEWHERE | {"prompt"}
 _ITEMS: Final = ("messages", "input", "system")
@@ -56,15 +59,16 @@ _UNTOLD: Final = (("computer_toolset_", 5_000), ("", 1_500))
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
-    """`fees`: something is charged apart from tokens, or may be. `elsewhere`: tokens are read that are not in the body.
-    `picture_bytes` are those of the body that are pictures, which cost tokens by their size on the screen.
-    `tool_tokens`: of tools that the caller names and runs, and the provider describes."""
+    """`fees`: something is charged apart from tokens, or may be; `charged`: it is known to be. `elsewhere`: tokens are
+    read that are not in the body. `picture_bytes` are those of the body that are pictures, which cost tokens by their
+    size on the screen. `tool_tokens`: of tools that the caller names and runs, and the provider describes."""
 
     fees: bool = False
     elsewhere: bool = False
     pictures: int = 0
     picture_bytes: int = 0
     tool_tokens: int = 0
+    charged: bool = False
 
 
 NOTHING_BEYOND: Final = Beyond()
@@ -81,16 +85,23 @@ def beyond(body: Object) -> Beyond:
             picture_bytes += _picture_bytes(part)
         elsewhere = elsewhere or not (kind is None or kind in _PICTURE or kind in _TEXT)
         elsewhere = elsewhere or isinstance(part.get("audio"), dict)  # what was said before, by its id
-    return Beyond(has_fees(body), elsewhere, pictures, picture_bytes, sum(map(_tool_tokens, _tools(body))))
+    charged = is_charged(body)
+    tool_tokens = sum(map(_tool_tokens, _tools(body)))
+    return Beyond(charged or _may_cost(body), elsewhere, pictures, picture_bytes, tool_tokens, charged)
 
 
-def has_fees(body: Object) -> bool:
-    """Whether it asks for what is charged apart from tokens, or may be."""
-    if not body.keys() <= _KNOWN and any(
-        name not in _KNOWN and not _is_idle(name, value) for name, value in body.items()
-    ):
+def is_charged(body: Object) -> bool:
+    """Whether it asks for what is known to be charged apart from tokens: tools that the provider runs, and searches. A
+    name that nobody knows is none of it: else it would take a call's cost away from its tenant's sums."""
+    if any(not _is_callers(tool) for tool in _tools(body)):
         return True
-    return any(not _is_callers(tool) for tool in _tools(body))
+    return not _FEES.isdisjoint(body) and any(not _is_idle(name, body[name]) for name in _FEES & body.keys())
+
+
+def _may_cost(body: Object) -> bool:
+    return not body.keys() <= _KNOWN and any(
+        name not in _KNOWN and not _is_idle(name, value) for name, value in body.items()
+    )
 
 
 def _tools(body: Object) -> Sequence[object]:

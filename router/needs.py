@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from router.beyond import NOTHING_BEYOND, Beyond, beyond, has_fees
+from router.beyond import NOTHING_BEYOND, Beyond, beyond, is_charged
 from router.price_rows import Capability
 from router.prices import ServiceTier
 
@@ -20,7 +20,7 @@ _TOKENS_PER_MESSAGE: Final = 4  # role and separators (OpenAI cookbook, "How to 
 _TOKENS_PER_IMAGE: Final = 765  # 1024 x 1024 in high detail (OpenAI vision guide)
 _TOKENS_PER_FILE: Final = 1_500  # a page or two of a PDF; the size of the rest is not known here
 
-_FEES: Final = Beyond(fees=True)
+_FEES: Final = Beyond(fees=True, charged=True)
 # Other words for how long a model may think; which of several a provider heeds is not known.
 _OTHER_THOUGHTS: Final = ("chat_template_kwargs", "reasoning", "reasoning_effort", "thinking")
 
@@ -82,7 +82,7 @@ class Needs:
     def with_fees(self, asked: Mapping[str, object]) -> "Needs":
         """With whether the caller's own body asks for what is charged apart from tokens. Most ask for nothing of that,
         and these are the needs themselves."""
-        return replace(self, beyond=_FEES) if has_fees(asked) else self
+        return replace(self, beyond=_FEES) if is_charged(asked) else self
 
 
 def read_needs(body: Mapping[str, object]) -> Needs:

@@ -54,7 +54,7 @@ async def test_what_is_refused_says_what_would_help(keystore: Keystore, acme: Te
             await keystore.limits.set(acme, amounts, token_id=token)
     with pytest.raises(LimitUnknown, match=r"no requests_per_minute of its own; it has: concurrency"):
         await keystore.limits.remove(acme, ["concurrency", "requests_per_minute"])
-    with pytest.raises(LimitUnknown, match=r"the token 'AAAAAAAAAAAA' of tenant 'acme' has no limit of its own"):
+    with pytest.raises(LimitUnknown, match=r"the tenant 'acme' has no token 'AAAAAAAAAAAA'; `wardgate token list`"):
         await keystore.limits.remove(acme, token_id="AAAAAAAAAAAA")
     assert await keystore.limits.list(acme) == [Limit("acme", "", CONC, 1)]
     nobody = Tenant("nobody", "nobody", "", "solo", None, acme.created_at)

@@ -60,14 +60,18 @@ def test_abilities_are_read_from_the_body(body: dict[str, Any], capabilities: se
         ({"messages": [], "tools": [{"type": "web_search_20250305", "name": "web_search"}]}, True),
         ({"input": "Hi", "tools": [TOOL, {"type": "code_interpreter", "container": {"type": "auto"}}]}, True),
         ({"messages": [], "search_parameters": {"mode": "auto"}}, True),
-        ({"messages": [], "a_field_that_is_new": 1}, True),
-        ({"messages": [], "a_field_that_is_new": None}, False),
+        ({"messages": [], "search_parameters": {}}, True),
+        ({"messages": [], "enable_search": False}, False),
+        (
+            {"messages": [], "a_field_that_is_new": 1},
+            False,
+        ),  # a hard budget refuses it; a sum does not lose a call by it
     ],
 )
 def test_what_is_charged_apart_from_tokens_is_known_without_a_budget(asked: dict[str, Any], fees: bool) -> None:
     read = read_needs({"messages": []})
     found = read.with_fees(asked)
-    assert found.beyond.fees is fees and found.size is None
+    assert found.beyond.charged is found.beyond.fees is fees and found.size is None
     assert (found is read) is not fees
     assert found.corrected(7).beyond.fees is fees
 

@@ -171,5 +171,6 @@ async def test_fee_of_a_tool_that_the_provider_runs_makes_the_row_unpriced(
             spent = [one["spent_usd"] for one in budgets if one["spend"] == "byok"]
             assert spent == ([] if budget is None else ["0"])
 
-            plain = await client.post(CHAT, json=ask(4))
-            assert Decimal(plain.headers["x-wardgate-cost-usd"]) > 0
+            for more in ({}, {"x_unknown": True}):  # a name that means nothing hides no cost
+                plain = await client.post(CHAT, json=ask(4, **more))
+                assert Decimal(plain.headers["x-wardgate-cost-usd"]) > 0

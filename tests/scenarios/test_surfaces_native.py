@@ -89,10 +89,10 @@ STREAMED = [name for name, case in CASES.items() if case.events is not None]
 ODD = b'"x_unknown" : {"b":1.50,"a":  18446744073709551615, "\\u0041":"\\u00e9\\/", "e":1E5, "f":-0.0, "t":[ ]}'
 
 
-def body_of(case: Case, *, stream: bool = False, more: bytes = b"", odd: bytes = ODD) -> bytes:
-    flag = b'"stream" : true' if stream else b""
-    parts = [b'"model" : "%s" ' % case.model.encode(), *filter(None, (case.needs, odd, flag, more))]
-    return b"{ %s }" % b", ".join(parts)
+def body_of(case: Case, *, stream: bool = False, more: bytes = b"") -> bytes:
+    flag = b', "stream" : true' if stream else b""
+    tail = b", " + more if more else b""
+    return b'{ "model" : "%s" , %s , %s%s%s }' % (case.model.encode(), case.needs, ODD, flag, tail)
 
 
 def value_of(raw: bytes, name: str) -> bytes:
@@ -166,7 +166,7 @@ def test_the_callers_fields_arrive_byte_for_byte_and_the_answer_comes_back_so(
 def test_cost_is_that_of_the_usage_which_the_wire_counted(scene: Stage, token: str, name: str) -> None:
     case = CASES[name]
     scene.at[case.provider].plain(case.plain)
-    answer = scene.post(case.path, token, body_of(case, odd=b""))
+    answer = scene.post(case.path, token, body_of(case))
     cached = {"messages": 4, "responses": 4}.get(name, 0)
     rates = {OPENAI: ("2.5E-7", "2.5E-8", "2E-6"), CLAUDE: ("1E-6", "1E-7", "5E-6"), EMBEDDING: ("2E-8", "0", "0")}
     fresh, again, written = map(Decimal, rates[case.model])
@@ -175,10 +175,6 @@ def test_cost_is_that_of_the_usage_which_the_wire_counted(scene: Stage, token: s
     assert Decimal(answer.headers["x-wardgate-cost-usd"]) == cost
     labels = {"endpoint": case.endpoint, "outcome": "ok"}
     assert scene.gateway.settled("wardgate_requests_total", **labels) > 0
-    unknown = scene.post(
-        case.path, token, body_of(case)
-    )  # of a field that nobody knows, nor whether it costs something
-    assert unknown.status_code == 200 and "x-wardgate-cost-usd" not in unknown.headers
 
 
 @pytest.mark.parametrize("name", ["chat", "completions"])
