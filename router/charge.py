@@ -101,11 +101,10 @@ def reckoned(at: Prices, used: Iterable[tuple[PriceClass, int | Decimal]]) -> Ch
     complete = not at.empty
     for price_class, units in used:
         price = price_of(at, price_class)
-        if price is None and price_class in _ONLY_IF_PRICED:
-            continue
         if price is None:
-            lines.append(Line(price_class, units, None, None))
-            complete = False
+            if price_class not in _ONLY_IF_PRICED:
+                lines.append(Line(price_class, units, None, None))
+                complete = False
             continue
         comes_to = price * units
         rounded = nano_of(comes_to)

@@ -52,7 +52,7 @@ class Needs:
     answers: int = 1  # `n`: each as long as one, and all are paid for
     estimated_tokens: int | None = None  # the input, before a correction by what the tenant's inputs really had
     size: int | None = None  # bytes of the body; None: nobody asks what the call can cost at most
-    beyond: Beyond = NOTHING_BEYOND  # what it asks for beside its text; where `size` is not known its `fees` alone
+    beyond: Beyond = NOTHING_BEYOND  # what it asks for beside its text; where `size` is not known what is charged alone
     thoughts: int | None = None  # tokens that the caller allows for thinking, 0: none; None: as many as the model likes
 
     @property

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -225,6 +225,22 @@ async def test_client_that_leaves_while_it_waits_leaves_the_room_and_its_name(
     assert patient.metric("wardgate_bulk_wait_seconds_count", end="gone") == before + 1
 
 
+async def answered_after(
+    change: Callable[[Keystore], Awaitable[object]], patient: RunningGateway, sandbox: SandboxServer, token: str
+) -> httpx.Response:
+    """What a bulk request is told that waited for long after `change` was made: that nobody was asked is looked at."""
+    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
+        async with busy(other, sandbox, PLACES):
+            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
+            await waiting(patient, 1)
+            await asyncio.to_thread(patient.operate, change)
+            await asyncio.sleep(AGED_S)
+            assert not bulk.done()
+        answer = await bulk
+    assert len(sandbox.requests()) == PLACES, "nobody was asked"
+    return answer
+
+
 async def test_token_that_is_revoked_while_its_request_waits_is_refused(
     patient: RunningGateway, sandbox: SandboxServer
 ) -> None:
@@ -234,17 +250,9 @@ async def test_token_that_is_revoked_while_its_request_waits_is_refused(
         (one,) = await keystore.tokens.list(await keystore.tenants.get("revoked"))
         await keystore.tokens.revoke(one.id)
 
-    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
-        async with busy(other, sandbox, PLACES):
-            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
-            await waiting(patient, 1)
-            await asyncio.to_thread(patient.operate, revoke)
-            await asyncio.sleep(AGED_S)
-            assert not bulk.done()
-        answer = await bulk
+    answer = await answered_after(revoke, patient, sandbox, token)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "token_revoked"), answer.text
     assert int(answer.headers["x-wardgate-waited-ms"]) > AGED_S * 1000
-    assert len(sandbox.requests()) == PLACES, "nobody was asked"
 
 
 async def test_budget_that_is_set_while_its_request_waits_binds_it(
@@ -255,16 +263,8 @@ async def test_budget_that_is_set_while_its_request_waits_binds_it(
     async def bind(keystore: Keystore) -> None:
         await keystore.budgets.set(await keystore.tenants.get("bound-late"), "day", "byok", Decimal(0), hard=True)
 
-    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
-        async with busy(other, sandbox, PLACES):
-            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
-            await waiting(patient, 1)
-            await asyncio.to_thread(patient.operate, bind)
-            await asyncio.sleep(AGED_S)
-            assert not bulk.done()
-        answer = await bulk
+    answer = await answered_after(bind, patient, sandbox, token)
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "insufficient_quota"), answer.text
-    assert len(sandbox.requests()) == PLACES, "nobody was asked"
 
 
 async def test_limit_that_is_set_while_its_request_waits_binds_it(
@@ -275,17 +275,9 @@ async def test_limit_that_is_set_while_its_request_waits_binds_it(
     async def bind(keystore: Keystore) -> None:
         await keystore.limits.set(await keystore.tenants.get("limited-late"), {Limited.TOKENS.value: 1})
 
-    async with calling(patient, token) as client, calling(patient, await asyncio.to_thread(marking, patient)) as other:
-        async with busy(other, sandbox, PLACES):
-            bulk = asyncio.ensure_future(client.post(CHAT, json=body(), headers=BULK))
-            await waiting(patient, 1)
-            await asyncio.to_thread(patient.operate, bind)
-            await asyncio.sleep(AGED_S)
-            assert not bulk.done()
-        answer = await bulk
+    answer = await answered_after(bind, patient, sandbox, token)
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "rate_limit_exceeded"), answer.text
     assert answer.headers["x-ratelimit-limit-tokens"] == "1" and answer.json()["error"]["limit"]["whose"] == "tenant"
-    assert len(sandbox.requests()) == PLACES, "nobody was asked"
 
 
 async def test_flood_of_bulk_leaves_places_and_concurrency_to_everybody_else(
