@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from gateway.logs import EventLogger
+from keystore.cancelled import is_cancelled
 
 BACK_OFF_S: Final = (0.5, 2.0, 10.0, 30.0)  # before a task that ended is begun again
 WELL_S: Final = 60.0  # a task that ran for so long is no repetition of its last end
@@ -36,7 +37,7 @@ class Beside:
                 await run()
             except Exception as failed:  # noqa: BLE001 - else nobody does its work from here on, and nobody is told
                 error = failed
-            if _is_cancelled():  # also where a driver raised an error of its own instead
+            if is_cancelled():  # also where a driver raised an error of its own instead
                 return
             times = 1 if clock() - began > WELL_S else times + 1
             pause = self._back_off_s[min(times, len(self._back_off_s)) - 1]
@@ -53,8 +54,3 @@ class Beside:
                 _, left = await asyncio.wait(left, timeout=within_s)
         for task in left:
             self._log.error("stop.not_done", what=task.get_name(), after_s=LONGEST_S)
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -6,6 +6,7 @@ Must not know what they are.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from keystore.cancelled import is_cancelled
 from keystore.errors import DatabaseUnavailable
 
 Step = Callable[[], Awaitable[object]]
@@ -37,6 +38,5 @@ async def _answers(ping: Callable[[], Awaitable[None]]) -> bool:
 
 def _leave_if_cancelled(error: Exception) -> None:
     """A driver may raise an error of its own where this task was told to end; then it ends."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if is_cancelled():
         raise asyncio.CancelledError from error

@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from keystore.cancelled import is_cancelled
 from router.health import Ill, Mark, Phase, Subject
 from router.health_keeper import HealthChange, HealthKeeper
 
@@ -97,7 +98,7 @@ class HealthSharing:
     async def run(self) -> None:
         """Keep step until cancelled; a Redis that is away is tried again every few seconds."""
         in_vain = 0
-        while not _is_cancelled():
+        while not is_cancelled():
             try:
                 await self.keep_step()
             except Exception as error:  # noqa: BLE001 - the client raises more than its own: RuntimeError under uvloop
@@ -108,7 +109,7 @@ class HealthSharing:
                 continue
             in_vain = 0
             self._is_shared(True, "")
-            if not _is_cancelled():
+            if not is_cancelled():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._poll_s):
                         await self._wake.wait()
@@ -172,13 +173,6 @@ class HealthSharing:
         read = _read(text, self._keeper.now() - max(0.0, age_s))
         if read is not None:
             self._keeper.hear(*read)
-
-
-def _is_cancelled() -> bool:
-    """Whether this task was told to end. The client waits with asyncio.wait_for, which on Python 3.11 loses the
-    exception when its answer comes at the same moment; the request to end stays noted in the task."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _entries(answer: Any) -> list[tuple[str, dict[str, str]]]:

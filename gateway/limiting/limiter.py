@@ -25,6 +25,7 @@ from gateway.limiting.gcra import LEASE_MS
 from gateway.limiting.local import LocalLimits
 from gateway.limiting.outbox import Change, Outbox, Verb
 from gateway.limiting.together import Shared
+from keystore.cancelled import is_cancelled
 
 if TYPE_CHECKING:
     from gateway.limiting.shared import Answer
@@ -263,7 +264,7 @@ class Limiter:
             with contextlib.suppress(AwayError):  # it is told by the first round
                 await self._shared.warm()
         failed: type[Exception] | None = None
-        while not _is_cancelled():
+        while not is_cancelled():
             try:
                 await self.tend()
                 failed = None
@@ -389,9 +390,3 @@ class Limiter:
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _is_cancelled() -> bool:
-    """Whether this task was told to end; the client may lose the exception (router/health_sharing.py), never this."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
